@@ -1,0 +1,54 @@
+# `make demo` and `make test` need only Python 3.11+, make and a compiler.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CORPUS ?= pydoc
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format protos bench image clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# Installed anew only when what is to be installed changes.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## make the virtual environment
+
+demo: install ## train, export, serve, generate and score; CORPUS=PATH uses your own text
+	$(BIN)/charlm demo $(CORPUS)
+
+test: install ## every test
+	$(BIN)/pytest
+
+lint: install ## every linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint
+	$(BIN)/hadolint Dockerfile
+
+format: install ## lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: install ## regenerate the Python code of the .proto files
+	$(BIN)/python protos/generate.py
+
+bench: install ## measure this machine
+	$(BIN)/python benchmarks/throughput.py
+
+clean: ## remove what make made
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch is pinned to the version that CI knows; what a CUDA build of it needs is torch's own business.
+constraints: install ## resolve the dependencies anew
+	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --no-header --no-annotate --extra dev \
+		--python-version 3.11 --constraint - pyproject.toml \
+		| grep -vE '^(nvidia|cuda|triton)' >constraints.new && mv constraints.new constraints.txt
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --extra server-gpu \
+		--python-version 3.11 --output-file constraints-gpu.txt pyproject.toml
