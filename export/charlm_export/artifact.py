@@ -1,0 +1,183 @@
+"""The artifact: what export writes and the server reads.
+
+    models/<name>/<version>/
+        model.onnx      the portable graph, with the manifest (without `files`) in its metadata
+        manifest.json   what stands in the graph, and the SHA-256 of every file
+
+The portable graph (L layers, B sequences, T characters, H units, V characters in the vocabulary):
+
+    tokens int64 [B, T], h float [L, B, H], c float [L, B, H]
+        -> logits float [B, T, V], h_out float [L, B, H], c_out float [L, B, H]
+
+`logits[b, t]` scores the character that follows `tokens[b, t]`. B and T are free; the zero state is all zeros.
+A version's folder appears whole or not at all, and never changes afterwards.
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from charlm_training.atomic import sync_folder, write_atomically
+from charlm_training.normalization import NORMALIZATIONS
+from charlm_training.vocabulary import Vocabulary
+
+from charlm_export.errors import DamagedArtifact, InvalidName, ModelsNotFound
+
+FORMAT_VERSION: Final = 1
+MODEL_FILE: Final = "model.onnx"
+MANIFEST_FILE: Final = "manifest.json"
+METADATA_KEY: Final = "charlm.manifest"
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+@dataclass(frozen=True)
+class CorpusDescription:
+    """The text that a model was trained on: its name, SHA-256 (of the normalized UTF-8) and code points."""
+
+    name: str
+    sha256: str
+    characters: _Positive
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is and where it comes from. Frozen; every combination that decodes is valid."""
+
+    format_version: int
+    architecture: str
+    layers: _Positive
+    hidden: _Positive
+    characters: tuple[str, ...]
+    normalization: str
+    begin: str
+    corpus: CorpusDescription
+    validation_loss: float
+    """Nats for each character of the held-out text, read once from the zero state."""
+    recipe: str
+    tools: Mapping[str, str]
+    """Version of every tool that made the artifact, by name."""
+    files: Mapping[str, str]
+    """SHA-256 of every other file of the artifact, by name. Empty inside the graph's own metadata."""
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(f"format version {self.format_version}; this charlm reads version {FORMAT_VERSION}")
+        if self.architecture != "lstm":
+            raise ValueError(f"architecture {self.architecture!r}; known: 'lstm'")
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization {self.normalization!r}; known: {', '.join(NORMALIZATIONS)}")
+        if self.begin not in self.vocabulary.characters[1:]:
+            raise ValueError(f"the begin character {self.begin!r} is not in the vocabulary")
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The characters by id."""
+        return Vocabulary(self.characters)
+
+    def normalize(self, text: str) -> str:
+        """Return `text` as the model was trained to see it."""
+        return NORMALIZATIONS[self.normalization](text)
+
+    def to_json(self) -> bytes:
+        """Return the manifest as indented UTF-8 JSON."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, document: bytes) -> "Manifest":
+        """Read what `to_json` wrote; msgspec.MsgspecError names the field at fault."""
+        return msgspec.json.decode(document, type=cls)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One version of a model, read whole and verified."""
+
+    name: str
+    version: int
+    manifest: Manifest
+    graph: bytes
+    """The serialized ONNX model."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the graph: the model's identity."""
+        return self.manifest.files[MODEL_FILE]
+
+
+def write_artifact(models: Path, name: str, manifest: Manifest, graph: bytes) -> Path:
+    """Write `graph` and `manifest` as the next version of `name` and return its folder.
+
+    The files are written and synced in a temporary folder beside it, then renamed into place.
+    """
+    _check_name(name)
+    home = models / name
+    home.mkdir(parents=True, exist_ok=True)
+    manifest = replace(manifest, files={MODEL_FILE: hashlib.sha256(graph).hexdigest()})
+    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=home))
+    try:
+        write_atomically(staging / MODEL_FILE, graph)
+        write_atomically(staging / MANIFEST_FILE, manifest.to_json())
+        staging.chmod(0o755)
+        target = home / str(max(_versions(home), default=0) + 1)
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    sync_folder(home)
+    return target
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read and verify `models/<name>/<version>`; raises DamagedArtifact with the file at fault."""
+    manifest = _read_manifest(folder / MANIFEST_FILE)
+    graph = _read(folder / MODEL_FILE)
+    if hashlib.sha256(graph).hexdigest() != manifest.files.get(MODEL_FILE):
+        raise DamagedArtifact(
+            f"{folder / MODEL_FILE} is not the file that its manifest describes (SHA-256 differs); export it again"
+        )
+    return Artifact(folder.parent.name, int(folder.name), manifest, graph)
+
+
+def find_artifacts(models: Path) -> list[Path]:
+    """Return the folder of every version of every model below `models`, by name, then version."""
+    if not models.is_dir():
+        raise ModelsNotFound(f"{models} is not a folder; write a model there with: charlm export CHECKPOINT")
+    homes = sorted(path for path in models.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+    found = [home / str(version) for home in homes for version in sorted(_versions(home))]
+    if not found:
+        raise ModelsNotFound(f"{models} holds no model (<name>/<version>/); write one with: charlm export CHECKPOINT")
+    return found
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidName(
+            f"model name {name!r}: use 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit"
+        )
+
+
+def _versions(home: Path) -> Iterator[int]:
+    return (int(path.name) for path in home.iterdir() if re.fullmatch(r"[1-9][0-9]{0,8}", path.name))
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.from_json(_read(path))
+    except msgspec.MsgspecError as error:
+        raise DamagedArtifact(f"{path}: {error}; export the model again") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); export the model again") from error

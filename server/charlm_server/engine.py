@@ -1,0 +1,145 @@
+"""The engine: cellular batching of sequences, without I/O, threads, clock or global randomness.
+
+Each tick advances every running sequence by up to `steps` characters, and the sequences of a tick share the matrix
+products (P. Gao et al., "Low Latency RNN Inference with Cellular Batching", EuroSys 2018). A sequence joins at the
+tick after it was added and leaves at the tick in which it ends.
+
+Two groups share a tick, by what they do in it:
+
+    reading  every row reads `steps` characters that are known: one run over [rows, steps]
+    writing  some character depends on the one before it: `steps` runs over [rows, 1]
+
+A state belongs to its sequence, never to a row: rows are gathered before and scattered after each tick.
+"""
+
+# Shape suffixes: L layers, B rows (sequences of the tick), K steps of the tick, H hidden, V vocabulary.
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from charlm_server.model import Floats32, Model
+from charlm_server.sampling import log_probabilities
+from charlm_server.sequence import Advance, Finish, Sequence, State
+from charlm_server.tick import WritingTick
+
+_NO_IDS: Final = np.empty(0, dtype=np.int64)
+_NO_FLOATS: Final = np.empty(0, dtype=np.float64)
+
+
+class Engine:
+    """Advances sequences together. Not thread-safe: one caller at a time."""
+
+    def __init__(self, model: Model, max_running: int) -> None:
+        """Run `model` with at most `max_running` sequences in a tick; the others wait in order of arrival."""
+        self._model = model
+        self._max_running = max_running
+        self._running: list[Sequence] = []
+        self._waiting: deque[Sequence] = deque()
+        self._paused: set[Sequence] = set()
+        self._draining = False
+
+    def __len__(self) -> int:
+        """How many sequences are alive: running, waiting or paused."""
+        return len(self._running) + len(self._waiting) + len(self._paused)
+
+    @property
+    def idle(self) -> bool:
+        """Whether a tick would have nothing to do."""
+        return not (self._running or self._waiting or (self._draining and self._paused))
+
+    def add(self, sequence: Sequence) -> None:
+        """Let `sequence` join at the next tick that has room."""
+        self._waiting.append(sequence)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Forget `sequence`; no advance of it follows. Does nothing where it has ended."""
+        for group in (self._running, self._waiting):
+            if sequence in group:
+                group.remove(sequence)
+        self._paused.discard(sequence)
+
+    def pause(self, sequence: Sequence) -> None:
+        """Keep `sequence`, but spend no tick on it until it is resumed. Does nothing where it has ended."""
+        if sequence in self._running or sequence in self._waiting:
+            self.abort(sequence)
+            self._paused.add(sequence)
+
+    def resume(self, sequence: Sequence) -> None:
+        """Let a paused sequence join again."""
+        if sequence in self._paused:
+            self._paused.remove(sequence)
+            self._waiting.append(sequence)
+
+    def drain(self) -> None:
+        """Make the next tick end every sequence where it stands, with Finish.DRAINED."""
+        self._draining = True
+
+    def step(self, steps: int) -> list[Advance]:
+        """Run one tick of up to `steps` characters for each running sequence."""
+        if self._draining:
+            return self._end_all()
+        reading, writing = self._schedule(steps)
+        advances = [*self._read(reading, steps), *self._write(writing, steps)]
+        self._running = [advance.sequence for advance in advances if advance.finish is None]
+        return advances
+
+    def _schedule(self, steps: int) -> tuple[list[Sequence], list[Sequence]]:
+        """Fill free places from the queue and split the running sequences into the two groups."""
+        while self._waiting and len(self._running) < self._max_running:
+            self._running.append(self._waiting.popleft())
+        reading = [sequence for sequence in self._running if len(sequence.forced) >= steps]
+        writing = [sequence for sequence in self._running if len(sequence.forced) < steps]
+        return reading, writing
+
+    def _read(self, sequences: list[Sequence], steps: int) -> list[Advance]:
+        """Advance sequences that all read `steps` known characters: one run."""
+        if not sequences:
+            return []
+        targets_BK = np.stack([sequence.forced[:steps] for sequence in sequences])
+        tokens_BK = np.column_stack([[sequence.state.last for sequence in sequences], targets_BK[:, :-1]])
+        logits_BKV, h_LBH, c_LBH = self._model.run(tokens_BK, *_gather(sequences))
+        advances = []
+        for row, sequence in enumerate(sequences):
+            scores = log_probabilities(logits_BKV[row], targets_BK[row]) if sequence.score_forced else _NO_FLOATS
+            sequence.forced = sequence.forced[steps:]
+            _move(sequence, h_LBH[:, row], c_LBH[:, row], int(targets_BK[row, -1]), steps)
+            finish = None if sequence.remaining else Finish.LENGTH
+            advances.append(Advance(sequence, _NO_IDS, scores, sequence.state, finish))
+        return advances
+
+    def _write(self, sequences: list[Sequence], steps: int) -> list[Advance]:
+        """Advance sequences of which each reads what is left, then writes: one run a step."""
+        if not sequences:
+            return []
+        tick = WritingTick(sequences, steps)
+        h_LBH, c_LBH = _gather(sequences)
+        last_B = np.array([sequence.state.last for sequence in sequences])
+        step = 0
+        while step < tick.length:
+            logits_B1V, h_LBH, c_LBH = self._model.run(last_B[:, np.newaxis], h_LBH, c_LBH)
+            last_B = tick.take(step, logits_B1V[:, 0])
+            step += 1
+            for row in tick.ending(step):
+                _move(sequences[row], h_LBH[:, row], c_LBH[:, row], int(last_B[row]), step)
+        return tick.advances()
+
+    def _end_all(self) -> list[Advance]:
+        ended = [*self._running, *self._waiting, *self._paused]
+        self._running, self._waiting, self._paused = [], deque(), set()
+        return [Advance(s, _NO_IDS, _NO_FLOATS, s.state, Finish.DRAINED) for s in ended]
+
+
+def _gather(sequences: list[Sequence]) -> tuple[Floats32, Floats32]:
+    """Return the states of the sequences as h and c, each [L, B, H]."""
+    return (
+        np.stack([sequence.state.h for sequence in sequences], axis=1),
+        np.stack([sequence.state.c for sequence in sequences], axis=1),
+    )
+
+
+def _move(sequence: Sequence, h_LH: Floats32, c_LH: Floats32, last: int, steps: int) -> None:
+    """Give `sequence` the state that it has `steps` characters further on."""
+    state = sequence.state
+    sequence.state = State(h_LH.copy(), c_LH.copy(), last, state.position + steps, state.seed)

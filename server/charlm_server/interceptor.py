@@ -1,0 +1,102 @@
+"""What surrounds every call of charlm's own services: statuses for errors, and the count of calls under way."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from charlm_server.errors import Overloaded, RequestError, Stopping
+from charlm_server.limits import RETRY_AFTER_SECONDS
+
+ERROR_DOMAIN: Final = "charlm"
+_OWN_SERVICES: Final = "/charlm."
+_INTERNAL_TEXT: Final = "the server failed on this request; its log says why"
+
+_log = logging.getLogger(__name__)
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+_Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of charlm's services. Health and reflection pass through untouched."""
+
+    def __init__(self) -> None:
+        self._stopping = False
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
+        self._none_under_way.set()
+
+    def refuse_new_calls(self) -> None:
+        """Answer every further call with UNAVAILABLE."""
+        self._stopping = True
+
+    async def all_answered(self) -> None:
+        """Wait until no call is under way."""
+        await self._none_under_way.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Return the handler that grpc is to call."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not str(handler_call_details.method).startswith(_OWN_SERVICES):
+            return handler
+        # The type stubs know the synchronous handlers only; under grpc.aio these are coroutines.
+        behavior: Any = handler.unary_stream or handler.unary_unary
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._surround(behavior), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._surround(behavior), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping:
+            raise Stopping("the server is stopping; try another one")
+
+    def _surround(self, behavior: _Behavior) -> Any:
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            self._under_way += 1
+            self._none_under_way.clear()
+            try:
+                self._refuse_if_stopping()
+                return await behavior(request, context)
+            except RequestError as error:
+                await context.abort(error.status, str(error), _details(error))
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception:  # noqa: BLE001 - the client gets a fixed text, the log the rest
+                _log.exception("a handler failed")
+                await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT)
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._none_under_way.set()
+
+        return answer
+
+
+def _details(error: RequestError) -> tuple[tuple[str, bytes], ...]:
+    """Return the error's machine-readable form (google.rpc.Status) as trailing metadata."""
+    details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN))]
+    if isinstance(error, Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(RETRY_AFTER_SECONDS * 1e9))
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    status = status_pb2.Status(code=error.status.value[0], message=str(error), details=details)
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,31 @@
+"""Every limit of a request, in one table. A request is checked against it before anything is allocated."""
+
+from dataclasses import dataclass
+from typing import Final
+
+MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+"""Of one request. 1,000,000 characters are at most 4 MB of UTF-8."""
+
+RETRY_AFTER_SECONDS: Final = 1.0
+"""The hint that goes with RESOURCE_EXHAUSTED."""
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """The ranges of the fields of a request. Sizes of texts are in characters."""
+
+    max_prompt: int = 1_000_000
+    default_generated: int = 256
+    max_generated: int = 1_000_000
+    max_temperature: float = 100.0
+    max_stops: int = 16
+    max_stop: int = 128
+    max_texts: int = 4_096
+    max_scored: int = 1_000_000
+    """Of all texts of one request together."""
+    max_scored_in_detail: int = 250_000
+    """The same where the log-probability of each character is asked for: 8 bytes each, and 4 MiB is what gRPC
+    clients receive by default."""
+
+
+LIMITS: Final = RequestLimits()

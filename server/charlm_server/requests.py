@@ -1,0 +1,140 @@
+"""From protocol buffers to sequences: the one place where a request's fields are read and checked."""
+
+import secrets
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
+
+import numpy as np
+from charlm.v1 import generation_pb2, scoring_pb2, start_pb2
+from charlm_training.vocabulary import UNKNOWN_ID
+
+from charlm_server.errors import InvalidRequest
+from charlm_server.limits import LIMITS
+from charlm_server.model import Model
+from charlm_server.sampling import Ids, Sampling
+from charlm_server.sequence import Sequence, State, StopStrings
+from charlm_server.tickets import read_ticket
+
+SCORING_SEED = 0
+"""A ticket from scoring holds this seed: the same request gives the same ticket."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A checked GenerateRequest."""
+
+    sequence: Sequence
+    budget: int
+    """How many characters the sequence may write, from the start."""
+    stops: tuple[str, ...]
+    unknown_count: int
+
+
+@dataclass(frozen=True)
+class TextToScore:
+    """One checked text of a ScoreRequest."""
+
+    state: State | None
+    """Before the characters of `forced`. None: an empty text from the zero state."""
+    forced: Ids
+    """The ids to score."""
+    unknown_count: int
+
+    def sequence(self) -> Sequence:
+        """Return the sequence that scores it; `forced` must not be empty."""
+        assert self.state is not None
+        return Sequence(self.state, self.forced, score_forced=True)
+
+
+def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Generation:
+    """Check `request` against the limits and turn it into a sequence; raises InvalidRequest, InvalidTicket."""
+    sampling = _read_sampling(request.sampling)
+    stops = _read_stops(request.stop)
+    budget = request.max_characters or LIMITS.default_generated
+    _check_at_most("max_characters", budget, LIMITS.max_generated)
+    ids, unknown_count = _encode("prompt", request.prompt, model, request.unknown_policy, LIMITS.max_prompt)
+    seed = request.sampling.seed if request.sampling.HasField("seed") else None
+    state, forced = _prime(request.start, ids, seed, model)
+    sequence = Sequence(
+        state=state,
+        forced=forced,
+        budget=budget,
+        sampling=sampling,
+        stops=StopStrings([tuple(model.vocabulary.encode(stop).tolist()) for stop in stops]),
+        score_free=request.log_probabilities,
+    )
+    return Generation(sequence, budget, stops, unknown_count)
+
+
+def read_texts(request: scoring_pb2.ScoreRequest, model: Model) -> list[TextToScore]:
+    """Check `request` against the limits and encode its texts; raises InvalidRequest, InvalidTicket."""
+    if not request.texts:
+        raise InvalidRequest("texts is empty: send at least one text to score")
+    _check_at_most("number of texts", len(request.texts), LIMITS.max_texts)
+    limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
+    _check_at_most("characters of all texts together", sum(map(len, request.texts)), limit)
+    start = read_ticket(request.start.ticket, model) if request.start.HasField("ticket") else None
+    return [
+        _text_to_score(*_encode(f"texts[{i}]", text, model, request.unknown_policy, limit), start, model)
+        for i, text in enumerate(request.texts)
+    ]
+
+
+def _text_to_score(ids: Ids, unknown_count: int, start: State | None, model: Model) -> TextToScore:
+    if start is None and len(ids):
+        first, ids = int(ids[0]), ids[1:]
+        start = State.after_first(first, model.state_shape, SCORING_SEED)
+    return TextToScore(start, ids, unknown_count)
+
+
+def _prime(start: start_pb2.Start, ids: Ids, seed: int | None, model: Model) -> tuple[State, Ids]:
+    """Return the state to start from and the ids still to be read."""
+    if start.HasField("ticket"):
+        state = read_ticket(start.ticket, model)
+        return (state if seed is None else replace(state, seed=seed)), ids
+    if not len(ids):
+        ids = model.vocabulary.encode(model.manifest.begin)
+    if seed is None:
+        seed = secrets.randbits(32)
+    return State.after_first(int(ids[0]), model.state_shape, seed), ids[1:]
+
+
+def _encode(
+    field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy.ValueType, max_characters: int
+) -> tuple[Ids, int]:
+    """Return the ids of the normalized text and how many of them are `<unk>`."""
+    _check_at_most(f"characters of {field}", len(text), max_characters)
+    text = model.manifest.normalize(text)
+    ids = model.vocabulary.encode(text)
+    unknown = np.flatnonzero(ids == UNKNOWN_ID)
+    if len(unknown) and policy == start_pb2.UNKNOWN_POLICY_REFUSE:
+        at = int(unknown[0])
+        raise InvalidRequest(
+            f"{field}: character {text[at]!r} at position {at} is not in the model's vocabulary; "
+            "leave it out, or let unknown_policy replace it by <unk>"
+        )
+    return ids, len(unknown)
+
+
+def _read_sampling(sampling: generation_pb2.Sampling) -> Sampling:
+    temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
+    if not 0 <= temperature <= LIMITS.max_temperature:  # NaN fails every comparison
+        raise InvalidRequest(f"temperature is {temperature:g}; it must be from 0 to {LIMITS.max_temperature:g}")
+    top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
+    if not 0 < top_p <= 1:
+        raise InvalidRequest(f"top_p is {top_p:g}; it must be above 0 and at most 1")
+    return Sampling(temperature, sampling.top_k, top_p)
+
+
+def _read_stops(stops: Items[str]) -> tuple[str, ...]:
+    _check_at_most("number of stop strings", len(stops), LIMITS.max_stops)
+    for stop in stops:
+        if not stop:
+            raise InvalidRequest("a stop string is empty; leave it out, or give it at least one character")
+        _check_at_most("characters of a stop string", len(stop), LIMITS.max_stop)
+    return tuple(stops)
+
+
+def _check_at_most(what: str, value: int, limit: int) -> None:
+    if value > limit:
+        raise InvalidRequest(f"{what}: {value:,}; at most {limit:,} are allowed")

@@ -1,0 +1,58 @@
+"""Whether results on this host are independent of company and of tick length, to the bit.
+
+ONNX Runtime promises no such thing: a kernel may add in another order when a batch is larger. So the server runs
+the same sequences alone and together, at several tick lengths, and compares characters, log-probabilities and
+final states.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Final
+
+import numpy as np
+
+from charlm_server.engine import Engine
+from charlm_server.model import Model
+from charlm_server.sampling import Sampling
+from charlm_server.sequence import Advance, Sequence, State
+
+BATCH_SIZES: Final = (2, 5, 16, 33)
+TICK_LENGTHS: Final = (1, 7, 16)
+_READ: Final = 24
+_WRITTEN: Final = 16
+
+Outcome = list[tuple[bytes, ...]]
+
+
+def is_reproducible(model: Model) -> bool:
+    """Compare every batch size and tick length with the same sequences run alone; costs a second or so."""
+    count = max(BATCH_SIZES)
+    alone = list(chain.from_iterable(_outcome(model, [row], TICK_LENGTHS[-1]) for row in range(count)))
+    return all(_outcome(model, range(size), length) == alone[:size] for size in BATCH_SIZES for length in TICK_LENGTHS)
+
+
+def _outcome(model: Model, rows: Iterable[int], steps: int) -> Outcome:
+    """Run the sequences `rows` together; return, for each, all that it gave, as bytes."""
+    engine = Engine(model, max_running=max(BATCH_SIZES))
+    sequences = [_sequence(model, row) for row in rows]
+    for sequence in sequences:
+        engine.add(sequence)
+    advances: list[Advance] = []
+    while len(engine):
+        advances += engine.step(steps)
+    return [_bytes_of(sequence, [a for a in advances if a.sequence is sequence]) for sequence in sequences]
+
+
+def _bytes_of(sequence: Sequence, advances: list[Advance]) -> tuple[bytes, ...]:
+    written = np.concatenate([advance.written for advance in advances])
+    scores = np.concatenate([advance.log_probabilities for advance in advances])
+    return written.tobytes(), scores.tobytes(), sequence.state.h.tobytes(), sequence.state.c.tobytes()
+
+
+def _sequence(model: Model, row: int) -> Sequence:
+    """Return a sequence that reads and writes, of its own length and settings, the same for every call."""
+    generator = np.random.default_rng(row)
+    ids = generator.integers(len(model.vocabulary), size=_READ + row % 7)
+    state = State.after_first(int(ids[0]), model.state_shape, seed=row)
+    sampling = (Sampling(), Sampling(0.7), Sampling(1.2, 5), Sampling(0.9, 0, 0.8), Sampling(0.0))[row % 5]
+    return Sequence(state, ids[1:], _WRITTEN + row % 5, sampling, score_forced=True, score_free=True)

@@ -1,0 +1,100 @@
+"""charlm.v1.GenerationService."""
+
+import asyncio
+from typing import Final
+
+import grpc.aio
+from charlm.v1 import generation_pb2 as pb
+from charlm.v1 import generation_pb2_grpc
+
+from charlm_server.admission import Admission
+from charlm_server.errors import EngineFailed, Stalled
+from charlm_server.registry import Registry, Served
+from charlm_server.requests import Generation, read_generation
+from charlm_server.sequence import Advance, Finish
+from charlm_server.tickets import write_ticket
+
+STALL_SECONDS: Final = 60.0
+"""How long a client may leave its stream unread, once every buffer on the way is full."""
+
+_REASONS: Final = {
+    Finish.LENGTH: pb.FINISH_REASON_LENGTH,
+    Finish.STOP: pb.FINISH_REASON_STOP,
+    Finish.DRAINED: pb.FINISH_REASON_DRAINED,
+}
+
+_Context = grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse]
+
+
+class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
+    """Streams what a sequence writes, as much at a time as has come since the last message."""
+
+    def __init__(self, registry: Registry, admission: Admission) -> None:
+        self._registry = registry
+        self._admission = admission
+
+    # A coroutine that writes to its context, not a generator: so that a write can time out.
+    async def Generate(self, request: pb.GenerateRequest, context: _Context) -> None:  # type: ignore[override] # noqa: N802
+        """Answer one call; see the contract."""
+        served = self._registry.find(request.model.name, request.model.version)
+        generation = read_generation(request, served.model)
+        with self._admission.places(1):
+            stream = served.worker.open(generation.sequence)
+            try:
+                await _write(context, _started(generation, served))
+                last = None
+                while last is None:
+                    advances = await stream.advances()
+                    if any(len(advance.written) for advance in advances):
+                        await _write(context, _text(advances, served))
+                    last = next((advance for advance in advances if advance.finish), None)
+            finally:
+                served.worker.close(stream)
+        await _write(context, _finished(last, generation, request, served))
+
+
+async def _write(context: _Context, response: pb.GenerateResponse) -> None:
+    """Send one message; raises Stalled where the client does not make room for it."""
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            await context.write(response)
+    except TimeoutError:
+        raise Stalled(f"the stream was not read for {STALL_SECONDS:g} seconds") from None
+
+
+def _started(generation: Generation, served: Served) -> pb.GenerateResponse:
+    return pb.GenerateResponse(
+        started=pb.GenerationStarted(
+            model=served.model.name,
+            version=served.model.version,
+            seed=generation.sequence.state.seed,
+            unknown_count=generation.unknown_count,
+        )
+    )
+
+
+def _text(advances: list[Advance], served: Served) -> pb.GenerateResponse:
+    decode = served.model.vocabulary.decode
+    return pb.GenerateResponse(
+        text=pb.GeneratedText(
+            text="".join(decode(advance.written.tolist()) for advance in advances),
+            log_probabilities=[p for advance in advances for p in advance.log_probabilities.tolist()],
+            position=advances[-1].state.position,
+        )
+    )
+
+
+def _finished(
+    last: Advance, generation: Generation, request: pb.GenerateRequest, served: Served
+) -> pb.GenerateResponse:
+    if last.finish is None or last.finish is Finish.FAULT:
+        raise EngineFailed("the model gave no finite probabilities for this stream")
+    wants_ticket = request.return_ticket or last.finish is Finish.DRAINED
+    return pb.GenerateResponse(
+        finished=pb.GenerationFinished(
+            reason=_REASONS[last.finish],
+            stop="" if last.stop is None else generation.stops[last.stop],
+            generated_count=generation.budget - last.sequence.budget,
+            ticket=write_ticket(last.state, served.model) if wants_ticket else b"",
+        )
+    )

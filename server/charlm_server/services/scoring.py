@@ -1,0 +1,90 @@
+"""charlm.v1.ScoringService."""
+
+import asyncio
+import math
+from typing import Final
+
+import grpc.aio
+import numpy as np
+from charlm.v1 import scoring_pb2 as pb
+from charlm.v1 import scoring_pb2_grpc
+
+from charlm_server.admission import Admission
+from charlm_server.errors import EngineFailed, Stopping
+from charlm_server.registry import Registry, Served
+from charlm_server.requests import TextToScore, read_texts
+from charlm_server.sampling import Floats
+from charlm_server.sequence import Finish, State
+from charlm_server.tickets import write_ticket
+
+WINDOW: Final = 64
+"""How many texts of one call are in the engine at once. They share the matrix products."""
+
+_NOTHING: Final = np.empty(0)
+
+
+class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
+    """Scores each text as a sequence that only reads."""
+
+    def __init__(self, registry: Registry, admission: Admission) -> None:
+        self._registry = registry
+        self._admission = admission
+
+    async def Score(  # noqa: N802 - the contract's name
+        self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[pb.ScoreRequest, pb.ScoreResponse]
+    ) -> pb.ScoreResponse:
+        """Answer one call; see the contract."""
+        del context
+        served = self._registry.find(request.model.name, request.model.version)
+        texts = read_texts(request, served.model)
+        scores: list[pb.TextScore] = [pb.TextScore()] * len(texts)
+        waiting = iter(enumerate(texts))
+
+        async def score_from_queue() -> None:
+            for i, text in waiting:
+                log_probabilities, state = await _score(text, served)
+                scores[i] = _text_score(text, log_probabilities, state, request, served)
+
+        with self._admission.places(min(WINDOW, len(texts))) as places:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(places):
+                        group.create_task(score_from_queue())
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+        return pb.ScoreResponse(scores=scores)
+
+
+async def _score(text: TextToScore, served: Served) -> tuple[Floats, State | None]:
+    """Return the log-probability of each character and the state after them."""
+    if not len(text.forced):
+        return _NOTHING, text.state
+    stream = served.worker.open(text.sequence())
+    parts: list[Floats] = []
+    try:
+        while True:
+            for advance in await stream.advances():
+                parts.append(advance.log_probabilities)
+                if advance.finish is Finish.LENGTH:
+                    return np.concatenate(parts), advance.state
+                if advance.finish is Finish.DRAINED:
+                    raise Stopping("the server is stopping; score the text on another one")
+                if advance.finish is not None:
+                    raise EngineFailed("the model gave no finite probabilities for a text")
+    finally:
+        served.worker.close(stream)
+
+
+def _text_score(
+    text: TextToScore, log_probabilities: Floats, state: State | None, request: pb.ScoreRequest, served: Served
+) -> pb.TextScore:
+    total, count = float(log_probabilities.sum()), len(log_probabilities)
+    score = pb.TextScore(sum_log_probability=total, scored_count=count, unknown_count=text.unknown_count)
+    if count:
+        score.perplexity = math.exp(-total / count)
+        score.bits_per_character = -total / count / math.log(2)
+    if request.log_probabilities:
+        score.log_probabilities.extend(log_probabilities.tolist())
+    if request.return_tickets and state is not None:
+        score.ticket = write_ticket(state, served.model)
+    return score

@@ -1,0 +1,178 @@
+"""A server's life: load, check, announce, serve, drain."""
+
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc.aio
+from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from charlm_export.artifact import find_artifacts, read_artifact
+from charlm_export.errors import ArtifactError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as grpc_health_aio
+from grpc_reflection.v1alpha import reflection
+
+from charlm_server.admission import Admission
+from charlm_server.engine import Engine
+from charlm_server.errors import StartupError
+from charlm_server.interceptor import CallInterceptor
+from charlm_server.limits import MAX_MESSAGE_BYTES
+from charlm_server.model import Device, Model
+from charlm_server.registry import Registry, Served
+from charlm_server.self_check import is_reproducible
+from charlm_server.services.generation import GenerationService
+from charlm_server.services.model import ModelService
+from charlm_server.services.scoring import ScoringService
+from charlm_server.worker import Worker
+
+SERVICES: Final = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (generation_pb2, "GenerationService"),
+        (scoring_pb2, "ScoringService"),
+        (model_pb2, "ModelService"),
+    )
+)
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),  # what we send is bounded by what we accept
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind the same address
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+_LAST_MESSAGES_SECONDS: Final = 2.0
+"""For the final message of each drained stream to reach its reader."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything that `charlm serve` can be told."""
+
+    models: Path
+    host: str = "127.0.0.1"
+    port: int = 50051
+    """0: any free port, named in the line that says the server is ready."""
+    device: Device = Device.AUTO
+    threads: int = 1
+    """Cores that one step of a model may use."""
+    max_running: int = 512
+    """Sequences in a tick."""
+    max_waiting: int = 512
+    """Further sequences that wait for a place in a tick, or for their reader."""
+    drain_lag: float = 0.0
+    """Seconds between NOT_SERVING and the first refused call: what load balancers need to notice."""
+    drain_grace: float = 20.0
+    """Seconds that streams under way may go on after that, before they are ended with a ticket."""
+
+
+async def serve(config: ServerConfig) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; raises StartupError, also where an engine breaks later."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    registry = Registry([_served(model, config, loop) for model in load_models(config)])
+    health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor()
+    server = _server(registry, health, interceptor, config)
+    address = _bind(server, config)
+    for served in registry:
+        served.worker.start()
+    await server.start()
+    await _announce_health(health, health_pb2.HealthCheckResponse.SERVING)
+    sys.stdout.write(f"ready: {address}\n")
+    sys.stdout.flush()
+    broken = await _stopped_or_broken(stop, registry)
+    await _announce_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
+    if not broken:
+        await _drain(registry, interceptor, config)
+    await server.stop(grace=_LAST_MESSAGES_SECONDS)
+    if broken:
+        raise StartupError("an engine failed; see the log above")
+    for served in registry:
+        served.worker.stop()
+
+
+def load_models(config: ServerConfig) -> list[Model]:
+    """Load the newest version of every model below the folder; raises StartupError with the one at fault."""
+    try:
+        newest = {folder.parent: folder for folder in find_artifacts(config.models)}
+        artifacts = [read_artifact(folder) for folder in newest.values()]
+    except ArtifactError as error:
+        raise StartupError(str(error), error.exit_code) from error
+    return [Model(artifact, config.device, config.threads) for artifact in artifacts]
+
+
+def _served(model: Model, config: ServerConfig, loop: asyncio.AbstractEventLoop) -> Served:
+    reproducible = is_reproducible(model)
+    _log.info(
+        "model %s version %d on %s: results %s on the company they are computed in",
+        *(model.name, model.version, model.provider, "do not depend" if reproducible else "MAY DEPEND"),
+    )
+    worker = Worker(Engine(model, config.max_running), loop, f"{model.name}/{model.version}")
+    return Served(model, worker, reproducible)
+
+
+def _server(
+    registry: Registry, health: grpc_health_aio.HealthServicer, interceptor: CallInterceptor, config: ServerConfig
+) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
+    admission = Admission(config.max_running + config.max_waiting)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(registry, admission), server)
+    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(registry, admission), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    return server
+
+
+def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
+    """Listen, and return the address."""
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    try:
+        port = server.add_insecure_port(f"{host}:{config.port}")
+    except RuntimeError as error:
+        raise StartupError(
+            f"cannot listen on {host}:{config.port}: the port is in use, or the address is not this machine's; "
+            "choose another --port (0: any free one) or --host"
+        ) from error
+    return f"{host}:{port}"
+
+
+async def _announce_health(
+    health: grpc_health_aio.HealthServicer, status: health_pb2.HealthCheckResponse.ServingStatus
+) -> None:
+    for name in ("", *SERVICES):
+        await health.set(name, status)
+
+
+async def _stopped_or_broken(stop: asyncio.Event, registry: Registry) -> bool:
+    """Wait for the signal to stop or for an engine to break; return whether one broke."""
+    events = [stop, *(served.worker.failed for served in registry)]
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    return not stop.is_set()
+
+
+async def _drain(registry: Registry, interceptor: CallInterceptor, config: ServerConfig) -> None:
+    """Let the calls under way end by themselves; after the grace, end each stream with its ticket."""
+    _log.info("stopping: no new calls; up to %g s for those under way", config.drain_grace)
+    await asyncio.sleep(config.drain_lag)
+    interceptor.refuse_new_calls()
+    try:
+        async with asyncio.timeout(config.drain_grace):
+            await interceptor.all_answered()
+    except TimeoutError:
+        for served in registry:
+            served.worker.drain()
