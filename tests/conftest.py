@@ -12,14 +12,16 @@ from pathlib import Path
 import grpc
 import pytest
 import torch
+from charlm_export.artifact import read_artifact
 from charlm_export.export import export_checkpoint
 from charlm_server.model import Model
-from charlm_export.artifact import read_artifact
 from charlm_training.checkpoint import Checkpoint, CorpusRecord, Tools, save_checkpoint
 from charlm_training.evaluate import Perplexity, Validation
 from charlm_training.models import Lstm, ModelConfig
 from charlm_training.recipes import recipe
 from charlm_training.vocabulary import Vocabulary
+
+torch.set_num_threads(1)  # threads of several processes on few cores wait for each other
 
 VOCABULARY = Vocabulary(("<unk>", *" etaoinshrdlcumwfgypbvkjxqz.,;:!?'\n", *"THEACOBINSW", "é", "你", "𝄞"))
 
@@ -62,6 +64,12 @@ def random_checkpoint(layers: int, hidden: int, seed: int) -> Checkpoint:
         tools=Tools("0", "0", "0", 1),
         weights=dict(model.state_dict()),
     )
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> Callable[..., Checkpoint]:
+    """Return the function that makes a model of a given shape."""
+    return random_checkpoint
 
 
 @pytest.fixture(scope="session")

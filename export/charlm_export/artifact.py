@@ -28,7 +28,7 @@ from charlm_training.atomic import sync_folder, write_atomically
 from charlm_training.normalization import NORMALIZATIONS
 from charlm_training.vocabulary import Vocabulary
 
-from charlm_export.errors import DamagedArtifact, InvalidName, ModelsNotFound
+from charlm_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound
 
 FORMAT_VERSION: Final = 1
 MODEL_FILE: Final = "model.onnx"
@@ -116,12 +116,19 @@ class Artifact:
 def write_artifact(models: Path, name: str, manifest: Manifest, graph: bytes) -> Path:
     """Write `graph` and `manifest` as the next version of `name` and return its folder.
 
-    The files are written and synced in a temporary folder beside it, then renamed into place.
+    The files are written and synced in a temporary folder beside it, then renamed into place. Raises InvalidName
+    or, where the disk does not do, ArtifactError; nothing is left behind.
     """
     _check_name(name)
-    home = models / name
-    home.mkdir(parents=True, exist_ok=True)
     manifest = replace(manifest, files={MODEL_FILE: hashlib.sha256(graph).hexdigest()})
+    try:
+        return _write_version(models / name, manifest, graph)
+    except OSError as error:
+        raise ArtifactError(f"cannot write below {models / name}: {error.strerror}; choose another --models") from error
+
+
+def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
+    home.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=home))
     try:
         write_atomically(staging / MODEL_FILE, graph)

@@ -18,17 +18,9 @@ def export(*, checkpoint: Path, models: Path, name: str | None, as_json: bool) -
 
     The graph is compared with torch first; where they differ, nothing is written.
     """
-    from charlm_training.errors import TrainingError
-
-    from charlm_export.errors import ArtifactError
     from charlm_export.export import export_checkpoint
 
-    try:
-        done = export_checkpoint(checkpoint, models, name)
-    except (ArtifactError, TrainingError) as error:
-        failure = click.ClickException(str(error))
-        failure.exit_code = error.exit_code  # type: ignore[misc] # click declares it on the class
-        raise failure from error
+    done = export_checkpoint(checkpoint, models, name)
     if as_json:
         report = {"folder": str(done.folder), "bytes": done.graph_bytes, "parity": done.parity.graph}
         click.echo(json.dumps(report))

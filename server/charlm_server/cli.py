@@ -1,12 +1,8 @@
 """The `charlm serve` command."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from charlm_server.errors import StartupError
 
 
 @click.command()
@@ -76,21 +72,9 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     import asyncio
     import logging
 
-    from charlm_server.errors import StartupError
     from charlm_server.model import Device
     from charlm_server.serving import ServerConfig, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = ServerConfig(models, host, port, Device(device), threads, max_running, max_waiting, drain_lag, drain_grace)
-    try:
-        asyncio.run(serve(config))
-    except StartupError as error:
-        raise _Failure(error) from error
-
-
-class _Failure(click.ClickException):
-    """One line on standard error, and the exit code that goes with it."""
-
-    def __init__(self, error: "StartupError") -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code  # type: ignore[misc] # click declares it on the class
+    asyncio.run(serve(config))

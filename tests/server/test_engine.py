@@ -105,9 +105,7 @@ def test_a_sequence_cut_anywhere_and_continued_equals_the_uninterrupted_one(mode
     for cut in range(1, 50):
         first = alone(model, replace(make(model, 3), budget=cut, score_free=True), steps)
         assert first.state is not None
-        rest = Sequence(
-            first.state, np.empty(0, dtype=np.int64), 50 - cut, make(model, 3).sampling, score_free=True
-        )
+        rest = Sequence(first.state, np.empty(0, dtype=np.int64), 50 - cut, make(model, 3).sampling, score_free=True)
         second = alone(model, rest, steps)
         assert first.written + second.written == whole.written
         assert replace(second, written=whole.written, scores=first.scores + second.scores).bits() == whole.bits()
@@ -140,9 +138,9 @@ def test_an_aborted_sequence_is_gone_at_once_and_the_others_go_on(model: Model) 
 
 
 def test_draining_ends_every_sequence_with_a_state_that_continues_it(model: Model) -> None:
-    engine, outcomes = Engine(model, max_running=2), {}
-    for number in range(4):
-        outcomes[sequence] = Outcome() if (sequence := make(model, number)) else Outcome()
+    engine = Engine(model, max_running=2)
+    outcomes = {make(model, number): Outcome() for number in range(4)}
+    for sequence in outcomes:
         engine.add(sequence)
     for steps in (1, 4):
         for advance in engine.step(steps):

@@ -1,0 +1,153 @@
+"""What goes wrong between a client and a server, as one line for the person who can mend it.
+
+CharlmError
+|-- InvalidRequest     INVALID_ARGUMENT: a field out of its range, an unusable ticket, a refused character
+|-- ModelNotFound      NOT_FOUND: no such model is loaded
+|-- ServerBusy         RESOURCE_EXHAUSTED: the server is full; `retry_after` says for how long
+|-- ServerUnavailable  UNAVAILABLE: nobody answers, or the server is stopping
+|-- DeadlineExceeded   DEADLINE_EXCEEDED: the timeout was over first
+|-- Cancelled          CANCELLED: one of the two sides gave the call up
+`-- ServerFault        INTERNAL, UNKNOWN and every other status, or a reply against the contract
+"""
+
+# ruff: noqa: N818 - each class is named after what happened; the base carries the suffix
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+DOMAIN: Final = "charlm"
+"""The domain of the reasons that a charlm server gives."""
+
+
+class CharlmError(Exception):
+    """The base of everything that the client raises on purpose.
+
+    `reason` is the server's machine-readable reason, such as "INVALID_TICKET"; "" where it gave none.
+    """
+
+    exit_code: ClassVar[int] = 1
+    """The exit status of a command that ends with this error: 2 where its input is at fault, otherwise 1."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidRequest(CharlmError):
+    """The request cannot be served as it is; the message names the field, its value and the range."""
+
+    exit_code = 2
+
+
+class ModelNotFound(CharlmError):
+    """No such model is loaded; the message lists those that are."""
+
+    exit_code = 2
+
+
+class ServerBusy(CharlmError):
+    """The server is full. `retry_after` is its advice in seconds, None where it gave none."""
+
+    def __init__(self, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after = retry_after
+
+
+class ServerUnavailable(CharlmError):
+    """Nobody answers at the address, or the server there is stopping."""
+
+
+class DeadlineExceeded(CharlmError):
+    """The call took longer than its timeout."""
+
+
+class Cancelled(CharlmError):
+    """The call was given up before its end."""
+
+
+class ServerFault(CharlmError):
+    """The server failed, or sent what the contract does not allow."""
+
+
+_KINDS: Final[Mapping[grpc.StatusCode, type[CharlmError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+}
+"""Without RESOURCE_EXHAUSTED, which has two meanings, and those that are the server's fault."""
+
+
+def translate(error: grpc.RpcError, target: str) -> CharlmError:
+    """Return the exception that says what `error`, the end of a call to the address `target`, means."""
+    code, details = error.code(), error.details() or ""
+    status = _rich_status(error)
+    reason = _reason(status)
+    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _KINDS.get(code, ServerFault)(_message(code, details, target), reason=reason)
+    if _is_oversized(details):
+        return InvalidRequest(f"{details}; send less at once or raise max_message_bytes", reason=reason)
+    return ServerBusy(details, reason=reason, retry_after=_retry_after(status))
+
+
+def _message(code: grpc.StatusCode, details: str, target: str) -> str:
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.NOT_FOUND:
+            return details
+        case grpc.StatusCode.UNAVAILABLE:
+            return _unavailable(details, target)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"the server at {target} did not finish in time"
+        case grpc.StatusCode.CANCELLED:
+            return "the call was cancelled"
+        case _:
+            return f"the server at {target} failed: {code.name}: {details}"
+
+
+def _unavailable(details: str, target: str) -> str:
+    """Keep the last clause of gRPC's nested details, such as "Connection refused (111)"."""
+    cause = details.rsplit(": ", 1)[-1] or "no connection"
+    return f"no server is available at {target} ({cause}); start one with: charlm serve MODELS_FOLDER"
+
+
+def _is_oversized(details: str) -> bool:
+    """Whether gRPC refused a message for its size: waiting, as for a full server, never helps."""
+    return "larger than max" in details
+
+
+def _rich_status(error: grpc.RpcError) -> status_pb2.Status:
+    """Return the machine-readable details of `error`; an empty status where they are absent or damaged."""
+    try:
+        return rpc_status.from_call(error) or status_pb2.Status()
+    except (ValueError, DecodeError):
+        return status_pb2.Status()
+
+
+def _reason(status: status_pb2.Status) -> str:
+    infos = _details(status, error_details_pb2.ErrorInfo)
+    return next((info.reason for info in infos if info.domain == DOMAIN), "")
+
+
+def _retry_after(status: status_pb2.Status) -> float | None:
+    infos = _details(status, error_details_pb2.RetryInfo)
+    return next((info.retry_delay.ToTimedelta().total_seconds() for info in infos), None)
+
+
+_Detail = TypeVar("_Detail", bound=Message)
+
+
+def _details(status: status_pb2.Status, kind: type[_Detail]) -> Iterator[_Detail]:
+    """Yield the details of one kind; those that do not parse are passed over."""
+    for packed in status.details:
+        detail = kind()
+        try:
+            if packed.Unpack(detail):
+                yield detail
+        except DecodeError:
+            continue

@@ -1,0 +1,125 @@
+"""The events of a generation: what its stream brings, in which order."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from charlm.v1 import generation_pb2
+
+from charlm_client.errors import ServerFault
+
+
+class FinishReason(StrEnum):
+    """Why a generated text ends."""
+
+    LENGTH = "length"
+    """max_characters were generated."""
+    STOP = "stop"
+    """A stop string was completed."""
+    DRAINED = "drained"
+    """The server is stopping: continue with the ticket on another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What the server resolved the request to."""
+
+    model: str
+    version: int
+    seed: int
+    """The seed in use: repeat it to get the same text again."""
+    unknown_count: int
+    """How many prompt characters were read as `<unk>`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A piece of the text, cut between characters."""
+
+    text: str
+    log_probabilities: tuple[float, ...]
+    """In nats, one for each character, before temperature, top_k and top_p. Empty unless requested."""
+    position: int
+    """The number of characters behind the state after this text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """How the text ended."""
+
+    reason: FinishReason
+    stop: str
+    """The stop string that ended it; "" for the other reasons."""
+    generated_count: int
+    ticket: bytes | None
+    """The state after the last character, where requested; always when drained."""
+
+
+Event: TypeAlias = Started | Chunk | Finished
+
+_FINISH_REASONS: Final = {
+    generation_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+    generation_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    generation_pb2.FINISH_REASON_DRAINED: FinishReason.DRAINED,
+}
+
+
+class Transcript:
+    """What a stream has told so far. It holds the server to the order: started, chunks, finished.
+
+    `first` is the stream's first message, None where there was none. Every disorder raises ServerFault.
+    """
+
+    def __init__(self, first: generation_pb2.GenerateResponse | None) -> None:
+        event = event_from(first) if first else None
+        if not isinstance(event, Started):
+            raise ServerFault("the server did not begin the stream with `started`")
+        self.started = event
+        self.finished: Finished | None = None
+
+    def take(self, message: generation_pb2.GenerateResponse) -> Chunk | None:
+        """Note the next message; return its chunk where it brings one."""
+        event = event_from(message)
+        if isinstance(event, Started) or self.finished:
+            raise ServerFault(f"the server sent `{type(event).__name__.lower()}` out of order")
+        if isinstance(event, Chunk):
+            return event
+        self.finished = event
+        return None
+
+    def close(self) -> None:
+        """Note the end of the stream."""
+        if not self.finished:
+            raise ServerFault("the server ended the stream without `finished`")
+
+
+def event_from(message: generation_pb2.GenerateResponse) -> Event:
+    """Translate one message; raise ServerFault for one that the contract does not have."""
+    match message.WhichOneof("event"):
+        case "started":
+            return _started(message.started)
+        case "text":
+            return _chunk(message.text)
+        case "finished":
+            return _finished(message.finished)
+        case _:
+            raise ServerFault("the server sent an event that this client does not know")
+
+
+def _started(event: generation_pb2.GenerationStarted) -> Started:
+    return Started(model=event.model, version=event.version, seed=event.seed, unknown_count=event.unknown_count)
+
+
+def _chunk(event: generation_pb2.GeneratedText) -> Chunk:
+    return Chunk(text=event.text, log_probabilities=tuple(event.log_probabilities), position=event.position)
+
+
+def _finished(event: generation_pb2.GenerationFinished) -> Finished:
+    if event.reason not in _FINISH_REASONS:
+        raise ServerFault(f"the server finished for a reason that this client does not know: {event.reason}")
+    return Finished(
+        reason=_FINISH_REASONS[event.reason],
+        stop=event.stop,
+        generated_count=event.generated_count,
+        ticket=event.ticket or None,
+    )

@@ -1,0 +1,111 @@
+"""Scores, models and texts for a person to look at."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from charlm_client.model import Model
+from charlm_client.scoring import Score
+
+SURPRISAL_COLOURS: Final = ((0.7, "green"), (1.6, "cyan"), (3.0, "yellow"), (5.0, "magenta"))
+"""Upper bounds in nats, about 1 in 2, 5, 20 and 150, with the colour of the characters below."""
+HIGHEST_COLOUR: Final = "bold red"
+UNSCORED_STYLE: Final = "dim"
+
+PIPE_WIDTH: Final = 10_000
+"""Columns, where no person looks: enough for every name to stand on one line."""
+
+_CONTROL_PICTURES: Final = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+}
+
+
+def console(*, forced: bool = False) -> Console:
+    """Return standard output: in a pipe of any width and, unless `forced`, without colour."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(highlight=False, soft_wrap=True, width=width, force_terminal=forced or None)
+
+
+def printable(text: str) -> str:
+    """Show control characters, which could steer a terminal, as pictures; keep line feeds and tabs."""
+    return text.translate(_CONTROL_PICTURES)
+
+
+def surprisal_text(text: str, log_probabilities: Sequence[float]) -> Text:
+    """Colour each character by its surprisal.
+
+    `log_probabilities` (nats) are one for each character, or, where the text began from the zero state, for
+    each but the first, which is dim. Raises ValueError for any other number.
+    """
+    unscored = len(text) - len(log_probabilities)
+    if unscored not in (0, 1):
+        raise ValueError(f"{len(log_probabilities)} log-probabilities for {len(text)} characters")
+    coloured = Text().append(printable(text[:unscored]), style=UNSCORED_STYLE)
+    for character, log_probability in zip(text[unscored:], log_probabilities, strict=True):
+        coloured.append(printable(character), style=_colour(-log_probability))
+    return coloured
+
+
+def _colour(surprisal: float) -> str:
+    return next((colour for bound, colour in SURPRISAL_COLOURS if surprisal < bound), HIGHEST_COLOUR)
+
+
+def surprisal_legend() -> Text:
+    """Say which colour means what."""
+    legend = Text("surprisal in nats: ", style="dim")
+    for bound, colour in SURPRISAL_COLOURS:
+        legend.append(f"<{bound:g} ", style=colour)
+    return legend.append("more", style=HIGHEST_COLOUR)
+
+
+def score_table(scores: Iterable[tuple[str, Score]]) -> Table:
+    """Lay out named scores; with several, a last row holds them all together."""
+    named = list(scores)
+    table = Table(Column("text", overflow="fold"), box=None, pad_edge=False)
+    for heading in ("scored", "unknown", "perplexity", "bits/char", "log-probability"):
+        table.add_column(heading, justify="right")
+    for name, score in named:
+        table.add_row(Text(name), *_score_cells(score))
+    if len(named) > 1:
+        table.add_section()
+        table.add_row("together", *_score_cells(Score.merge(score for _, score in named)), style="bold")
+    return table
+
+
+def _score_cells(score: Score) -> list[str]:
+    return [
+        f"{score.scored_count:,}",
+        f"{score.unknown_count:,}",
+        _decimal(score.perplexity),
+        _decimal(score.bits_per_character),
+        f"{score.sum_log_probability:,.3f}",
+    ]
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.3f}"
+
+
+def model_table(models: Iterable[Model]) -> Table:
+    """Lay out what a server has loaded."""
+    table = Table("model", "architecture", "corpus", box=None, pad_edge=False)
+    for heading in ("characters", "perplexity", "live"):
+        table.add_column(heading, justify="right")
+    table.add_column("provider")
+    for model in models:
+        table.add_row(
+            Text(f"{model.name}/{model.version}"),
+            f"{model.architecture} {model.layers} x {model.hidden}",
+            Text(model.corpus),
+            f"{len(model.vocabulary):,}",
+            f"{model.validation_perplexity:,.3f}",
+            f"{model.live_sequences:,}",
+            model.provider.removesuffix("ExecutionProvider"),
+        )
+    return table

@@ -1,0 +1,298 @@
+"""A scripted peer on a real port, and both clients behind one face."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import grpc
+import pytest
+from charlm.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    scoring_pb2,
+    scoring_pb2_grpc,
+)
+from charlm_client import AsyncClient, Chunk, Client, Finished, Score, Started
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+UNIT = 2.0**-24
+KNOWN = set("abcdefghijklmnopqrstuvwxyz \n")
+
+
+def rich_status(code: grpc.StatusCode, message: str, *details: Message) -> status_pb2.Status:
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def toy_scores(request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
+    """Score by pairs of characters, with all that the contract says about normalization, starts and tickets."""
+    before = request.start.ticket.decode()
+    return scoring_pb2.ScoreResponse(scores=[_toy_score(request, before, text) for text in request.texts])
+
+
+def _toy_score(request: scoring_pb2.ScoreRequest, before: str, text: str) -> scoring_pb2.TextScore:
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    read = before + text
+    units = [-((ord(one) * 7919 + ord(other) * 104_729) % 2**27) for one, other in pairwise(read)]
+    return scoring_pb2.TextScore(
+        sum_log_probability=sum(units) * UNIT,
+        scored_count=len(units),
+        unknown_count=sum(character not in KNOWN for character in text),
+        log_probabilities=[unit * UNIT for unit in units] if request.log_probabilities else [],
+        ticket=read[-1:].encode() if request.return_tickets else b"",
+    )
+
+
+def started(**fields: Any) -> generation_pb2.GenerateResponse:
+    fields = {"model": "toy", "version": 1, "seed": 7, **fields}
+    return generation_pb2.GenerateResponse(started=generation_pb2.GenerationStarted(**fields))
+
+
+def text(characters: str, **fields: Any) -> generation_pb2.GenerateResponse:
+    return generation_pb2.GenerateResponse(text=generation_pb2.GeneratedText(text=characters, **fields))
+
+
+def finished(**fields: Any) -> generation_pb2.GenerateResponse:
+    fields = {"reason": generation_pb2.FINISH_REASON_LENGTH, **fields}
+    return generation_pb2.GenerateResponse(finished=generation_pb2.GenerationFinished(**fields))
+
+
+def hello(_request: generation_pb2.GenerateRequest) -> Iterator[generation_pb2.GenerateResponse]:
+    yield started()
+    yield text("Hel", position=3)
+    yield text("lo", position=5)
+    yield finished(generated_count=5)
+
+
+TOY = model_pb2.Model(
+    name="toy",
+    version=3,
+    sha256="ab" * 32,
+    architecture="lstm",
+    layers=1,
+    hidden=8,
+    vocabulary=["<unk>", "a", "\n"],
+    begin="\n",
+    normalization="line-feeds",
+    corpus="tiny",
+    validation_loss=1.0,
+    provider="CPUExecutionProvider",
+    reproducible=True,
+    live_sequences=2,
+)
+
+
+@dataclass
+class Peer(
+    generation_pb2_grpc.GenerationServiceServicer,
+    scoring_pb2_grpc.ScoringServiceServicer,
+    model_pb2_grpc.ModelServiceServicer,
+):
+    """A server that records what it is asked and answers as the test says."""
+
+    address: str = ""
+    requests: list[Any] = field(default_factory=list)
+    generate: Callable[[Any], Iterator[Any]] = hello
+    score: Callable[[Any], Any] = toy_scores
+    models: list[Any] = field(default_factory=lambda: [TOY])
+    failure: status_pb2.Status | None = None
+    """The status that every call ends with, a generation after all that `generate` yields."""
+    left: threading.Event = field(default_factory=threading.Event)
+    """Set when a generation is over, for whichever reason."""
+
+    def fail(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+        self.failure = rich_status(code, message, *details)
+
+    def fail_busy(self, seconds: float) -> None:
+        info = error_details_pb2.ErrorInfo(reason="SERVER_FULL", domain="charlm")
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(seconds * 1e9))
+        self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "the server is full", info, retry)
+
+    def Generate(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - the name of the rpc
+        self.requests.append(request)
+        context.add_callback(self.left.set)
+        yield from self.generate(request)
+        self._maybe_fail(context)
+
+    def Score(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the rpc
+        self.requests.append(request)
+        self._maybe_fail(context)
+        return self.score(request)
+
+    def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the rpc
+        self.requests.append(request)
+        self._maybe_fail(context)
+        return model_pb2.ListModelsResponse(models=self.models)
+
+    def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the rpc
+        self.requests.append(request)
+        self._maybe_fail(context)
+        return model_pb2.GetModelResponse(model=self.models[0])
+
+    def _maybe_fail(self, context: Any) -> None:
+        if self.failure:
+            context.abort_with_status(rpc_status.to_status(self.failure))
+
+
+@pytest.fixture(scope="session")
+def grpc_server() -> Iterator[tuple[str, list[Peer]]]:
+    """One server for all tests, which passes every call on to the peer of the running test."""
+    current: list[Peer] = []
+
+    class Switch:
+        def __getattr__(self, rpc: str) -> Callable[[Any, Any], Any]:
+            # gRPC asks for each method once; each call looks for the peer of its own test.
+            return lambda request, context: getattr(current[0], rpc)(request, context)  # noqa: PLW0108
+
+    with ThreadPoolExecutor(8) as threads:
+        server = grpc.server(threads, options=[("grpc.max_receive_message_length", 64 * 2**20)])
+        switch: Any = Switch()
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(switch, server)
+        scoring_pb2_grpc.add_ScoringServiceServicer_to_server(switch, server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(switch, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}", current
+        server.stop(0).wait()
+
+
+@pytest.fixture
+def peer(grpc_server: tuple[str, list[Peer]]) -> Peer:
+    address, current = grpc_server
+    current[:] = [Peer(address)]
+    return current[0]
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Heard:
+    """What came of a generation."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    started: Started | None = None
+    finished: Finished | None = None
+
+
+class SyncFace:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def hear(self, heard: Heard, prompt: str = "", **fields: Any) -> None:
+        def listen() -> None:
+            generation = self._client.generate(prompt, **fields)
+            heard.started = generation.started
+            for chunk in generation:
+                heard.chunks.append(chunk)
+            heard.finished = generation.finished
+
+        await asyncio.to_thread(listen)
+
+    async def whole(self, prompt: str = "", **fields: Any) -> str:
+        return await asyncio.to_thread(lambda: self._client.generate(prompt, **fields).text())
+
+    async def leave(self, how: str) -> None:
+        await asyncio.to_thread(self._leave, how)
+
+    def _leave(self, how: str) -> None:
+        generation = self._client.generate()
+        assert next(generation).text == "x"
+        self._kept = None if how == "drop" else generation
+        if how == "with":
+            with generation:
+                pass
+        elif how == "cancel":
+            generation.cancel()
+            next(generation)
+        elif how == "close":
+            self._client.close()
+
+    async def score_many(self, texts: Sequence[str], **fields: Any) -> list[Score]:
+        return await asyncio.to_thread(self._client.score_many, texts, **fields)
+
+    async def call(self, method: str, *arguments: Any, **fields: Any) -> Any:
+        return await asyncio.to_thread(getattr(self._client, method), *arguments, **fields)
+
+
+class AsyncFace:
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def hear(self, heard: Heard, prompt: str = "", **fields: Any) -> None:
+        generation = await self._client.generate(prompt, **fields)
+        heard.started = generation.started
+        async for chunk in generation:
+            heard.chunks.append(chunk)
+        heard.finished = generation.finished
+
+    async def whole(self, prompt: str = "", **fields: Any) -> str:
+        return await (await self._client.generate(prompt, **fields)).text()
+
+    async def leave(self, how: str) -> None:
+        generation = await self._client.generate()
+        assert (await anext(generation)).text == "x"
+        self._kept = None if how == "drop" else generation
+        if how == "with":
+            async with generation:
+                pass
+        elif how == "cancel":
+            generation.cancel()
+            await anext(generation)
+        elif how == "close":
+            await self._client.close()
+
+    async def score_many(self, texts: Sequence[str], **fields: Any) -> list[Score]:
+        return await self._client.score_many(texts, **fields)
+
+    async def call(self, method: str, *arguments: Any, **fields: Any) -> Any:
+        return await getattr(self._client, method)(*arguments, **fields)
+
+
+@pytest.fixture(params=["sync", "async"])
+async def face(peer: Peer, request: pytest.FixtureRequest) -> AsyncIterator[SyncFace | AsyncFace]:
+    """Either client, connected to the peer."""
+    if request.param == "sync":
+        with Client(peer.address) as client:
+            yield SyncFace(client)
+    else:
+        async with AsyncClient(peer.address) as async_client:
+            yield AsyncFace(async_client)
+
+
+@dataclass(frozen=True)
+class Script:
+    """What tests write their peer's part with."""
+
+    started: Callable[..., Any] = started
+    text: Callable[..., Any] = text
+    finished: Callable[..., Any] = finished
+    toy_scores: Callable[[Any], Any] = toy_scores
+    rich_status: Callable[..., status_pb2.Status] = rich_status
+    heard: Callable[[], Heard] = Heard
+
+    @staticmethod
+    def unreachable(*_arguments: Any) -> NoReturn:
+        raise AssertionError("no call was expected")
+
+
+@pytest.fixture(scope="session")
+def script() -> Script:
+    return Script()

@@ -1,0 +1,202 @@
+"""`charlm generate`, `score` and `models` against a scripted peer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from charlm.v1 import generation_pb2
+from charlm_client.command_line import charlm
+from click.testing import CliRunner, Result
+
+
+@pytest.fixture
+def run(peer: Any) -> Any:
+    def invoke(*arguments: str, stdin: bytes = b"") -> Result:
+        environment = {"CHARLM_SERVER": peer.address}
+        return CliRunner().invoke(charlm, arguments, input=stdin, env=environment, prog_name="charlm")
+
+    return invoke
+
+
+def process(peer: Any, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "charlm_client", *arguments, "--server", peer.address]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def test_a_pipe_gets_prompt_and_text_alone(run: Any) -> None:
+    result = run("generate", "Say: ")
+    assert (result.exit_code, result.stdout) == (0, "Say: Hello")
+    assert result.stderr.startswith("toy/1: 5 characters, ")
+    assert result.stderr.endswith("/s, length, seed 7\n")
+
+
+def test_options_reach_the_server(peer: Any, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"before")
+    options = "--model toy --model-version 2 --temperature 0.5 --top-k 3 --top-p 0.9 --seed 4"
+    more = f"--max-characters 8 --unknown refuse --ticket-in {tmp_path / 'in'}"
+    result = run("generate", "-", *options.split(), *more.split(), "--stop", r"\n\\n", stdin=b"A\nB")
+    assert result.exit_code == 0, result.output
+    [request] = peer.requests
+    assert (request.prompt, request.start.ticket, list(request.stop)) == ("A\nB", b"before", ["\n\\n"])
+    assert (request.model.name, request.model.version) == ("toy", 2)
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed) == (0.5, 3, 0.9, 4)
+    assert (request.max_characters, request.unknown_policy) == (8, 2)
+    assert not request.return_ticket
+
+
+def test_generate_as_json(run: Any) -> None:
+    fields = json.loads(run("generate", "Say: ", "--json").stdout)
+    assert fields.pop("seconds") > 0
+    assert fields == {
+        "prompt": "Say: ",
+        "text": "Hello",
+        "model": "toy",
+        "version": 1,
+        "seed": 7,
+        "unknown_count": 0,
+        "reason": "length",
+        "stop": "",
+        "generated_count": 5,
+    }
+
+
+def test_a_ticket_is_kept(peer: Any, run: Any, script: Any, tmp_path: Path) -> None:
+    peer.generate = lambda _request: iter([script.started(), script.finished(ticket=b"sealed")])
+    assert run("generate", "--ticket-out", str(tmp_path / "ticket")).exit_code == 0
+    assert (tmp_path / "ticket").read_bytes() == b"sealed"
+    assert peer.requests[0].return_ticket
+
+
+def test_a_ticket_without_a_folder_is_refused_before_the_work(peer: Any, run: Any, tmp_path: Path) -> None:
+    result = run("generate", "--ticket-out", str(tmp_path / "absent" / "ticket"))
+    assert result.exit_code == 2
+    assert "no folder" in result.stderr
+    assert peer.requests == []
+
+
+def test_a_stopping_server_is_a_failure_that_can_be_continued(peer: Any, run: Any, script: Any, tmp_path: Path) -> None:
+    peer.generate = lambda _request: iter(
+        [
+            script.started(),
+            script.text("Hel"),
+            script.finished(reason=generation_pb2.FINISH_REASON_DRAINED, ticket=b"sealed", generated_count=3),
+        ]
+    )
+    path = tmp_path / "ticket"
+    result = run("generate", "--ticket-out", str(path))
+    assert (result.exit_code, result.stdout) == (1, "Hel")
+    assert (
+        result.stderr.splitlines()[-1]
+        == f"Error: the server stopped after 3 characters; continue with --ticket-in {path}"
+    )
+    assert path.read_bytes() == b"sealed"
+
+
+@pytest.mark.parametrize(("code", "status"), [(grpc.StatusCode.INVALID_ARGUMENT, 2), (grpc.StatusCode.INTERNAL, 1)])
+def test_a_refusal_is_one_line(peer: Any, run: Any, code: grpc.StatusCode, status: int) -> None:
+    peer.generate = lambda _request: iter(())
+    peer.fail(code, "temperature is nan; choose 0 to 100")
+    result = run("generate", "--temperature", "nan")
+    assert (result.exit_code, result.stdout) == (status, "")
+    [line] = result.stderr.splitlines()
+    assert line.endswith("temperature is nan; choose 0 to 100")
+
+
+def _endless(script: Any) -> Any:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        while True:
+            yield script.text("one line\n" * 100)
+
+    return speak
+
+
+def test_a_reader_that_leaves_ends_it_quietly(peer: Any, script: Any) -> None:
+    peer.generate = _endless(script)
+    with process(peer, "generate") as charlm_generate:
+        assert charlm_generate.stdout
+        assert charlm_generate.stderr
+        assert charlm_generate.stdout.readline() == b"one line\n"
+        charlm_generate.stdout.close()
+        assert charlm_generate.wait(10) == 141
+        assert charlm_generate.stderr.read() == b""
+    assert peer.left.wait(5)
+
+
+def test_an_interrupt_ends_it_quietly(peer: Any, script: Any) -> None:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        yield script.text("one line\n")
+        peer.left.wait(20)
+
+    peer.generate = speak
+    with process(peer, "generate") as charlm_generate:
+        assert charlm_generate.stdout
+        assert charlm_generate.stdout.readline() == b"one line\n"
+        charlm_generate.send_signal(signal.SIGINT)
+        assert charlm_generate.communicate(timeout=10) == (b"", b"")
+        assert charlm_generate.returncode == 130
+    assert peer.left.wait(5)
+
+
+def test_a_terminal_gets_colour_and_no_control_characters(peer: Any, script: Any) -> None:
+    peer.generate = lambda _request: iter([script.started(), script.text("a\x1bb"), script.finished()])
+    master, terminal = os.openpty()
+    command = [sys.executable, "-m", "charlm_client", "generate", "Hi", "--server", peer.address]
+    subprocess.run(command, stdout=terminal, stderr=subprocess.DEVNULL, check=True, timeout=30)
+    os.close(terminal)
+    assert os.read(master, 1000).decode() == "\x1b[2mHi\x1b[0ma\u241bb\r\n"
+    os.close(master)
+
+
+def test_files_and_texts_are_scored_together(peer: Any, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfabc\r\nd")
+    result = run("score", str(tmp_path / "a.txt"), "-", "--text", "abc", stdin=b"xyz")
+    assert result.exit_code == 0, result.output
+    [request] = peer.requests
+    assert list(request.texts) == ["\ufeffabc\r\nd", "xyz", "abc"]
+    assert not request.log_probabilities
+    rows = [line.split()[0] for line in result.stdout.splitlines()[1:]]
+    assert rows == [str(tmp_path / "a.txt"), "standard", '"abc"', "together"]
+
+
+def test_score_as_json_is_one_object_a_line(run: Any) -> None:
+    result = run("score", "--text", "abc", "--text", "", "--json", "--per-character")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first["scored_count"] == len(first["log_probabilities"]) == 2
+    assert sum(first["log_probabilities"]) == first["sum_log_probability"]
+    assert second["perplexity"] is None
+
+
+def test_a_heatmap_on_demand_survives_normalization(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\r\nd")
+    result = run("score", str(tmp_path / "a.txt"), "--heatmap", "--unknown", "replace")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("\x1b[2ma\x1b[0m\x1b[")
+    assert "surprisal in nats" in result.stdout
+
+
+def test_a_file_that_is_not_utf_8_is_named_with_the_position(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    result = run("score", str(tmp_path / "a.txt"))
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {tmp_path / 'a.txt'} is not UTF-8: byte 0xe9 at position 3\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["absent.txt"], ["--text", "a", "--per-character"]])
+def test_score_needs_a_text_and_consistent_options(run: Any, arguments: list[str]) -> None:
+    assert run("score", *arguments).exit_code == 2
+
+
+def test_models_as_a_table_and_as_json(run: Any) -> None:
+    assert run("models").stdout.splitlines()[1].split()[0] == "toy/3"
+    [model] = map(json.loads, run("models", "--json").stdout.splitlines())
+    assert (model["name"], model["vocabulary"], model["reproducible"]) == ("toy", ["<unk>", "a", "\n"], True)

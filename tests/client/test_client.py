@@ -1,0 +1,316 @@
+"""Both clients against a scripted peer."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from charlm.v1 import generation_pb2, start_pb2
+from charlm_client import (
+    AsyncClient,
+    Cancelled,
+    CharlmError,
+    Client,
+    DeadlineExceeded,
+    FinishReason,
+    InvalidRequest,
+    ModelNotFound,
+    Score,
+    ServerBusy,
+    ServerFault,
+    ServerUnavailable,
+    scoring,
+)
+
+
+async def test_a_generation_brings_its_events_as_dataclasses(peer: Any, face: Any, script: Any) -> None:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started(seed=2**64 - 1, unknown_count=2)
+        yield script.text("a\U0001f600", log_probabilities=[-1.5, -0.25], position=9)
+        yield script.finished(
+            reason=generation_pb2.FINISH_REASON_STOP, stop="\U0001f600", generated_count=2, ticket=b"sealed"
+        )
+
+    peer.generate = speak
+    heard = script.heard()
+    await face.hear(heard, "abc", log_probabilities=True, return_ticket=True)
+    assert (heard.started.model, heard.started.version) == ("toy", 1)
+    assert (heard.started.seed, heard.started.unknown_count) == (2**64 - 1, 2)
+    [chunk] = heard.chunks
+    assert (chunk.text, chunk.log_probabilities, chunk.position) == ("a\U0001f600", (-1.5, -0.25), 9)
+    assert heard.finished.reason is FinishReason.STOP
+    assert (heard.finished.stop, heard.finished.generated_count) == ("\U0001f600", 2)
+    assert heard.finished.ticket == b"sealed"
+
+
+async def test_every_argument_reaches_the_server(peer: Any, face: Any) -> None:
+    await face.whole(
+        "Once",
+        model="toy",
+        version=3,
+        ticket=b"t",
+        temperature=0.0,
+        top_k=5,
+        top_p=0.5,
+        seed=0,
+        max_characters=9,
+        stop=["\n", "end"],
+        log_probabilities=True,
+        unknown="refuse",
+        return_ticket=True,
+    )
+    assert peer.requests == [
+        generation_pb2.GenerateRequest(
+            model=start_pb2.ModelReference(name="toy", version=3),
+            start=start_pb2.Start(ticket=b"t"),
+            prompt="Once",
+            sampling=generation_pb2.Sampling(temperature=0, top_k=5, top_p=0.5, seed=0),
+            max_characters=9,
+            stop=["\n", "end"],
+            log_probabilities=True,
+            unknown_policy=start_pb2.UNKNOWN_POLICY_REFUSE,
+            return_ticket=True,
+        )
+    ]
+
+
+async def test_text_reads_to_the_end(face: Any) -> None:
+    assert await face.whole("Say: ") == "Hello"
+
+
+@pytest.mark.parametrize("how", ["drop", "with"])
+async def test_leaving_a_stream_ends_it_on_the_server(peer: Any, face: Any, script: Any, how: str) -> None:
+    peer.generate = _endless(peer, script)
+    await face.leave(how)
+    assert await asyncio.to_thread(peer.left.wait, 5)
+
+
+async def test_reading_on_after_cancel_raises_cancelled(peer: Any, face: Any, script: Any) -> None:
+    peer.generate = _endless(peer, script)
+    with pytest.raises(Cancelled):
+        await face.leave("cancel")
+    assert await asyncio.to_thread(peer.left.wait, 5)
+
+
+async def test_closing_the_client_ends_its_streams(peer: Any, face: Any, script: Any) -> None:
+    peer.generate = _endless(peer, script)
+    await face.leave("close")
+    assert await asyncio.to_thread(peer.left.wait, 5)
+
+
+def _endless(peer: Any, script: Any) -> Any:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        yield script.text("x")
+        peer.left.wait(20)
+
+    return speak
+
+
+async def test_a_cancelled_task_cancels_its_stream_and_stays_cancelled(peer: Any, script: Any) -> None:
+    peer.generate = _endless(peer, script)
+    async with AsyncClient(peer.address) as client:
+        generation = await client.generate()
+        await anext(generation)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(generation), 0.1)
+        assert await asyncio.to_thread(peer.left.wait, 5)
+
+
+async def test_another_task_may_cancel_a_waiting_reader(peer: Any, script: Any) -> None:
+    peer.generate = _endless(peer, script)
+    async with AsyncClient(peer.address) as client:
+        generation = await client.generate()
+        await anext(generation)
+        asyncio.get_running_loop().call_later(0.1, generation.cancel)
+        with pytest.raises(Cancelled):
+            await anext(generation)
+
+
+def test_another_thread_may_cancel_a_waiting_reader(peer: Any, script: Any) -> None:
+    peer.generate = _endless(peer, script)
+    with Client(peer.address) as client, client.generate() as generation:
+        next(generation)
+        threading.Timer(0.1, generation.cancel).start()
+        with pytest.raises(Cancelled):
+            next(generation)
+
+
+async def test_what_came_before_a_failure_is_delivered(peer: Any, face: Any, script: Any) -> None:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        for number in range(100):
+            yield script.text("x", position=number)
+
+    peer.generate = speak
+    peer.fail(grpc.StatusCode.INTERNAL, "the engine stopped")
+    heard = script.heard()
+    with pytest.raises(ServerFault, match="INTERNAL: the engine stopped"):
+        await face.hear(heard)
+    assert [chunk.position for chunk in heard.chunks] == list(range(100))
+    assert heard.finished is None
+
+
+async def test_a_slow_reader_gets_everything(peer: Any, script: Any) -> None:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        for _ in range(50):
+            yield script.text("x")
+        yield script.finished()
+
+    peer.generate = speak
+    async with AsyncClient(peer.address) as client:
+        generation = await client.generate()
+        await asyncio.sleep(0.3)
+        assert await generation.text() == "x" * 50
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest),
+        (grpc.StatusCode.NOT_FOUND, ModelNotFound),
+        (grpc.StatusCode.UNAVAILABLE, ServerUnavailable),
+        (grpc.StatusCode.UNKNOWN, ServerFault),
+    ],
+)
+async def test_a_refused_call_raises_where_it_is_made(
+    peer: Any, face: Any, code: grpc.StatusCode, kind: type[CharlmError]
+) -> None:
+    peer.generate = lambda _request: iter(())
+    peer.fail(code, "because of this")
+    for method, arguments in (("generate", ()), ("score", ("abc",)), ("models", ()), ("model", ("toy",))):
+        with pytest.raises(kind, match="because of this") as caught:
+            await face.call(method, *arguments)
+        assert isinstance(caught.value.__cause__, grpc.RpcError)
+
+
+async def test_a_full_server_says_when_to_come_back(peer: Any, face: Any) -> None:
+    peer.generate = lambda _request: iter(())
+    peer.fail_busy(0.25)
+    for method, arguments in (("generate", ()), ("score", ("abc",))):
+        with pytest.raises(ServerBusy) as caught:
+            await face.call(method, *arguments)
+        assert (caught.value.retry_after, caught.value.reason) == (0.25, "SERVER_FULL")
+
+
+async def test_timeouts(peer: Any, script: Any, face: Any) -> None:
+    peer.generate = _endless(peer, script)
+    with pytest.raises(DeadlineExceeded):
+        await face.whole(timeout=0.2)
+    assert await asyncio.to_thread(peer.left.wait, 5)
+
+
+async def test_a_stream_against_the_contract_is_a_fault(peer: Any, face: Any, script: Any) -> None:
+    for events in (
+        [],
+        [script.text("x")],
+        [script.started()],
+        [script.started(), script.started()],
+        [script.started(), script.finished(), script.text("x")],
+        [script.started(), script.finished(reason=generation_pb2.FINISH_REASON_UNSPECIFIED)],
+        [generation_pb2.GenerateResponse()],
+    ):
+        peer.generate = lambda _request, events=events: iter(events)
+        with pytest.raises(ServerFault):
+            await face.whole()
+
+
+@pytest.mark.parametrize("log_probabilities", [False, True])
+async def test_a_text_beyond_the_limits_is_scored_as_if_there_were_none(
+    peer: Any, face: Any, script: Any, *, log_probabilities: bool
+) -> None:
+    limit = 250_000 if log_probabilities else 1_000_000
+
+    def strict(request: Any) -> Any:
+        assert sum(map(len, request.texts)) <= limit
+        assert len(request.texts) <= 4096
+        return script.toy_scores(request)
+
+    peer.score = strict
+    text = "a long text\r\n" * (limit // 12)
+    [score] = await face.score_many([text], log_probabilities=log_probabilities, return_tickets=True)
+    [whole] = script.toy_scores(
+        type(peer.requests[0])(texts=[text], log_probabilities=log_probabilities, return_tickets=True)
+    ).scores
+    assert len(peer.requests) == 2
+    assert score.sum_log_probability == whole.sum_log_probability
+    assert (score.scored_count, score.unknown_count) == (whole.scored_count, whole.unknown_count)
+    assert score.log_probabilities == tuple(whole.log_probabilities)
+    assert score.ticket == whole.ticket
+
+
+async def test_many_texts_take_as_few_calls_as_allowed(peer: Any, face: Any) -> None:
+    texts = [f"number {number}" for number in range(5000)]
+    scores = await face.score_many(texts, ticket=b"z")
+    assert [len(request.texts) for request in peer.requests] == [4096, 904]
+    assert {request.start.ticket for request in peer.requests} == {b"z"}
+    assert not any(request.return_tickets for request in peer.requests)
+    assert [score.scored_count for score in scores] == [len(text) for text in texts]
+
+
+async def test_no_texts_take_no_call(peer: Any, face: Any) -> None:
+    assert await face.score_many([]) == []
+    assert peer.requests == []
+
+
+async def test_an_empty_text_has_no_perplexity(face: Any) -> None:
+    assert await face.call("score", "", return_ticket=True) == Score()
+
+
+async def test_one_timeout_covers_all_calls_of_a_text(
+    peer: Any, face: Any, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(request: Any) -> Any:
+        time.sleep(0.2)
+        return script.toy_scores(request)
+
+    monkeypatch.setattr(scoring, "CHARACTERS_PER_CALL", 4)
+    peer.score = slow
+    with pytest.raises(DeadlineExceeded):
+        await face.call("score", "abcdefgh" * 4, timeout=0.5)
+    assert 1 < len(peer.requests) <= 3
+
+
+async def test_a_reply_without_the_ticket_that_a_long_text_needs_is_a_fault(
+    peer: Any, face: Any, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgetful(request: Any) -> Any:
+        request.return_tickets = False
+        return script.toy_scores(request)
+
+    monkeypatch.setattr(scoring, "CHARACTERS_PER_CALL", 4)
+    peer.score = forgetful
+    with pytest.raises(ServerFault, match="no ticket"):
+        await face.call("score", "abcdefghijkl")
+
+
+async def test_a_reply_with_too_few_scores_is_a_fault(peer: Any, face: Any) -> None:
+    peer.score = lambda request: type(peer)().score(type(request)(texts=request.texts[1:]))
+    with pytest.raises(ServerFault, match="0 scores for 1 texts"):
+        await face.call("score", "abc")
+
+
+async def test_models(peer: Any, face: Any) -> None:
+    [model] = await face.call("models")
+    assert model == await face.call("model", "toy", 3)
+    assert peer.requests[-1].model == start_pb2.ModelReference(name="toy", version=3)
+    assert (model.name, model.version, model.layers, model.hidden) == ("toy", 3, 1, 8)
+    assert model.vocabulary == ("<unk>", "a", "\n")
+    assert model.validation_perplexity == math.e
+
+
+async def test_a_message_beyond_the_size_limit_is_the_callers_fault(peer: Any) -> None:
+    with Client(peer.address, max_message_bytes=100) as client, pytest.raises(InvalidRequest, match="raise"):
+        client.score("a" * 200)
+
+
+def test_a_proxy_is_not_asked_for_this_machine(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Client(peer.address, timeout=5) as client:
+        assert client.models()

@@ -1,0 +1,80 @@
+"""The demo's handling of its processes. The commands that it runs are replaced by small programs."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from charlm_client import Score, demo
+from charlm_client.demo import DemoFailed
+
+POLITE = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def put(text: str) -> None:
+        monkeypatch.setattr(demo, "_command", lambda *_arguments: [sys.executable, "-c", text])
+
+    return put
+
+
+def serve(folder: Path, seconds: float = 0) -> str:
+    with demo._server(folder, folder / "server.log") as address:
+        time.sleep(seconds)
+        return address
+
+
+def test_the_server_is_served_from_ready_to_sigterm(program: Any, tmp_path: Path) -> None:
+    program(POLITE + "print('ready: 127.0.0.1:7', flush=True); time.sleep(60)")
+    assert serve(tmp_path) == "127.0.0.1:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys; sys.exit('no models')", "did not get ready"),
+        ("print('hello')", "did not get ready"),
+        ("print('ready: x:1', flush=True); raise SystemExit(3)", "status 3"),
+        ("print('ready: x:1', flush=True); import time; time.sleep(60)", f"status {-signal.SIGTERM}"),
+    ],
+)
+def test_a_server_that_fails_is_named_with_its_log(program: Any, tmp_path: Path, text: str, message: str) -> None:
+    program(text)
+    with pytest.raises(DemoFailed, match=rf"charlm serve.*{message}.*server\.log") as caught:
+        serve(tmp_path, seconds=0.5)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_given_up_and_stopped(
+    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "START_SECONDS", 0.3)
+    program(POLITE + "time.sleep(60)")
+    with pytest.raises(DemoFailed, match="did not get ready"):
+        serve(tmp_path)
+
+
+def test_a_server_that_ignores_sigterm_is_killed(program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "STOP_SECONDS", 0.2)
+    program(
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready: x:1', flush=True); time.sleep(60)"
+    )
+    with pytest.raises(DemoFailed, match=f"status {-signal.SIGKILL}"):
+        serve(tmp_path)
+
+
+def test_a_failing_step_is_named(program: Any) -> None:
+    program("raise SystemExit(4)")
+    with pytest.raises(DemoFailed, match="`charlm export` failed with status 4"):
+        demo._run("export", "run")
+
+
+def test_a_model_that_learnt_no_order_fails() -> None:
+    natural = Score(sum_log_probability=-3.0, scored_count=1)
+    with pytest.raises(DemoFailed, match="natural passage"):
+        demo._judge(natural, Score(sum_log_probability=-3.3, scored_count=1))
+    demo._judge(natural, Score(sum_log_probability=-3.5, scored_count=1))

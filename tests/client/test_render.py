@@ -1,0 +1,91 @@
+"""What a person sees."""
+
+import io
+from typing import Any
+
+import pytest
+from charlm_client import Model, Score
+from charlm_client.render import model_table, printable, score_table, surprisal_legend, surprisal_text
+from rich.console import Console
+
+
+def shown(renderable: Any, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=200, **options)
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined] - it is a StringIO
+
+
+def test_each_character_is_coloured_by_its_surprisal() -> None:
+    text = surprisal_text("abcdef", [-0.1, -1.0, -2.0, -4.0, -9.0])
+    assert text.plain == "abcdef"
+    assert [str(span.style) for span in text.spans] == [
+        "dim",
+        "green",
+        "cyan",
+        "yellow",
+        "magenta",
+        "bold red",
+    ]
+
+
+def test_from_a_ticket_the_first_character_has_its_colour_too() -> None:
+    assert [str(span.style) for span in surprisal_text("a", [-0.1]).spans] == ["green"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_colours_that_would_be_out_of_step_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="for 3 characters"):
+        surprisal_text("abc", [-1.0] * count)
+
+
+def test_colour_is_for_terminals() -> None:
+    assert "\x1b" not in shown(surprisal_text("ab", [-9.0]))
+    assert "\x1b" in shown(surprisal_text("ab", [-9.0]), force_terminal=True)
+
+
+def test_the_legend_names_every_colour() -> None:
+    assert surprisal_legend().plain == "surprisal in nats: <0.7 <1.6 <3 <5 more"
+
+
+def test_a_text_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\x00\x7f\x9b\n\t") == "a\u241b[2Jb\u2400\u2421\ufffd\n\t"
+
+
+def test_scores_are_added_up_below() -> None:
+    table = shown(
+        score_table(
+            [
+                ("[bold]one", Score(sum_log_probability=-1.0, scored_count=1)),
+                ("empty", Score()),
+                ("two", Score(sum_log_probability=-3.0, scored_count=1, unknown_count=1)),
+            ]
+        )
+    ).splitlines()
+    assert table[1].split() == ["[bold]one", "1", "0", "2.718", "1.443", "-1.000"]
+    assert table[2].split() == ["empty", "0", "0", "-", "-", "0.000"]
+    assert table[-1].split() == ["together", "2", "1", "7.389", "2.885", "-4.000"]
+
+
+def test_one_score_needs_no_sum() -> None:
+    assert "together" not in shown(score_table([("one", Score())]))
+
+
+def test_models() -> None:
+    model = Model(
+        name="shakespeare",
+        version=2,
+        sha256="",
+        architecture="lstm",
+        layers=2,
+        hidden=512,
+        vocabulary=("<unk>", "a"),
+        begin="a",
+        normalization="line-feeds",
+        corpus="[plays]",
+        validation_loss=0.0,
+        provider="CUDAExecutionProvider",
+        reproducible=True,
+        live_sequences=1234,
+    )
+    row = shown(model_table([model])).splitlines()[1].split()
+    assert row == ["shakespeare/2", "lstm", "2", "x", "512", "[plays]", "2", "1.000", "1,234", "CUDA"]

@@ -1,0 +1,157 @@
+"""How a server starts, refuses to start, fills up, and stops."""
+
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import onnxruntime
+import pytest
+from charlm.v1 import generation_pb2 as pb
+from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def charlm_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "charlm_client", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def health(channel: grpc.Channel) -> int:
+    return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
+
+
+def endless(channel: grpc.Channel, seed: int = 1) -> Iterator[pb.GenerateResponse]:
+    asked = pb.GenerateRequest(prompt="The", max_characters=1_000_000, sampling=pb.Sampling(seed=seed))
+    return generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked)
+
+
+def one_line(stderr: str) -> str:
+    """The error, without the log lines before it."""
+    assert "Traceback" not in stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith(("Error:", "Usage:", "Try"))][-1:]
+    return line
+
+
+def test_the_model_is_described(channel: grpc.Channel) -> None:
+    stub = model_pb2_grpc.ModelServiceStub(channel)
+    (listed,) = stub.ListModels(model_pb2.ListModelsRequest()).models
+    described = stub.GetModel(model_pb2.GetModelRequest(model=start_pb2.ModelReference(name="tiny"))).model
+    assert listed.sha256 == described.sha256
+    assert (described.name, described.version, described.layers, described.hidden) == ("tiny", 1, 2, 24)
+    assert list(described.vocabulary)[:2] == ["<unk>", " "]
+    assert (described.begin, described.normalization, described.provider) == (
+        "\n",
+        "line-feeds",
+        "CPUExecutionProvider",
+    )
+    assert described.reproducible
+
+
+def test_reflection_lists_the_services(channel: grpc.Channel) -> None:
+    services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    assert {"charlm.v1.GenerationService", "charlm.v1.ScoringService", "grpc.health.v1.Health"} <= set(services)
+
+
+def test_a_full_server_refuses_at_once_says_when_to_retry_and_stays_healthy(start_server) -> None:
+    options = ("--max-running", "1", "--max-waiting", "1")
+    with start_server(*options) as server, grpc.insecure_channel(server.address) as channel:
+        streams = [endless(channel), endless(channel)]
+        for stream in streams:
+            next(stream)
+        with pytest.raises(grpc.RpcError) as refusal:
+            next(endless(channel))
+        assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        status = status_pb2.Status.FromString(dict(refusal.value.trailing_metadata())["grpc-status-details-bin"])
+        retry = error_details_pb2.RetryInfo()
+        assert any(detail.Unpack(retry) for detail in status.details)
+        assert retry.retry_delay.ToMilliseconds() > 0
+        assert health(channel) == SERVING
+        streams[0].cancel()
+        texts = (part for part in streams[1] if part.HasField("text"))
+        assert next(texts).text.text  # the place of the cancelled stream is free, and the waiting one has it
+        streams[1].cancel()
+
+
+def test_sigterm_ends_streams_with_a_ticket_that_continues_them_elsewhere(start_server) -> None:
+    with start_server("--drain-grace", "0.5") as server, grpc.insecure_channel(server.address) as channel:
+        stream = endless(channel)
+        delivered = "".join(part.text.text for part in itertools.islice(stream, 5))
+        server.process.send_signal(signal.SIGTERM)
+        *rest, last = list(stream)
+        delivered += "".join(part.text.text for part in rest)
+        assert last.finished.reason == pb.FINISH_REASON_DRAINED
+        assert last.finished.generated_count == len(delivered)
+        assert server.process.wait(timeout=10) == 0
+    with start_server() as server, grpc.insecure_channel(server.address) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        sampling = pb.Sampling(seed=1)
+        start = start_pb2.Start(ticket=last.finished.ticket)
+        continued = stub.Generate(pb.GenerateRequest(start=start, max_characters=100))
+        count = len(delivered) + 100
+        whole = stub.Generate(pb.GenerateRequest(prompt="The", max_characters=count, sampling=sampling))
+        text = delivered + "".join(part.text.text for part in continued)
+        assert text == "".join(part.text.text for part in whole)
+
+
+def test_sigterm_is_announced_and_lets_short_calls_end(start_server) -> None:
+    with start_server("--drain-lag", "1") as server, grpc.insecure_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+        scored = scoring_pb2_grpc.ScoringServiceStub(channel).Score(scoring_pb2.ScoreRequest(texts=["The cat"]))
+        assert scored.scores[0].scored_count == 6  # within the lag, calls are still answered
+        watch.cancel()
+        assert server.process.wait(timeout=10) == 0
+
+
+def test_a_port_in_use_is_named(server_address: str, models_folder: Path) -> None:
+    port = server_address.rsplit(":", 1)[1]
+    done = charlm_serve(str(models_folder), "--port", port, "--device", "cpu")
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in one_line(done.stderr)
+    assert "--port" in one_line(done.stderr)
+    assert not done.stdout
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
+def test_cuda_where_there_is_none_ends_with_the_reason(models_folder: Path) -> None:
+    done = charlm_serve(str(models_folder), "--port", "0", "--device", "cuda")
+    assert done.returncode == 1
+    assert "no CUDA support" in one_line(done.stderr)
+    assert "charlm[server-gpu]" in one_line(done.stderr)
+
+
+def test_a_public_address_needs_a_word(models_folder: Path) -> None:
+    done = charlm_serve(str(models_folder), "--port", "0", "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert "--insecure" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "model.onnx").write_bytes((f / "model.onnx").read_bytes()[:-1]), "model.onnx is not the file"),
+        (lambda f: (f / "model.onnx").unlink(), "model.onnx cannot be read"),
+        (lambda f: (f / "manifest.json").write_text('{"format_version": 1}'), "missing required field"),
+        (lambda f: (f / "manifest.json").write_bytes(b"\x80pickle"), "manifest.json"),
+        (lambda f: shutil.rmtree(f), "holds no model"),
+        (lambda f: shutil.rmtree(f.parent.parent), "is not a folder"),
+    ],
+)
+def test_a_damaged_artifact_is_named(models_folder: Path, tmp_path: Path, damage, words: str) -> None:
+    models = shutil.copytree(models_folder, tmp_path / "models")
+    damage(models / "tiny" / "1")
+    done = charlm_serve(str(models), "--port", "0", "--device", "cpu")
+    assert done.returncode in (1, 2)
+    assert words in one_line(done.stderr)
+    assert not done.stdout

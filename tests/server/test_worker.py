@@ -1,0 +1,92 @@
+"""The engine's thread: what it does with stalled readers, and when the engine breaks."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from charlm_server.engine import Engine
+from charlm_server.errors import EngineFailed
+from charlm_server.model import Model
+from charlm_server.sequence import Advance, Finish, Sequence, State
+from charlm_server.worker import HIGH_WATER, TickLength, Worker
+
+LONG = 3 * HIGH_WATER
+
+
+def sequence(model: Model, seed: int, budget: int = LONG) -> Sequence:
+    return Sequence(State.after_first(1, model.state_shape, seed), np.empty(0, dtype=np.int64), budget)
+
+
+async def test_a_stalled_reader_costs_bounded_memory_and_loses_nothing(model: Model) -> None:
+    engine = Engine(model, max_running=4)
+    worker = Worker(engine, asyncio.get_running_loop(), "test")
+    worker.start()
+    stalled = worker.open(sequence(model, seed=1))
+    while not engine.idle or not worker.live:  # until it is paused, the engine has work
+        await asyncio.sleep(0.01)
+    state = stalled.sequence.state
+    await asyncio.sleep(0.1)
+    assert stalled.sequence.state is state, "a tick was spent on a stream that nobody reads"
+    assert state.position < HIGH_WATER + 6 * TickLength.LONGEST
+    advances: list[Advance] = []
+    while not advances or advances[-1].finish is None:
+        advances += await stalled.advances()
+    worker.stop()
+    unhindered = Engine(model, max_running=1)
+    unhindered.add(sequence(model, seed=1))
+    expected = []
+    while len(unhindered):
+        expected += [advance.written for advance in unhindered.step(16)]
+    assert np.array_equal(np.concatenate([a.written for a in advances]), np.concatenate(expected))
+
+
+async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: Model) -> None:
+    class Breaking(Engine):
+        """Fails at its third tick."""
+
+        ticks = 0
+
+        def step(self, steps: int) -> list[Advance]:
+            self.ticks += 1
+            if self.ticks == 3:
+                raise MemoryError
+            return super().step(steps)
+
+    worker = Worker(Breaking(model, max_running=4), asyncio.get_running_loop(), "test")
+    streams = [worker.open(sequence(model, seed)) for seed in range(3)]
+    worker.start()
+    for stream in streams:
+        with pytest.raises(EngineFailed):
+            async with asyncio.timeout(10):
+                while True:
+                    await stream.advances()
+    assert worker.failed.is_set()
+    assert worker.live == 0
+    with pytest.raises(EngineFailed):
+        await worker.open(sequence(model, 9)).advances()
+
+
+async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
+    engine = Engine(model, max_running=4)
+    worker = Worker(engine, asyncio.get_running_loop(), "test")
+    worker.start()
+    kept, closed = worker.open(sequence(model, 1, budget=50)), worker.open(sequence(model, 2))
+    await closed.advances()
+    worker.close(closed)
+    finish = None
+    while finish is None:
+        finish = (await kept.advances())[-1].finish
+    worker.stop()
+    assert finish is Finish.LENGTH
+    assert len(engine) == 0
+
+
+def test_the_tick_grows_gradually_and_shrinks_at_once() -> None:
+    length = TickLength(target=0.05)
+    for _ in range(10):
+        length.observe(seconds=0.0001 * length.steps)
+    assert length.steps == TickLength.LONGEST
+    length.observe(seconds=0.005 * length.steps)  # 5 ms a step: ten fit
+    assert length.steps == 10
+    length.observe(seconds=1.0 * length.steps)
+    assert length.steps == TickLength.SHORTEST

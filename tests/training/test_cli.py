@@ -1,0 +1,154 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from charlm_training.checkpoint import load_checkpoint
+from charlm_training.cli import evaluate, train
+from charlm_training.corpus import NAMED_CORPORA
+from charlm_training.recipes import RECIPES
+from click.testing import CliRunner, Result
+
+FAST = ["--recipe", "small", "--threads", "1", "--set", "batch=8", "--set", "time=16", "--set", "hidden=32"]
+
+
+def run_train(*arguments: object) -> Result:
+    return CliRunner().invoke(train, [str(argument) for argument in arguments])
+
+
+def run_evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a model was trained on the file cats.txt beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "cats.txt").write_text("the cat sat on the mat\n" * 300, encoding="utf-8")
+    result = run_train(folder / "cats.txt", "--out", folder / "run", *FAST, "--seed", 5, "--json")
+    assert result.exit_code == 0, result.output
+    (folder / "summary.json").write_text(result.stdout)
+    return folder
+
+
+def test_training_leaves_a_checkpoint_far_better_than_uniform(folder: Path) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    checkpoint = load_checkpoint(folder / "run")
+    assert len(checkpoint.vocabulary) == 12
+    assert checkpoint.validation.fresh.perplexity < 1.2
+    assert checkpoint.validation.carried.nats <= checkpoint.validation.fresh.nats
+    assert summary["validation"]["fresh"]["perplexity"] == checkpoint.validation.fresh.perplexity
+    assert (checkpoint.training.seed, checkpoint.training.hidden, checkpoint.recipe) == (5, 32, "small")
+    assert (checkpoint.corpus.name, checkpoint.corpus.characters, checkpoint.begin) == ("cats", 6900, "\n")
+
+
+def test_a_person_sees_a_sample_and_the_figures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_train(folder / "cats.txt", *FAST)
+    assert result.exit_code == 0, result.output
+    assert "the cat sat on the mat" in result.stdout
+    assert "carried state" in result.stdout
+    assert load_checkpoint(Path("runs/cats")).corpus.name == "cats"
+    assert "\x1b" not in result.output
+
+
+def test_evaluating_its_own_corpus_repeats_the_validation(folder: Path) -> None:
+    result = run_evaluate(folder / "run", folder / "cats.txt", "--json")
+    figures = json.loads(result.stdout)
+    fresh = load_checkpoint(folder / "run").validation.fresh
+    assert figures["part"] == "validation"
+    assert figures["nats"] == pytest.approx(fresh.nats, rel=1e-6)
+    assert figures["characters"] == fresh.characters == 689
+
+
+def test_evaluating_another_text_scores_all_of_it(folder: Path) -> None:
+    result = CliRunner().invoke(evaluate, [str(folder / "run"), "-", "--json"], input="the cät sat\r\n")
+    figures = json.loads(result.stdout)
+    assert (figures["part"], figures["characters"], figures["unknown"]) == ("whole", 11, 1)
+    table = CliRunner().invoke(evaluate, [str(folder / "run"), "-"], input="the cat sat")
+    assert "(whole)" in table.stdout
+
+
+def test_a_checkpoint_is_replaced_only_by_force(folder: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path), *FAST, "--set", "steps=2"]
+    assert run_train(folder / "cats.txt", *out).exit_code == 0
+    result = run_train(folder / "cats.txt", *out)
+    assert result.exit_code == 2
+    assert "holds a checkpoint: give --force to replace it, or another --out" in result.stderr
+    assert run_train(folder / "cats.txt", *out, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["no-such-corpus"], 2, "no file and no corpus is called 'no-such-corpus' (corpora: pydoc, "),
+        (["pydoc", "--recipe", "slow"], 2, "no recipe is called 'slow'"),
+        (["pydoc", "--set", "hidden=0"], 2, "hidden is 0; it must be from 1"),
+        (["{empty}", "--out", "{new}"], 2, "the text has 0 characters; this recipe needs "),
+        (["{binary}", "--out", "{new}"], 2, "not UTF-8: byte 0xff at position 3"),
+        (["{text}", "--out", "{text}/sub", *FAST], 2, "/sub: Not a directory; give another --out"),
+        (
+            ["{text}", "--out", "{new}", *FAST, "--set", "learning_rate=100", "--set", "weight_decay=10"],
+            1,
+            "set a learning_rate below 100.0",
+        ),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code_and_leaves_nothing(
+    tmp_path: Path, text_file: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "binary.txt").write_bytes(b"abc\xff")
+    names = {name: tmp_path / f"{name}.txt" for name in ("empty", "binary")}
+    before = sorted(tmp_path.iterdir())
+    filled = [argument.format(**names, text=text_file, new=tmp_path / "new") for argument in arguments]
+    result = run_train(*filled)
+    assert result.exit_code == code, result.output
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert message in last
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_without_a_checkpoint_cannot_be_evaluated(tmp_path: Path) -> None:
+    result = run_evaluate(tmp_path, "pydoc")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "is not a checkpoint" in result.stderr
+
+
+def test_a_text_of_one_character_cannot_be_scored(folder: Path) -> None:
+    result = CliRunner().invoke(evaluate, [str(folder / "run"), "-"], input="a")
+    assert result.exit_code == 2
+    assert "the text has 1 characters; scoring needs 2" in result.stderr
+
+
+def test_without_torch_the_commands_say_what_to_install() -> None:
+    code = "import sys; sys.modules['torch'] = None; from charlm_training.cli import train; train(['pydoc'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "Error: this command needs torch: install it with pip install 'charlm[train]'\n"
+
+
+def test_an_interrupted_run_ends_with_130_and_one_line(tmp_path: Path, text_file: Path) -> None:
+    command = "from charlm_training.cli import train; train()"
+    arguments = [str(text_file), "--out", str(tmp_path / "new"), *FAST, "--set", "steps=1000000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        while not (tmp_path / "new").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted; nothing was written\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_help_names_every_recipe_and_corpus() -> None:
+    text = " ".join(run_train("--help").stdout.split())
+    assert all(name in text for name in (*RECIPES, *NAMED_CORPORA))

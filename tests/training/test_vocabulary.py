@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from charlm_training.normalization import line_feeds
+from charlm_training.vocabulary import UNKNOWN, Vocabulary
+from hypothesis import given
+from hypothesis import strategies as st
+
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@given(texts)
+def test_a_text_comes_back_from_the_ids_of_its_own_vocabulary(text: str) -> None:
+    vocabulary = Vocabulary.from_text(text)
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@given(texts, texts)
+def test_encoding_agrees_with_a_dictionary(corpus: str, text: str) -> None:
+    vocabulary = Vocabulary.from_text(corpus)
+    ids = {character: i for i, character in enumerate(vocabulary.characters)}
+    assert vocabulary.encode(text).tolist() == [ids.get(character, 0) for character in text]
+
+
+@given(texts)
+def test_an_id_is_one_code_point_even_outside_the_basic_plane(text: str) -> None:
+    assert len(Vocabulary.from_text("🐈a").encode(text + "🐈")) == len(text) + 1
+
+
+def test_ids_follow_falling_frequency_then_code_point() -> None:
+    assert Vocabulary.from_text("bbaacccz").characters == (UNKNOWN, "c", "a", "b", "z")
+
+
+def test_the_word_unk_in_a_text_is_five_characters() -> None:
+    vocabulary = Vocabulary.from_text("abc")
+    assert vocabulary.encode("<unk>").tolist() == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("characters", [(), ("a",), (UNKNOWN, "ab"), (UNKNOWN, ""), (UNKNOWN, "a", "a")])
+def test_what_is_no_bijection_is_refused(characters: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="vocabulary"):
+        Vocabulary(characters)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_an_id_outside_the_vocabulary_is_an_error(wrong: int) -> None:
+    with pytest.raises(IndexError):
+        Vocabulary.from_text("ab").decode(np.array([1, wrong]))
+
+
+@given(texts)
+def test_normalizing_twice_is_normalizing_once(text: str) -> None:
+    once = line_feeds("\ufeff" + text)
+    assert "\r" not in once
+    assert line_feeds(once) == once or once.startswith("\ufeff")
+
+
+def test_line_ends_of_every_system_are_line_feeds() -> None:
+    assert line_feeds("\ufeffa\r\nb\rc\n\r\n") == "a\nb\nc\n\n"
+
+
+def test_what_the_server_shares_needs_no_torch() -> None:
+    code = """
+import sys
+import charlm_training.normalization, charlm_training.vocabulary, charlm_training.cli
+sys.exit("torch" in sys.modules or "rich" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
