@@ -144,7 +144,7 @@ def test_a_public_address_needs_a_word(models_folder: Path) -> None:
         (lambda f: (f / "model.onnx").unlink(), "model.onnx cannot be read"),
         (lambda f: (f / "manifest.json").write_text('{"format_version": 1}'), "missing required field"),
         (lambda f: (f / "manifest.json").write_bytes(b"\x80pickle"), "manifest.json"),
-        (lambda f: shutil.rmtree(f), "holds no model"),
+        (shutil.rmtree, "holds no model"),
         (lambda f: shutil.rmtree(f.parent.parent), "is not a folder"),
     ],
 )
