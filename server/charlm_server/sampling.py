@@ -5,6 +5,7 @@ Every function treats each row by itself: what a row gets never depends on the o
 
 # Shape suffixes: B rows (sequences), V characters of the vocabulary.
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +15,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
+Logits = NDArray[np.float32]
 
 LOG_PROBABILITY_QUANTUM: Final = 2.0**-24
 """Log-probabilities are multiples of this many nats (below float32's own rounding of a logit), so that sums up to
 2^29 nats are exact in float64 and the sums of a text's parts add up to the sum of the whole."""
+
+_COLDEST: Final = 1e-20
+"""The lowest temperature above 0 that float32 can divide by; anything below it chooses alike."""
+_NO_LIMIT: Final = 2**32
+_NO_IDS: Final = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,67 +38,62 @@ class Sampling:
     top_p: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
 class SamplingRows:
-    """The settings of B rows as columns."""
+    """The settings of B rows, prepared once for all the steps of a tick."""
 
-    temperature_B: Floats
-    top_k_B: Ids
-    top_p_B: Floats
+    def __init__(self, rows: Sequence[Sampling]) -> None:
+        temperature_B = np.array([row.temperature for row in rows])
+        self.greedy_B = temperature_B == 0
+        self.any_greedy = bool(self.greedy_B.any())
+        self.all_greedy = bool(self.greedy_B.all())
+        self.any_tempered = any(row.temperature not in (0, 1) for row in rows)
+        temperature_B[self.greedy_B] = 1
+        self.temperature_B1 = np.maximum(temperature_B, _COLDEST)[:, np.newaxis].astype(np.float32)
+        self.filtered = np.array([i for i, row in enumerate(rows) if row.top_k > 0 or row.top_p < 1], dtype=np.int64)
+        self.top_k_R1 = np.array([[rows[i].top_k or _NO_LIMIT] for i in self.filtered])
+        self.top_p_R1 = np.array([[rows[i].top_p] for i in self.filtered])
 
-    @classmethod
-    def of(cls, rows: list[Sampling]) -> "SamplingRows":
-        """Stack the settings of each row."""
-        return cls(
-            np.array([row.temperature for row in rows]),
-            np.array([row.top_k for row in rows]),
-            np.array([row.top_p for row in rows]),
-        )
 
-
-def choose(logits_BV: NDArray[np.float32], rows: SamplingRows, uniform_B: Floats) -> Ids:
+def choose(logits_BV: Logits, rows: SamplingRows, uniform_B: Floats) -> Ids:
     """Choose one character for each row by inverting its cumulative distribution at `uniform_B` in [0, 1).
 
     `<unk>` is never chosen; ties go to the earlier in the vocabulary.
     """
-    allowed_BV: Floats = logits_BV.astype(np.float64)
+    allowed_BV = logits_BV.copy()
     allowed_BV[:, UNKNOWN_ID] = -np.inf
-    greedy_B = rows.temperature_B == 0
-    if greedy_B.all():
-        return _argmax(allowed_BV)
-    scaled_BV = allowed_BV - allowed_BV.max(axis=1, keepdims=True)
-    scaled_BV /= np.where(greedy_B, 1.0, rows.temperature_B)[:, np.newaxis]
-    weight_BV = _filtered(np.exp(scaled_BV), rows)
-    cumulative_BV = weight_BV.cumsum(axis=1)
+    likeliest_B = _argmax(allowed_BV) if rows.any_greedy else _NO_IDS
+    if rows.all_greedy:
+        return likeliest_B
+    allowed_BV -= allowed_BV.max(axis=1, keepdims=True)
+    if rows.any_tempered:
+        allowed_BV /= rows.temperature_B1  # in a row of temperature 1 this changes no bit
+    weight_BV = np.exp(allowed_BV, out=allowed_BV)
+    if len(rows.filtered):
+        weight_BV[rows.filtered] = _filtered(weight_BV[rows.filtered], rows)
+    cumulative_BV = weight_BV.cumsum(axis=1, dtype=np.float64)
     # Below the total for every uniform below 1, so the character that is found has a weight above 0.
     threshold_B = uniform_B * cumulative_BV[:, -1]
     sampled_B = _argmax(cumulative_BV > threshold_B[:, np.newaxis])
-    return np.where(greedy_B, _argmax(allowed_BV), sampled_B) if greedy_B.any() else sampled_B
+    return np.where(rows.greedy_B, likeliest_B, sampled_B) if rows.any_greedy else sampled_B
 
 
-def _argmax(values_BV: NDArray[np.float64] | NDArray[np.bool_]) -> Ids:
+def _filtered(weight_RV: Logits, rows: SamplingRows) -> Logits:
+    """Zero what top_k and top_p exclude, in the R rows that ask for it."""
+    order_RV = np.argsort(-weight_RV, axis=1, kind="stable")
+    sorted_RV = np.take_along_axis(weight_RV, order_RV, axis=1)
+    sorted_RV[np.arange(weight_RV.shape[1]) >= rows.top_k_R1] = 0
+    cumulative_RV = sorted_RV.cumsum(axis=1, dtype=np.float64)
+    sorted_RV[cumulative_RV - sorted_RV >= rows.top_p_R1 * cumulative_RV[:, -1:]] = 0
+    np.put_along_axis(weight_RV, order_RV, sorted_RV, axis=1)
+    return weight_RV
+
+
+def _argmax(values_BV: Logits | NDArray[np.bool_]) -> Ids:
     ids_B: Ids = values_BV.argmax(axis=1)
     return ids_B
 
 
-def _filtered(weight_BV: Floats, rows: SamplingRows) -> Floats:
-    """Zero what top_k and top_p exclude, in the rows that ask for it."""
-    asking = np.flatnonzero((rows.top_k_B > 0) | (rows.top_p_B < 1))
-    if not len(asking):
-        return weight_BV
-    weight_RV = weight_BV[asking]
-    order_RV = np.argsort(-weight_RV, axis=1, kind="stable")
-    sorted_RV = np.take_along_axis(weight_RV, order_RV, axis=1)
-    top_k_R, top_p_R = rows.top_k_B[asking, np.newaxis], rows.top_p_B[asking, np.newaxis]
-    sorted_RV[(top_k_R > 0) & (np.arange(weight_RV.shape[1]) >= top_k_R)] = 0
-    before_RV = sorted_RV.cumsum(axis=1) - sorted_RV
-    sorted_RV[before_RV >= top_p_R * sorted_RV.sum(axis=1, keepdims=True)] = 0
-    np.put_along_axis(weight_RV, order_RV, sorted_RV, axis=1)
-    weight_BV[asking] = weight_RV
-    return weight_BV
-
-
-def log_probabilities(logits_NV: NDArray[np.float32], ids_N: Ids) -> Floats:
+def log_probabilities(logits_NV: Logits, ids_N: Ids) -> Floats:
     """Return the log-probability (nats, quantized) of each id under its row's softmax."""
     logits_NV = logits_NV.astype(np.float64)
     highest_N = logits_NV.max(axis=1)

@@ -24,7 +24,7 @@ class WritingTick:
 
     def __init__(self, sequences: list[Sequence], steps: int) -> None:
         self._sequences = sequences
-        self._rows = SamplingRows.of([sequence.sampling for sequence in sequences])
+        self._rows = SamplingRows([sequence.sampling for sequence in sequences])
         self._forced_BK = np.full((len(sequences), steps), _FREE)
         for row, sequence in enumerate(sequences):
             self._forced_BK[row, : len(sequence.forced)] = sequence.forced
@@ -83,9 +83,9 @@ class WritingTick:
 
     def _end_faulty_rows(self, step: int, logits_BV: NDArray[np.float32]) -> None:
         """End the rows whose logits are not finite before the character that they would have given."""
-        finite_B = np.isfinite(logits_BV).all(axis=1)
-        if finite_B.all():
+        if np.isfinite(logits_BV.sum()):
             return
+        finite_B = np.isfinite(logits_BV).all(axis=1)
         for row in np.flatnonzero(~finite_B & (self._ends_B > step)).tolist():
             self._ends_B[row] = step
             self._finish[row] = Finish.FAULT

@@ -28,7 +28,9 @@ def by_hand(logits: NDArray[np.float32], sampling: Sampling, uniform: float) -> 
     best = max(allowed, key=lambda i: (logits[i], -i))
     if sampling.temperature == 0:
         return best
-    weights = {i: math.exp((float(logits[i]) - float(logits[best])) / sampling.temperature) for i in allowed}
+    # Rounded to float32 as in `choose`, so that a uniform on a boundary falls on the same side.
+    temperature = np.float32(sampling.temperature)
+    weights = {i: float(np.exp((logits[i] - logits[best]) / temperature)) for i in allowed}
     ranked = sorted(weights, key=lambda i: (-weights[i], i))
     if sampling.top_k:
         ranked = ranked[: sampling.top_k]
@@ -48,17 +50,17 @@ def by_hand(logits: NDArray[np.float32], sampling: Sampling, uniform: float) -> 
 @given(SEEDS, SETTINGS, st.floats(0, 1, exclude_max=True))
 def test_choice_is_the_one_computed_by_hand(seed: int, sampling: Sampling, uniform: float) -> None:
     logits = some_logits(seed, rows=1)
-    assert choose(logits, SamplingRows.of([sampling]), np.array([uniform]))[0] == by_hand(logits[0], sampling, uniform)
+    assert choose(logits, SamplingRows([sampling]), np.array([uniform]))[0] == by_hand(logits[0], sampling, uniform)
 
 
 @given(SEEDS, st.lists(SETTINGS, min_size=1, max_size=20))
 def test_a_row_does_not_depend_on_the_others(seed: int, settings: list[Sampling]) -> None:
     logits = some_logits(seed, len(settings), size=67)
     uniform = np.random.default_rng(seed).random(len(settings))
-    together = choose(logits, SamplingRows.of(settings), uniform)
+    together = choose(logits, SamplingRows(settings), uniform)
     for row, sampling in enumerate(settings):
         one = slice(row, row + 1)
-        assert choose(logits[one], SamplingRows.of([sampling]), uniform[one])[0] == together[row]
+        assert choose(logits[one], SamplingRows([sampling]), uniform[one])[0] == together[row]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_frequencies_are_those_of_the_distribution(sampling: Sampling) -> None:
     logits, count = some_logits(seed=5, rows=1) / 2, 40_000
     numbers = uniforms(np.array([1], dtype=np.uint64), np.arange(count, dtype=np.uint64))
     found = np.bincount(
-        choose(np.repeat(logits, count, axis=0), SamplingRows.of([sampling] * count), numbers), minlength=logits.size
+        choose(np.repeat(logits, count, axis=0), SamplingRows([sampling] * count), numbers), minlength=logits.size
     )
     # The exact probabilities: the share of a fine grid of uniforms, taken by hand.
     grid = np.bincount([by_hand(logits[0], sampling, (i + 0.5) / 20_000) for i in range(20_000)], minlength=logits.size)
@@ -83,7 +85,7 @@ def test_the_largest_uniform_stays_within_the_vocabulary() -> None:
     logits = np.zeros((1, 1000), dtype=np.float32)
     logits[0, -3:] = -np.inf
     largest = np.array([1 - 2.0**-53])
-    assert choose(logits, SamplingRows.of([Sampling()]), largest)[0] == 996
+    assert choose(logits, SamplingRows([Sampling()]), largest)[0] == 996
 
 
 def test_log_probabilities_are_torch_s() -> None:

@@ -1,7 +1,8 @@
 """Characters and their ids.
 
-A character is one Unicode code point. Id 0 is `<unk>`, which stands for every character outside the vocabulary;
-the others follow by falling frequency in the corpus (d2l, chapter "Text Preprocessing"), ties by code point.
+A character is one Unicode code point. Id 0 is `<unk>`, which stands for every character outside the
+vocabulary; the others follow by falling frequency in the corpus (d2l, chapter "Text Preprocessing"), ties
+by code point.
 """
 
 from collections import Counter
@@ -52,11 +53,13 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> str:
         """Return the characters of `ids`; an id outside 0 .. len - 1 raises IndexError."""
+        if min(ids, default=0) < 0:
+            raise IndexError(f"id {min(ids)} is negative")
         return "".join([self.characters[i] for i in ids])
 
     @cached_property
     def _sorted_code_points(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """The known code points in order, beside their ids. `<unk>` stands as 2^32 - 1, which no text holds."""
+        """The known code points in order, beside their ids. `<unk>` is 2^32 - 1, which no text holds."""
         code_points = np.array([0xFFFFFFFF, *map(ord, self.characters[1:])], dtype=np.uint32)
         ids = np.argsort(code_points)
         return code_points[ids], ids.astype(np.int64)

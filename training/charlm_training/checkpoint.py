@@ -1,0 +1,186 @@
+"""Checkpoints: what training writes and everything later reads.
+
+A checkpoint is a folder of two files, neither of which can hold code:
+
+    checkpoint.json               what the model is, where it comes from, how good it is
+    weights-<hash>.safetensors    the weights; <hash> is the beginning of the file's SHA-256
+
+The JSON names its weights file and is written last, by an atomic rename. Until then the folder holds the
+checkpoint it held before.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from charlm_training.atomic import write_atomically
+from charlm_training.errors import CheckpointError, ConfigurationError
+from charlm_training.evaluate import Validation
+from charlm_training.models import Lstm, ModelConfig
+from charlm_training.normalization import NORMALIZATIONS
+from charlm_training.recipes import TrainingConfig
+from charlm_training.records import from_json
+from charlm_training.vocabulary import Vocabulary
+
+FORMAT: Final = 1
+DOCUMENT: Final = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class CorpusRecord:
+    """The text that a model was trained and validated on."""
+
+    name: str
+    sha256: str
+    """Of the normalized text as UTF-8."""
+    characters: int
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the weights depend on beside the configuration and the text."""
+
+    charlm: str
+    python: str
+    torch: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """All that checkpoint.json says of a model."""
+
+    format: int = FORMAT
+    model: ModelConfig
+    vocabulary: Vocabulary
+    normalization: str
+    begin: str
+    """The character that an empty prompt is read as."""
+    corpus: CorpusRecord
+    recipe: str
+    training: TrainingConfig
+    steps: int
+    """How many steps the weights have seen."""
+    validation: Validation
+    tools: Tools
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ValueError(f"format is {self.format}, and this charlm reads format {FORMAT}")
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization {self.normalization!r} is not known")
+        if self.begin not in self.vocabulary.characters[1:]:
+            raise ValueError(f"begin is {self.begin!r}, which is not in the vocabulary")
+        if len(self.vocabulary) != self.model.vocabulary_size:
+            raise ValueError(
+                f"the vocabulary has {len(self.vocabulary)} entries, the model {self.model.vocabulary_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Record):
+    """A trained model: its record and its weights, by the names of `Lstm`."""
+
+    weights: dict[str, Tensor] = field(compare=False, repr=False)
+
+    def build_model(self) -> Lstm:
+        """Return the model with these weights, ready to evaluate."""
+        model = Lstm(self.model)
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class _WeightsFile:
+    file: str
+    sha256: str
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Say whether `folder` holds a checkpoint, sound or not."""
+    return (folder / DOCUMENT).exists()
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `folder`, in place of one that is there. Raises CheckpointError."""
+    content = save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()})
+    sha256 = hashlib.sha256(content).hexdigest()
+    weights = _WeightsFile(f"weights-{sha256[:12]}.safetensors", sha256)
+    document = {name: _to_json(value) for name, value in _record_fields(checkpoint).items()}
+    document["weights"] = _to_json(weights)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / weights.file, content)
+        write_atomically(folder / DOCUMENT, json.dumps(document, ensure_ascii=False, indent=2).encode() + b"\n")
+        for stale in set(folder.glob("weights-*.safetensors")) - {folder / weights.file}:
+            stale.unlink()
+    except OSError as error:
+        raise CheckpointError(f"cannot write the checkpoint {folder}: {error.strerror}") from error
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read and verify the checkpoint in `folder`. Raises CheckpointError."""
+    try:
+        document = _parse((folder / DOCUMENT).read_bytes())
+        weights_file = from_json(_WeightsFile, document.pop("weights", None), "weights")
+        record = from_json(Record, document)
+        weights = _read_weights(folder, weights_file)
+        _check_weights(weights, record.model)
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {missing}; see charlm train") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {folder}: {error.strerror}") from error
+    except (ValueError, ConfigurationError) as error:
+        raise CheckpointError(f"the checkpoint {folder} cannot be used: {error}; train it again") from error
+    return Checkpoint(**_record_fields(record), weights=weights)
+
+
+def _record_fields(record: Record) -> dict[str, Any]:
+    return {entry.name: getattr(record, entry.name) for entry in fields(Record)}
+
+
+def _to_json(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    document = json.loads(content)
+    if not isinstance(document, dict):
+        raise ValueError(f"{DOCUMENT} is not an object")  # noqa: TRY004 - wrong data, not a bug
+    return document
+
+
+def _read_weights(folder: Path, expected: _WeightsFile) -> dict[str, Tensor]:
+    if Path(expected.file).name != expected.file:
+        raise ValueError(f"weights.file is {expected.file!r}, which is not in the folder")
+    content = (folder / expected.file).read_bytes()
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected.sha256:
+        raise ValueError(f"{expected.file} has SHA-256 {actual}, not {expected.sha256}")
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{expected.file} is not a safetensors file ({error})") from error
+
+
+def _check_weights(weights: dict[str, Tensor], config: ModelConfig) -> None:
+    """Raise ValueError unless `weights` are the finite float32 tensors of a model of this shape."""
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in Lstm(config).state_dict().items()}
+    if wrong := sorted(expected.keys() ^ weights.keys()):
+        raise ValueError(f"the tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'not known'}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name]:
+            raise ValueError(f"{name} is {list(tensor.shape)}, not {list(expected[name])}")
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {tensor.dtype}, not torch.float32")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} is not finite")
