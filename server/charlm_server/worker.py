@@ -32,9 +32,9 @@ class TickLength:
     """
 
     SHORTEST: Final = 4
-    LONGEST: Final = 64
+    LONGEST: Final = 128
 
-    def __init__(self, target: float = 0.05) -> None:
+    def __init__(self, target: float = 0.1) -> None:
         self.steps = self.SHORTEST
         self._target = target
 

@@ -10,11 +10,11 @@ checkpoint it held before.
 """
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -26,7 +26,6 @@ from charlm_training.evaluate import Validation
 from charlm_training.models import Lstm, ModelConfig
 from charlm_training.normalization import NORMALIZATIONS
 from charlm_training.recipes import TrainingConfig
-from charlm_training.records import from_json
 from charlm_training.vocabulary import Vocabulary
 
 FORMAT: Final = 1
@@ -103,6 +102,13 @@ class _WeightsFile:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Document(Record):
+    """checkpoint.json."""
+
+    weights: _WeightsFile
+
+
 def is_checkpoint(folder: Path) -> bool:
     """Say whether `folder` holds a checkpoint, sound or not."""
     return (folder / DOCUMENT).exists()
@@ -113,12 +119,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     content = save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()})
     sha256 = hashlib.sha256(content).hexdigest()
     weights = _WeightsFile(f"weights-{sha256[:12]}.safetensors", sha256)
-    document = {name: _to_json(value) for name, value in _record_fields(checkpoint).items()}
-    document["weights"] = _to_json(weights)
+    document = msgspec.json.format(msgspec.json.encode(_Document(**_record_fields(checkpoint), weights=weights)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / weights.file, content)
-        write_atomically(folder / DOCUMENT, json.dumps(document, ensure_ascii=False, indent=2).encode() + b"\n")
+        write_atomically(folder / DOCUMENT, document + b"\n")
         for stale in set(folder.glob("weights-*.safetensors")) - {folder / weights.file}:
             stale.unlink()
     except OSError as error:
@@ -128,34 +133,21 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read and verify the checkpoint in `folder`. Raises CheckpointError."""
     try:
-        document = _parse((folder / DOCUMENT).read_bytes())
-        weights_file = from_json(_WeightsFile, document.pop("weights", None), "weights")
-        record = from_json(Record, document)
-        weights = _read_weights(folder, weights_file)
-        _check_weights(weights, record.model)
+        document = msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=_Document)
+        weights = _read_weights(folder, document.weights)
+        _check_weights(weights, document.model)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {missing}; see charlm train") from None
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {folder}: {error.strerror}") from error
-    except (ValueError, ConfigurationError) as error:
+    except (ValueError, ConfigurationError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"the checkpoint {folder} cannot be used: {error}; train it again") from error
-    return Checkpoint(**_record_fields(record), weights=weights)
+    return Checkpoint(**_record_fields(document), weights=weights)
 
 
 def _record_fields(record: Record) -> dict[str, Any]:
     return {entry.name: getattr(record, entry.name) for entry in fields(Record)}
-
-
-def _to_json(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _parse(content: bytes) -> dict[str, Any]:
-    document = json.loads(content)
-    if not isinstance(document, dict):
-        raise ValueError(f"{DOCUMENT} is not an object")  # noqa: TRY004 - wrong data, not a bug
-    return document
 
 
 def _read_weights(folder: Path, expected: _WeightsFile) -> dict[str, Tensor]:

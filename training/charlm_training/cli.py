@@ -5,19 +5,14 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import click
 
-from charlm_training.errors import ConfigurationError, TrainingError
-
-INTERRUPTED: Final = 130
-"""The exit status of a command that was stopped with Ctrl-C, as shells have it."""
+from charlm_training.errors import ConfigurationError
 
 
 @click.command()
@@ -44,32 +39,31 @@ def train(  # noqa: PLR0913 - one parameter for each option
 
     CORPUS is pydoc, time-machine, shakespeare, a file, a folder of *.txt files, or - for standard input.
     """
-    with _errors_as_lines():
-        _share_cores()
-        from rich.console import Console
+    _share_cores()
+    from rich.console import Console
 
-        from charlm_training import recipes
-        from charlm_training.checkpoint import save_checkpoint
-        from charlm_training.corpus import load_corpus
-        from charlm_training.report import ProgressReport, show, summary
-        from charlm_training.run import run
-        from charlm_training.settings import override
+    from charlm_training import recipes
+    from charlm_training.checkpoint import save_checkpoint
+    from charlm_training.corpus import load_corpus
+    from charlm_training.report import ProgressReport, show, summary
+    from charlm_training.run import run
+    from charlm_training.settings import override
 
-        seeds = () if seed is None else (f"seed={seed}",)
-        config = override(recipes.recipe(recipe), (*settings, *seeds))
-        text = load_corpus(corpus)
-        began = time.monotonic()
-        folder = out or Path("runs") / text.name
-        with _output_folder(folder, force=force):
-            _use_threads(threads)
-            with ProgressReport(config.steps, config.batch * config.time, Console(stderr=True)) as report:
-                checkpoint = run(text, recipe, config, report)
-            save_checkpoint(folder, checkpoint)
-        if as_json:
-            click.echo(summary(checkpoint, str(folder), time.monotonic() - began))
-        else:
-            show(checkpoint, Console())
-            click.echo(f"checkpoint: {folder}")
+    seeds = () if seed is None else (f"seed={seed}",)
+    config = override(recipes.recipe(recipe), (*settings, *seeds))
+    text = load_corpus(corpus)
+    began = time.monotonic()
+    folder = out or Path("runs") / text.name
+    with _output_folder(folder, force=force):
+        _use_threads(threads)
+        with ProgressReport(config.steps, config.batch * config.time, Console(stderr=True)) as report:
+            checkpoint = run(text, recipe, config, report)
+        save_checkpoint(folder, checkpoint)
+    if as_json:
+        click.echo(summary(checkpoint, str(folder), time.monotonic() - began))
+    else:
+        show(checkpoint, Console())
+        click.echo(f"checkpoint: {folder}")
 
 
 @click.command()
@@ -83,42 +77,21 @@ def evaluate(checkpoint: Path, text: str, threads: int | None, *, as_json: bool)
     TEXT is a corpus, a file, a folder of *.txt files, or - for standard input. Of the corpus that CHECKPOINT
     was trained on, the part that it has not seen is scored: the last 10 %.
     """
-    with _errors_as_lines():
-        _share_cores()
-        from rich.console import Console
+    _share_cores()
+    from rich.console import Console
 
-        from charlm_training.checkpoint import load_checkpoint
-        from charlm_training.corpus import load_corpus
-        from charlm_training.report import figures, perplexities
-        from charlm_training.run import score
+    from charlm_training.checkpoint import load_checkpoint
+    from charlm_training.corpus import load_corpus
+    from charlm_training.report import figures, perplexities
+    from charlm_training.run import score
 
-        _use_threads(threads)
-        loaded = load_checkpoint(checkpoint)
-        part, result = score(loaded, load_corpus(text))
-        if as_json:
-            click.echo(json.dumps({"checkpoint": str(checkpoint), "text": text, "part": part, **figures(result)}))
-        else:
-            Console().print(perplexities({f"{text} ({part})": result}))
-
-
-@contextmanager
-def _errors_as_lines() -> Iterator[None]:
-    """Turn the errors that a person can mend into one line and an exit status."""
-    try:
-        yield
-    except TrainingError as error:
-        line = click.ClickException(str(error))
-        line.exit_code = error.exit_code  # type: ignore[misc]
-        raise line from error
-    except KeyboardInterrupt:
-        click.echo("interrupted; nothing was written", err=True)
-        sys.exit(INTERRUPTED)
-    except ModuleNotFoundError as error:
-        if error.name not in {"torch", "numpy", "safetensors"}:
-            raise
-        raise click.ClickException(
-            f"this command needs {error.name}: install it with pip install 'charlm[train]'"
-        ) from error
+    _use_threads(threads)
+    loaded = load_checkpoint(checkpoint)
+    part, result = score(loaded, load_corpus(text))
+    if as_json:
+        click.echo(json.dumps({"checkpoint": str(checkpoint), "text": text, "part": part, **figures(result)}))
+    else:
+        Console().print(perplexities({f"{text} ({part})": result}))
 
 
 @contextmanager
