@@ -57,7 +57,7 @@ def begin(vocabulary: Vocabulary) -> str:
 
 def tools() -> Tools:
     """Return what this process trains with."""
-    return Tools(version("charlm"), platform.python_version(), torch.__version__, torch.get_num_threads())
+    return Tools(version("charlm"), platform.python_version(), str(torch.__version__), torch.get_num_threads())
 
 
 def score(checkpoint: Checkpoint, corpus: Corpus) -> tuple[str, Perplexity]:
