@@ -1,0 +1,53 @@
+"""The whole path as a user walks it: train, evaluate, export, serve, generate, score; from a folder of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TEXT = "the cat, which already ate a bunch of food, was full.\nthe cats were full too.\n"
+QUICK = ["steps=60", "hidden=48", "embedding=16", "batch=8", "time=32", "evaluations=2", "learning_rate=0.02"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text, a checkpoint trained on it and an artifact."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "cats.txt").write_text(TEXT * 60)
+    settings = [argument for setting in QUICK for argument in ("--set", setting)]
+    charlm(home, "train", "cats.txt", "--threads", "1", *settings)
+    charlm(home, "export", "runs/cats")
+    return home
+
+
+def charlm(home: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "charlm_client", *arguments]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_training_left_a_checkpoint_and_export_an_artifact(home: Path) -> None:
+    assert (home / "runs/cats/checkpoint.json").exists()
+    assert {path.name for path in (home / "models/cats/1").iterdir()} == {"model.onnx", "manifest.json"}
+
+
+def test_the_served_model_scores_as_the_checkpoint_does_and_writes_what_it_learned(home: Path, start_server) -> None:
+    (home / "new.txt").write_text(TEXT * 2)
+    evaluated = json.loads(charlm(home, "evaluate", "runs/cats", "new.txt", "--json"))
+    with start_server(models=home / "models") as server:
+        at = ("--server", server.address)
+        scored = json.loads(charlm(home, "score", "new.txt", "--json", *at))
+        assert scored["perplexity"] == pytest.approx(evaluated["perplexity"], rel=1e-5)
+        assert scored["perplexity"] < 2
+        written = charlm(home, "generate", "the cat", "--temperature", "0", "--max-characters", "100", *at)
+        assert written.startswith("the cat")
+        assert {word.strip(".,") for word in written.split()[:-1]} <= set(TEXT.replace(",", "").replace(".", "").split())
+        parts = ("--seed", "5", "--max-characters", "20", *at)
+        whole = charlm(home, "generate", "the", "--seed", "5", "--max-characters", "40", *at)
+        first = charlm(home, "generate", "the", "--ticket-out", "ticket", *parts)
+        rest = charlm(home, "generate", "--ticket-in", "ticket", "--max-characters", "20", *at)
+        assert first + rest == whole
+        assert "cats/1" in charlm(home, "models", *at)
