@@ -111,6 +111,7 @@ def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
         finally:
             process.kill()
             process.communicate()
+        assert "Traceback" not in log.read_text(), log.read_text()
 
     return start
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 TEXT = "the cat, which already ate a bunch of food, was full.\nthe cats were full too.\n"
-QUICK = ["steps=60", "hidden=48", "embedding=16", "batch=8", "time=32", "evaluations=2", "learning_rate=0.02"]
+QUICK = [
+    "steps=150",
+    "warmup=10",
+    "hidden=48",
+    "embedding=16",
+    "batch=8",
+    "time=32",
+    "evaluations=2",
+    "learning_rate=0.02",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,9 @@ def test_the_served_model_scores_as_the_checkpoint_does_and_writes_what_it_learn
         assert scored["perplexity"] < 2
         written = charlm(home, "generate", "the cat", "--temperature", "0", "--max-characters", "100", *at)
         assert written.startswith("the cat")
-        assert {word.strip(".,") for word in written.split()[:-1]} <= set(TEXT.replace(",", "").replace(".", "").split())
+        assert {word.strip(".,") for word in written.split()[:-1]} <= set(
+            TEXT.replace(",", "").replace(".", "").split()
+        )
         parts = ("--seed", "5", "--max-characters", "20", *at)
         whole = charlm(home, "generate", "the", "--seed", "5", "--max-characters", "40", *at)
         first = charlm(home, "generate", "the", "--ticket-out", "ticket", *parts)

@@ -139,7 +139,8 @@ def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    sync_folder(home)
+    for folder in (home, home.parent, home.parent.parent):  # each may be new
+        sync_folder(folder)
     return target
 
 

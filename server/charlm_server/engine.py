@@ -45,6 +45,11 @@ class Engine:
         return len(self._running) + len(self._waiting) + len(self._paused)
 
     @property
+    def rows(self) -> int:
+        """How many sequences the next tick will advance."""
+        return min(len(self._running) + len(self._waiting), self._max_running)
+
+    @property
     def idle(self) -> bool:
         """Whether a tick would have nothing to do."""
         return not (self._running or self._waiting or (self._draining and self._paused))
@@ -100,8 +105,12 @@ class Engine:
         targets_BK = np.stack([sequence.forced[:steps] for sequence in sequences])
         tokens_BK = np.column_stack([[sequence.state.last for sequence in sequences], targets_BK[:, :-1]])
         logits_BKV, h_LBH, c_LBH = self._model.run(tokens_BK, *_gather(sequences))
+        finite_B = np.isfinite(logits_BKV.sum(axis=(1, 2)))
         advances = []
         for row, sequence in enumerate(sequences):
+            if not finite_B[row]:
+                advances.append(Advance(sequence, _NO_IDS, _NO_FLOATS, sequence.state, Finish.FAULT))
+                continue
             scores = log_probabilities(logits_BKV[row], targets_BK[row]) if sequence.score_forced else _NO_FLOATS
             sequence.forced = sequence.forced[steps:]
             _move(sequence, h_LBH[:, row], c_LBH[:, row], int(targets_BK[row, -1]), steps)

@@ -2,19 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from charlm_server.errors import Overloaded, RequestError, Stopping
+from charlm_server.errors import InvalidRequest, Overloaded, RequestError, Stopping
 from charlm_server.limits import RETRY_AFTER_SECONDS
 
 ERROR_DOMAIN: Final = "charlm"
 _OWN_SERVICES: Final = "/charlm."
+_STATUS_SECONDS: Final = 5.0
 _INTERNAL_TEXT: Final = "the server failed on this request; its log says why"
 
 _log = logging.getLogger(__name__)
@@ -51,38 +54,58 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return handler
         # The type stubs know the synchronous handlers only; under grpc.aio these are coroutines.
         behavior: Any = handler.unary_stream or handler.unary_unary
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._surround(behavior), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._surround(behavior), handler.request_deserializer, handler.response_serializer
+        parse: Any = handler.request_deserializer
+        answer = self._surround(behavior, parse)
+        make = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )
+        # Without a deserializer the request arrives as bytes, so that parsing it is surrounded too.
+        return make(answer, None, handler.response_serializer)
 
-    def _refuse_if_stopping(self) -> None:
-        if self._stopping:
-            raise Stopping("the server is stopping; try another one")
-
-    def _surround(self, behavior: _Behavior) -> Any:
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            self._under_way += 1
-            self._none_under_way.clear()
+    def _surround(self, behavior: _Behavior, parse: Callable[[bytes], Any]) -> Any:
+        async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                self._refuse_if_stopping()
-                return await behavior(request, context)
+                with self._counted():
+                    return await behavior(_parsed(request, parse), context)
             except RequestError as error:
-                await context.abort(error.status, str(error), _details(error))
-            except (grpc.aio.AbortError, asyncio.CancelledError):
+                await _abort(context, error.status, str(error), _details(error))
+            except (grpc.aio.BaseError, asyncio.CancelledError):  # the call is over: nobody is left to tell
                 raise
             except Exception:  # noqa: BLE001 - the client gets a fixed text, the log the rest
                 _log.exception("a handler failed")
-                await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT)
-            finally:
-                self._under_way -= 1
-                if not self._under_way:
-                    self._none_under_way.set()
+                await _abort(context, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, ())
 
         return answer
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a call while it is worked on; raises Stopping instead where no new calls are taken."""
+        if self._stopping:
+            raise Stopping("the server is stopping; try another one")
+        self._under_way += 1
+        self._none_under_way.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_under_way.set()
+
+
+def _parsed(request: bytes, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(request)
+    except DecodeError:
+        raise InvalidRequest("the request is not a message of this method") from None
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str, metadata: tuple[Any, ...]
+) -> None:
+    """End the call with a status; a client that does not make room for it is left to itself."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STATUS_SECONDS):
+            await context.abort(code, text, metadata)
 
 
 def _details(error: RequestError) -> tuple[tuple[str, bytes], ...]:

@@ -21,6 +21,8 @@ class RequestLimits:
     max_stops: int = 16
     max_stop: int = 128
     max_texts: int = 4_096
+    max_texts_with_tickets: int = 256
+    """A ticket holds a whole state: 8 KB for two layers of 512."""
     max_scored: int = 1_000_000
     """Of all texts of one request together."""
     max_scored_in_detail: int = 250_000

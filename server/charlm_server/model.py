@@ -77,8 +77,8 @@ class Model:
         }
         if found != expected:
             raise StartupError(f"{self._title}: the graph's inputs and outputs are {found}, not {expected}")
-        zeros = np.zeros((layers, 1, hidden), dtype=np.float32)
         try:
+            zeros = np.zeros((layers, 1, hidden), dtype=np.float32)
             logits, *_ = self.run(np.zeros((1, 1), dtype=np.int64), zeros, zeros)
         except Exception as error:
             raise StartupError(f"{self._title}: the graph does not run as its manifest says: {error}") from error
@@ -106,7 +106,10 @@ def _open_on_cuda(artifact: Artifact, threads: int) -> tuple[onnxruntime.Inferen
     if _CUDA not in onnxruntime.get_available_providers():
         return None, "the installed onnxruntime has no CUDA support (it is the CPU package)"
     onnxruntime.preload_dlls()
-    session = _open(artifact, _CUDA, threads)
+    try:
+        session = _open(artifact, _CUDA, threads)
+    except StartupError as error:
+        return None, str(error)
     if session.get_providers()[0] != _CUDA:  # it warns and takes the CPU where CUDA does not start
         return None, "onnxruntime could not start CUDA here: no GPU, or no driver, CUDA or cuDNN library that fits"
     return session, ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from charlm_server.errors import UnknownModel
+from charlm_server.errors import InvalidRequest, UnknownModel
 from charlm_server.model import Model
 from charlm_server.worker import Worker
 
@@ -28,10 +28,10 @@ class Registry:
         return iter(self._served)
 
     def find(self, name: str, version: int) -> Served:
-        """Return the model; "" is the only one there is, version 0 the newest. Raises UnknownModel."""
+        """Return the model; "" is the only one there is, version 0 the newest. Raises UnknownModel, InvalidRequest."""
         names = sorted({entry.model.name for entry in self._served})
         if not name and len(names) > 1:
-            raise UnknownModel(f"the server has several models: name one of {', '.join(names)}")
+            raise InvalidRequest(f"the server has several models: name one of {', '.join(names)}")
         named = [entry for entry in self._served if not name or entry.model.name == name]
         if not named:
             raise UnknownModel(f"model {name!r:.80} is not loaded; loaded: {', '.join(names)}")

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from charlm.v1 import generation_pb2, scoring_pb2, start_pb2
@@ -15,7 +16,7 @@ from charlm_server.sampling import Ids, Sampling
 from charlm_server.sequence import Sequence, State, StopStrings
 from charlm_server.tickets import read_ticket
 
-SCORING_SEED = 0
+SCORING_SEED: Final = 0
 """A ticket from scoring holds this seed: the same request gives the same ticket."""
 
 
@@ -50,6 +51,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
     """Check `request` against the limits and turn it into a sequence; raises InvalidRequest, InvalidTicket."""
     sampling = _read_sampling(request.sampling)
     stops = _read_stops(request.stop)
+    encode, normalize = model.vocabulary.encode, model.manifest.normalize
     budget = request.max_characters or LIMITS.default_generated
     _check_at_most("max_characters", budget, LIMITS.max_generated)
     ids, unknown_count = _encode("prompt", request.prompt, model, request.unknown_policy, LIMITS.max_prompt)
@@ -60,7 +62,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
         forced=forced,
         budget=budget,
         sampling=sampling,
-        stops=StopStrings([tuple(model.vocabulary.encode(stop).tolist()) for stop in stops]),
+        stops=StopStrings([tuple(encode(normalize(stop)).tolist()) for stop in stops]),
         score_free=request.log_probabilities,
     )
     return Generation(sequence, budget, stops, unknown_count)
@@ -70,7 +72,8 @@ def read_texts(request: scoring_pb2.ScoreRequest, model: Model) -> list[TextToSc
     """Check `request` against the limits and encode its texts; raises InvalidRequest, InvalidTicket."""
     if not request.texts:
         raise InvalidRequest("texts is empty: send at least one text to score")
-    _check_at_most("number of texts", len(request.texts), LIMITS.max_texts)
+    most = LIMITS.max_texts_with_tickets if request.return_tickets else LIMITS.max_texts
+    _check_at_most("number of texts", len(request.texts), most)
     limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
     _check_at_most("characters of all texts together", sum(map(len, request.texts)), limit)
     start = read_ticket(request.start.ticket, model) if request.start.HasField("ticket") else None

@@ -16,10 +16,10 @@ from charlm_server.model import Model
 from charlm_server.sampling import Sampling
 from charlm_server.sequence import Advance, Sequence, State
 
-BATCH_SIZES: Final = (2, 5, 16, 33)
-TICK_LENGTHS: Final = (1, 7, 16)
-_READ: Final = 24
-_WRITTEN: Final = 16
+BATCH_SIZES: Final = (2, 7, 64)
+TICK_LENGTHS: Final = (1, 5, 32)
+_READ: Final = 40
+_WRITTEN: Final = 12
 
 Outcome = list[tuple[bytes, ...]]
 

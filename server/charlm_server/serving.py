@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,14 +41,15 @@ SERVICES: Final = tuple(
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", -1),  # what we send is bounded by what we accept
+    ("grpc.max_send_message_length", -1),  # replies are bounded by the limits of requests
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a few KB could unpack to GB
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind the same address
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.max_ping_strikes", 0),
 )
 
+_HEALTH_SECONDS: Final = 0.5
 _LAST_MESSAGES_SECONDS: Final = 2.0
 """For the final message of each drained stream to reach its reader."""
 
@@ -94,7 +96,9 @@ async def serve(config: ServerConfig) -> None:
     broken = await _stopped_or_broken(stop, registry)
     await _announce_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
     if not broken:
-        await _drain(registry, interceptor, config)
+        await _let_calls_end(interceptor, config)
+    for served in registry:
+        served.worker.drain()
     await server.stop(grace=_LAST_MESSAGES_SECONDS)
     if broken:
         raise StartupError("an engine failed; see the log above")
@@ -152,7 +156,9 @@ async def _announce_health(
     health: grpc_health_aio.HealthServicer, status: health_pb2.HealthCheckResponse.ServingStatus
 ) -> None:
     for name in ("", *SERVICES):
-        await health.set(name, status)
+        with suppress(TimeoutError):  # one watcher that does not read must not hold up the rest
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                await health.set(name, status)
 
 
 async def _stopped_or_broken(stop: asyncio.Event, registry: Registry) -> bool:
@@ -165,14 +171,11 @@ async def _stopped_or_broken(stop: asyncio.Event, registry: Registry) -> bool:
     return not stop.is_set()
 
 
-async def _drain(registry: Registry, interceptor: CallInterceptor, config: ServerConfig) -> None:
-    """Let the calls under way end by themselves; after the grace, end each stream with its ticket."""
+async def _let_calls_end(interceptor: CallInterceptor, config: ServerConfig) -> None:
+    """Take no new calls after the lag, and give those under way the grace to end by themselves."""
     _log.info("stopping: no new calls; up to %g s for those under way", config.drain_grace)
     await asyncio.sleep(config.drain_lag)
     interceptor.refuse_new_calls()
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(config.drain_grace):
             await interceptor.all_answered()
-    except TimeoutError:
-        for served in registry:
-            served.worker.drain()

@@ -46,7 +46,9 @@ class WritingTick:
         """Decide the character of each row at `step` and return the ids [B]."""
         forced_B = self._forced_BK[:, step]
         free_B = forced_B == _FREE
-        ids_B = np.where(free_B, choose(logits_BV, self._rows, self._uniform_BK[:, step]), forced_B)
+        ids_B = forced_B
+        if free_B.any():
+            ids_B = np.where(free_B, choose(logits_BV, self._rows, self._uniform_BK[:, step]), forced_B)
         self._ids_BK[:, step] = ids_B
         if len(self._scored):
             scores = log_probabilities(logits_BV[self._scored], ids_B[self._scored])
@@ -74,20 +76,20 @@ class WritingTick:
         finish = self._finish.get(row, None if sequence.remaining else Finish.LENGTH)
         return Advance(
             sequence,
-            self._ids_BK[row, read:end],
-            self._log_probability_BK[row, scored_from:scored_to],
+            self._ids_BK[row, read:end].copy(),
+            self._log_probability_BK[row, scored_from:scored_to].copy(),
             sequence.state,
             finish,
             self._stop.get(row),
         )
 
     def _end_faulty_rows(self, step: int, logits_BV: NDArray[np.float32]) -> None:
-        """End the rows whose logits are not finite before the character that they would have given."""
+        """End the rows whose logits are not finite: they keep the state that they brought, and give nothing."""
         if np.isfinite(logits_BV.sum()):
             return
         finite_B = np.isfinite(logits_BV).all(axis=1)
         for row in np.flatnonzero(~finite_B & (self._ends_B > step)).tolist():
-            self._ends_B[row] = step
+            self._ends_B[row] = 0
             self._finish[row] = Finish.FAULT
 
     def _end_stopped_rows(self, step: int, free_B: NDArray[np.bool_]) -> None:

@@ -28,6 +28,10 @@ from charlm_server.sequence import State
 _MAGIC: Final = b"CLT1"
 _HEADER: Final = struct.Struct("<4s32sQQI")
 _CHECKSUM_BYTES: Final = 16
+_LAST_POSITION: Final = 2**62
+"""No text comes near, and no sum of positions overflows 64 bits."""
+_ROUNDED_ONE: Final = 1 + 1e-6
+"""The largest tanh that float32 kernels return: some overshoot 1 by two units in the last place."""
 _REFUSAL: Final = "the ticket is damaged or belongs to another model; start again from the text"
 
 
@@ -45,9 +49,9 @@ def read_ticket(ticket: bytes, model: Model) -> State:
     body, checksum = ticket[:-_CHECKSUM_BYTES], ticket[-_CHECKSUM_BYTES:]
     magic, sha256, seed, position, last = _HEADER.unpack_from(body)
     h, c = np.frombuffer(body, dtype="<f4", offset=_HEADER.size).reshape(2, *model.state_shape)
-    reachable = bool(np.all(np.abs(h) <= 1) and np.all(np.abs(c) <= position))  # NaN compares False
+    reachable = bool(np.all(np.abs(h) <= _ROUNDED_ONE) and np.all(np.abs(c) <= position * _ROUNDED_ONE))  # no NaN
     intact = checksum == _checksum(body) and magic == _MAGIC and sha256.hex() == model.sha256
-    if not (intact and reachable and position >= 1 and last < len(model.vocabulary)):
+    if not (intact and reachable and 1 <= position <= _LAST_POSITION and last < len(model.vocabulary)):
         raise InvalidTicket(_REFUSAL)
     return State(h.astype(np.float32), c.astype(np.float32), last, position, seed)
 

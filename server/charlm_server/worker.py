@@ -11,14 +11,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
+
+import numpy as np
 
 from charlm_server.engine import Engine
 from charlm_server.errors import EngineFailed
+from charlm_server.sampling import Floats, Ids
 from charlm_server.sequence import Advance, Sequence
 
-HIGH_WATER: Final = 4096
-"""Characters that a stream buffers before its sequence is paused. Ticks under way add to it."""
+HIGH_WATER: Final = 2048
+"""Characters that a stream buffers before its sequence is paused; a tick counts as one at least. Ticks under way
+add to it."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,47 +40,65 @@ class TickLength:
     LONGEST: Final = 128
 
     def __init__(self, target: float = 0.1) -> None:
-        self.steps = self.SHORTEST
         self._target = target
+        self._steps = self.SHORTEST
+        self._seconds_per_step = 0.0
+        self._rows = 1
 
-    def observe(self, seconds: float) -> None:
-        """Take the duration of the tick that had `steps` steps; growth is gradual, shrinking is not."""
-        fitting = int(self.steps * self._target / max(seconds, 1e-6))
-        self.steps = max(self.SHORTEST, min(fitting, 2 * self.steps, self.LONGEST))
+    def steps(self, rows: int) -> int:
+        """Return the steps for a tick of `rows` rows: at most twice as many as before, fewer at once."""
+        expected = self._seconds_per_step * max(1.0, rows / self._rows)
+        fitting = int(self._target / expected) if expected else self.SHORTEST
+        self._steps = max(self.SHORTEST, min(fitting, 2 * self._steps, self.LONGEST))
+        return self._steps
+
+    def observe(self, seconds: float, rows: int) -> None:
+        """Take the duration of the tick that the last call of `steps` was for."""
+        self._seconds_per_step = seconds / self._steps
+        self._rows = max(1, rows)
 
 
 class Stream:
-    """The event loop's end of one sequence: an unbounded wait for a bounded number of characters."""
+    """The event loop's end of one sequence: what has come and was not read yet, and nothing more."""
 
     def __init__(self, sequence: Sequence, worker: "Worker") -> None:
-        self.sequence = sequence
+        self._sequence = sequence
         self._worker = worker
         self._arrived = asyncio.Event()
-        self._advances: list[Advance] = []
+        self._latest: Advance | None = None
+        self._written: list[Ids] = []
+        self._log_probabilities: list[Floats] = []
         self._buffered = 0
         self._paused = False
         self._failed = False
 
-    async def advances(self) -> list[Advance]:
-        """Wait for something to have happened and return all of it; raises EngineFailed where the engine broke."""
+    async def advance(self) -> Advance:
+        """Wait for something to have come and return all of it; raises EngineFailed where the engine broke."""
         await self._arrived.wait()
-        if self._failed:
+        if self._failed or self._latest is None:
             raise EngineFailed("the engine failed; the server's log says why")
         self._arrived.clear()
-        advances, self._advances, self._buffered = self._advances, [], 0
+        advance = replace(
+            self._latest,
+            written=np.concatenate(self._written),
+            log_probabilities=np.concatenate(self._log_probabilities),
+        )
+        self._written, self._log_probabilities, self._buffered = [], [], 0
         if self._paused:
             self._paused = False
-            self._worker.command(lambda engine: engine.resume(self.sequence))
-        return advances
+            self._worker.command(lambda engine: engine.resume(self._sequence))
+        return advance
 
     def deliver(self, advance: Advance) -> None:
         """Take what a tick did."""
-        self._advances.append(advance)
-        self._buffered += len(advance.written)
+        self._latest = advance
+        self._written.append(advance.written)
+        self._log_probabilities.append(advance.log_probabilities)
+        self._buffered += max(1, len(advance.written))
         self._arrived.set()
         if self._buffered > HIGH_WATER and not self._paused and advance.finish is None:
             self._paused = True
-            self._worker.command(lambda engine: engine.pause(self.sequence))
+            self._worker.command(lambda engine: engine.pause(self._sequence))
 
     def fail(self) -> None:
         """Wake the reader with EngineFailed."""
@@ -120,10 +143,10 @@ class Worker:
         self.command(lambda engine: engine.add(sequence))
         return stream
 
-    def close(self, stream: Stream) -> None:
-        """Forget the stream; the engine drops its sequence before the next tick."""
-        if self._streams.pop(stream.sequence, None) is not None:
-            self.command(lambda engine: engine.abort(stream.sequence))
+    def close(self, sequence: Sequence) -> None:
+        """Forget the stream of `sequence`; the engine drops it before the next tick."""
+        if self._streams.pop(sequence, None) is not None:
+            self.command(lambda engine: engine.abort(sequence))
 
     def drain(self) -> None:
         """End every sequence where it stands, with its state."""
@@ -143,11 +166,9 @@ class Worker:
     def _tick_until_stopped(self) -> None:
         length = TickLength()
         while self._obey_commands():
-            if self._engine.idle:
-                continue
-            started = time.perf_counter()
-            advances = self._engine.step(length.steps)
-            length.observe(time.perf_counter() - started)
+            rows, started = self._engine.rows, time.perf_counter()
+            advances = self._engine.step(length.steps(rows))
+            length.observe(time.perf_counter() - started, rows)
             self._live = len(self._engine)
             self._loop.call_soon_threadsafe(self._deliver, advances)
 

@@ -158,7 +158,8 @@ def test_draining_ends_every_sequence_with_a_state_that_continues_it(model: Mode
         assert outcome.written + rest.written == whole.written
 
 
-def test_a_row_without_finite_logits_ends_by_itself(model: Model) -> None:
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_a_row_without_finite_logits_ends_by_itself(model: Model, steps: int) -> None:
     class Poisoned:
         """Its logits after one certain character are not numbers."""
 
@@ -170,16 +171,17 @@ def test_a_row_without_finite_logits_ends_by_itself(model: Model) -> None:
             return logits, h, c
 
     good = replace(make(model, 1), forced=np.array([1, 2]), budget=5, sampling=Sampling(0.0))
-    bad = replace(make(model, 6), forced=np.array([1, 2, 3, POISON]), budget=5)
+    bad = replace(make(model, 6), forced=np.array([1, 2, 3, 4, 5, POISON, 1, 1, 1, 1, 1]), budget=5)
     expected = alone(model, replace(good)).bits()
     engine, outcomes = Engine(Poisoned(), max_running=2), {good: Outcome(), bad: Outcome()}
     engine.add(good)
     engine.add(bad)
     while len(engine):
-        for advance in engine.step(7):
+        for advance in engine.step(steps):
             outcomes[advance.sequence].take(advance)
     assert outcomes[bad].finish is Finish.FAULT
     assert outcomes[bad].written == []
+    assert not np.isnan(outcomes[bad].scores).any()
     assert outcomes[good].bits() == expected
 
 

@@ -221,3 +221,19 @@ def test_an_unknown_model_is_named_beside_those_that_are_loaded(channel: grpc.Ch
         assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
         assert words in refusal.value.details()
         assert error_details(refusal.value)[0].reason == "UNKNOWN_MODEL"
+
+
+def test_bytes_that_are_no_request_are_refused_and_not_logged_as_a_failure(channel: grpc.Channel) -> None:
+    for method in ("GenerationService/Generate", "ScoringService/Score", "ModelService/GetModel"):
+        call = channel.unary_stream(f"/charlm.v1.{method}")
+        with pytest.raises(grpc.RpcError) as refusal:
+            list(call(b"\xff\xff\xff"))
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "not a message of this method" in refusal.value.details()
+
+
+def test_a_compressed_request_is_refused_before_it_is_unpacked(channel: grpc.Channel) -> None:
+    stub = generation_pb2_grpc.GenerationServiceStub(channel)
+    with pytest.raises(grpc.RpcError) as refusal:
+        list(stub.Generate(request("a" * 100_000), compression=grpc.Compression.Gzip))
+    assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,19 @@ def health(channel: grpc.Channel) -> int:
 def endless(channel: grpc.Channel, seed: int = 1) -> Iterator[pb.GenerateResponse]:
     asked = pb.GenerateRequest(prompt="The", max_characters=1_000_000, sampling=pb.Sampling(seed=seed))
     return generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked)
+
+
+def admitted_again(channel: grpc.Channel) -> Iterator[pb.GenerateResponse]:
+    """A stream, as soon as the server has room; it frees a place within ticks of a cancellation."""
+    deadline = time.monotonic() + 10
+    while True:
+        stream = endless(channel)
+        try:
+            return itertools.chain([next(stream)], stream)
+        except grpc.RpcError as refusal:
+            if refusal.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def one_line(stderr: str) -> str:
@@ -77,7 +91,8 @@ def test_a_full_server_refuses_at_once_says_when_to_retry_and_stays_healthy(star
         assert health(channel) == SERVING
         streams[0].cancel()
         texts = (part for part in streams[1] if part.HasField("text"))
-        assert next(texts).text.text  # the place of the cancelled stream is free, and the waiting one has it
+        assert next(texts).text.text  # the waiting stream has the cancelled one's place in the ticks
+        assert next(admitted_again(channel)).HasField("started")
         streams[1].cancel()
 
 
@@ -100,6 +115,37 @@ def test_sigterm_ends_streams_with_a_ticket_that_continues_them_elsewhere(start_
         whole = stub.Generate(pb.GenerateRequest(prompt="The", max_characters=count, sampling=sampling))
         text = delivered + "".join(part.text.text for part in continued)
         assert text == "".join(part.text.text for part in whole)
+
+
+def test_of_several_models_one_must_be_named(start_server, models_folder: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(models_folder / "tiny", tmp_path / name)
+    with start_server(models=tmp_path) as server, grpc.insecure_channel(server.address) as channel:
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+        assert [model.name for model in stub.ListModels(model_pb2.ListModelsRequest()).models] == ["first", "second"]
+        named = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name="second"))
+        assert stub.GetModel(named).model.name == "second"
+        with pytest.raises(grpc.RpcError) as refusal:
+            stub.GetModel(model_pb2.GetModelRequest())
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "name one of first, second" in refusal.value.details()
+
+
+def test_after_the_lag_new_calls_are_unavailable_while_old_ones_end(start_server) -> None:
+    with start_server("--drain-grace", "5") as server, grpc.insecure_channel(server.address) as channel:
+        stream = endless(channel)
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        while health(channel) == SERVING:
+            assert time.monotonic() < deadline
+        time.sleep(0.2)
+        with pytest.raises(grpc.RpcError) as refusal:
+            scoring_pb2_grpc.ScoringServiceStub(channel).Score(scoring_pb2.ScoreRequest(texts=["a"]))
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert next(stream).text.text
+        stream.cancel()
+        assert server.process.wait(timeout=10) == 0
 
 
 def test_sigterm_is_announced_and_lets_short_calls_end(start_server) -> None:

@@ -77,6 +77,7 @@ def test_line_ends_are_read_as_training_read_them(channel: grpc.Channel) -> None
     [
         ({"texts": []}, "texts is empty"),
         ({"texts": ["a"] * 4097}, "number of texts: 4,097; at most 4,096"),
+        ({"texts": ["a"] * 257, "return_tickets": True}, "number of texts: 257; at most 256"),
         ({"texts": ["a" * 600_000] * 2}, "characters of all texts together: 1,200,000; at most 1,000,000"),
         ({"texts": ["a" * 250_001], "log_probabilities": True}, "250,001; at most 250,000"),
         (

@@ -1,6 +1,7 @@
 """The engine's thread: what it does with stalled readers, and when the engine breaks."""
 
 import asyncio
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from charlm_server.engine import Engine
 from charlm_server.errors import EngineFailed
 from charlm_server.model import Model
 from charlm_server.sequence import Advance, Finish, Sequence, State
-from charlm_server.worker import HIGH_WATER, TickLength, Worker
+from charlm_server.worker import HIGH_WATER, Stream, TickLength, Worker
 
 LONG = 3 * HIGH_WATER
 
@@ -21,16 +22,18 @@ async def test_a_stalled_reader_costs_bounded_memory_and_loses_nothing(model: Mo
     engine = Engine(model, max_running=4)
     worker = Worker(engine, asyncio.get_running_loop(), "test")
     worker.start()
-    stalled = worker.open(sequence(model, seed=1))
-    while not engine.idle or not worker.live:  # until it is paused, the engine has work
-        await asyncio.sleep(0.01)
-    state = stalled.sequence.state
+    endless = sequence(model, seed=1)
+    stalled = worker.open(endless)
+    async with asyncio.timeout(20):
+        while not engine.idle or not worker.live:  # until it is paused, the engine has work
+            await asyncio.sleep(0.01)
+    state = endless.state
     await asyncio.sleep(0.1)
-    assert stalled.sequence.state is state, "a tick was spent on a stream that nobody reads"
+    assert endless.state is state, "a tick was spent on a stream that nobody reads"
     assert state.position < HIGH_WATER + 6 * TickLength.LONGEST
     advances: list[Advance] = []
     while not advances or advances[-1].finish is None:
-        advances += await stalled.advances()
+        advances.append(await stalled.advance())
     worker.stop()
     unhindered = Engine(model, max_running=1)
     unhindered.add(sequence(model, seed=1))
@@ -59,23 +62,24 @@ async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: M
         with pytest.raises(EngineFailed):
             async with asyncio.timeout(10):
                 while True:
-                    await stream.advances()
+                    await stream.advance()
     assert worker.failed.is_set()
     assert worker.live == 0
     with pytest.raises(EngineFailed):
-        await worker.open(sequence(model, 9)).advances()
+        await worker.open(sequence(model, 9)).advance()
 
 
 async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
     engine = Engine(model, max_running=4)
     worker = Worker(engine, asyncio.get_running_loop(), "test")
     worker.start()
-    kept, closed = worker.open(sequence(model, 1, budget=50)), worker.open(sequence(model, 2))
-    await closed.advances()
-    worker.close(closed)
+    leaving = sequence(model, 2)
+    kept, closed = worker.open(sequence(model, 1, budget=50)), worker.open(leaving)
+    await closed.advance()
+    worker.close(leaving)
     finish = None
     while finish is None:
-        finish = (await kept.advances())[-1].finish
+        finish = (await kept.advance()).finish
     worker.stop()
     assert finish is Finish.LENGTH
     assert len(engine) == 0
@@ -83,10 +87,29 @@ async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
 
 def test_the_tick_grows_gradually_and_shrinks_at_once() -> None:
     length = TickLength(target=0.05)
+    lengths = []
     for _ in range(10):
-        length.observe(seconds=0.0001 * length.steps)
-    assert length.steps == TickLength.LONGEST
-    length.observe(seconds=0.005 * length.steps)  # 5 ms a step: ten fit
-    assert length.steps == 10
-    length.observe(seconds=1.0 * length.steps)
-    assert length.steps == TickLength.SHORTEST
+        lengths.append(length.steps(rows=1))
+        length.observe(seconds=0.0001 * lengths[-1], rows=1)
+    assert lengths == [4, 8, 16, 32, 64, *[TickLength.LONGEST] * 5]
+    assert length.steps(rows=50) == 10  # fifty rows may take 5 ms a step: ten fit
+    length.observe(seconds=1.0, rows=50)
+    assert length.steps(rows=50) == TickLength.SHORTEST
+
+
+async def test_what_waits_for_a_reader_is_one_advance_with_the_latest_state(model: Model) -> None:
+    reads = Sequence(State.after_first(1, model.state_shape, 0), np.ones(500, dtype=np.int64), 90, score_free=True)
+    engine = Engine(model, max_running=1)
+    stream = Stream(reads, Worker(engine, asyncio.get_running_loop(), "test"))
+    states = []
+    engine.add(reads)
+    while len(engine):
+        for advance in engine.step(4):
+            stream.deliver(advance)
+            states.append(weakref.ref(advance.state.h))
+        del advance
+    assert sum(state() is not None for state in states) == 1, "the states of earlier ticks are kept alive"
+    merged = await stream.advance()
+    assert len(merged.written) == len(merged.log_probabilities) == 90
+    assert merged.state is reads.state
+    assert merged.finish is Finish.LENGTH

@@ -90,7 +90,8 @@ class GenerateRequest(_message.Message):
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Strings that end the generation as soon as one of them is complete, across any chunk boundary.
-        The stop string is part of the text. At most 16, each of 1 to 128 characters.
+        The stop string is part of the text. Only characters that this call generates count: neither the prompt
+        nor text from before a ticket. At most 16, each of 1 to 128 characters.
         """
 
     def __init__(

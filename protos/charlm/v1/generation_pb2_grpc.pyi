@@ -42,7 +42,8 @@ class GenerationServiceStub:
 
     Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
     NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
-    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping).
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the stream was not read for a minute),
+    INTERNAL (the server failed; its log says why).
     """
 
 @_typing.type_check_only
@@ -59,7 +60,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
 
     Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
     NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
-    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping).
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the stream was not read for a minute),
+    INTERNAL (the server failed; its log says why).
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -79,7 +81,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
         NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
-        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping).
+        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the stream was not read for a minute),
+        INTERNAL (the server failed; its log says why).
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

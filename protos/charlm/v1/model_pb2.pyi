@@ -151,7 +151,9 @@ class Model(_message.Message):
     provider: _builtins.str
     """Where it runs: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
     reproducible: _builtins.bool
-    """Whether the start-up check found every result on this host independent of batch and tick length."""
+    """Whether the start-up check on this host found every result independent of the batch (of up to 64 sequences)
+    and of the length of a tick (up to 32 characters).
+    """
     live_sequences: _builtins.int
     """How many sequences are running or waiting now. One stream is one sequence; so is each text being scored."""
     @_builtins.property

@@ -47,7 +47,8 @@ class ScoreRequest(_message.Message):
 
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The texts, 1 to 4,096, of together at most 1,000,000 characters (250,000 with log_probabilities).
+        """The texts, 1 to 4,096 (256 with return_tickets), of together at most 1,000,000 characters (250,000 with
+        log_probabilities).
         Longer texts are scored in parts, each part from the ticket of the part before.
         """
 

@@ -51,10 +51,11 @@ class ScoringServiceServicer:
 
         From the zero state the first character of a text has nothing before it: it is read, not scored.
         From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
-        exactly.
+        exactly. Each part is normalized by itself: do not cut inside CR LF or before a byte order mark.
 
         Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
-        full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping).
+        full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),
+        INTERNAL (the server failed; its log says why).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,7 +28,9 @@ class _UnknownPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unknown
     UNKNOWN_POLICY_REPLACE: _UnknownPolicy.ValueType  # 1
     """The character is read (and scored) as the vocabulary's `<unk>`, and counted in `unknown_count`."""
     UNKNOWN_POLICY_REFUSE: _UnknownPolicy.ValueType  # 2
-    """The call fails with INVALID_ARGUMENT; the message names the character and its position in the text."""
+    """The call fails with INVALID_ARGUMENT; the message names the character and its position in the
+    normalized text.
+    """
 
 class UnknownPolicy(_UnknownPolicy, metaclass=_UnknownPolicyEnumTypeWrapper):
     """UnknownPolicy says what becomes of a character outside the model's vocabulary."""
@@ -38,7 +40,9 @@ UNKNOWN_POLICY_UNSPECIFIED: UnknownPolicy.ValueType  # 0
 UNKNOWN_POLICY_REPLACE: UnknownPolicy.ValueType  # 1
 """The character is read (and scored) as the vocabulary's `<unk>`, and counted in `unknown_count`."""
 UNKNOWN_POLICY_REFUSE: UnknownPolicy.ValueType  # 2
-"""The call fails with INVALID_ARGUMENT; the message names the character and its position in the text."""
+"""The call fails with INVALID_ARGUMENT; the message names the character and its position in the
+normalized text.
+"""
 Global___UnknownPolicy: _TypeAlias = UnknownPolicy  # noqa: Y015
 
 @_typing.final

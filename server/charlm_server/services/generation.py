@@ -37,20 +37,21 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> None:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
         served = self._registry.find(request.model.name, request.model.version)
-        generation = read_generation(request, served.model)
         with self._admission.places(1):
+            generation = read_generation(request, served.model)
             stream = served.worker.open(generation.sequence)
             try:
                 await _write(context, _started(generation, served))
-                last = None
-                while last is None:
-                    advances = await stream.advances()
-                    if any(len(advance.written) for advance in advances):
-                        await _write(context, _text(advances, served))
-                    last = next((advance for advance in advances if advance.finish), None)
+                advance = await stream.advance()
+                while True:
+                    if len(advance.written):
+                        await _write(context, _text(advance, served))
+                    if advance.finish:
+                        break
+                    advance = await stream.advance()
             finally:
-                served.worker.close(stream)
-        await _write(context, _finished(last, generation, request, served))
+                served.worker.close(generation.sequence)
+        await _write(context, _finished(advance, generation, request, served))
 
 
 async def _write(context: _Context, response: pb.GenerateResponse) -> None:
@@ -73,13 +74,12 @@ def _started(generation: Generation, served: Served) -> pb.GenerateResponse:
     )
 
 
-def _text(advances: list[Advance], served: Served) -> pb.GenerateResponse:
-    decode = served.model.vocabulary.decode
+def _text(advance: Advance, served: Served) -> pb.GenerateResponse:
     return pb.GenerateResponse(
         text=pb.GeneratedText(
-            text="".join(decode(advance.written.tolist()) for advance in advances),
-            log_probabilities=[p for advance in advances for p in advance.log_probabilities.tolist()],
-            position=advances[-1].state.position,
+            text=served.model.vocabulary.decode(advance.written.tolist()),
+            log_probabilities=advance.log_probabilities.tolist(),
+            position=advance.state.position,
         )
     )
 

@@ -20,6 +20,9 @@ from charlm_server.tickets import write_ticket
 WINDOW: Final = 64
 """How many texts of one call are in the engine at once. They share the matrix products."""
 
+_LARGEST_EXPONENT: Final = 709.0
+"""exp of more does not fit into a float64."""
+
 _NOTHING: Final = np.empty(0)
 
 
@@ -36,16 +39,16 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """Answer one call; see the contract."""
         del context
         served = self._registry.find(request.model.name, request.model.version)
-        texts = read_texts(request, served.model)
-        scores: list[pb.TextScore] = [pb.TextScore()] * len(texts)
-        waiting = iter(enumerate(texts))
+        with self._admission.places(min(WINDOW, max(1, len(request.texts)))) as places:
+            texts = read_texts(request, served.model)
+            scores: list[pb.TextScore] = [pb.TextScore()] * len(texts)
+            waiting = iter(enumerate(texts))
 
-        async def score_from_queue() -> None:
-            for i, text in waiting:
-                log_probabilities, state = await _score(text, served)
-                scores[i] = _text_score(text, log_probabilities, state, request, served)
+            async def score_from_queue() -> None:
+                for i, text in waiting:
+                    log_probabilities, state = await _score(text, served)
+                    scores[i] = _text_score(text, log_probabilities, state, request, served)
 
-        with self._admission.places(min(WINDOW, len(texts))) as places:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(places):
@@ -59,20 +62,21 @@ async def _score(text: TextToScore, served: Served) -> tuple[Floats, State | Non
     """Return the log-probability of each character and the state after them."""
     if not len(text.forced):
         return _NOTHING, text.state
-    stream = served.worker.open(text.sequence())
-    parts: list[Floats] = []
+    sequence, parts = text.sequence(), list[Floats]()
+    stream = served.worker.open(sequence)
     try:
         while True:
-            for advance in await stream.advances():
-                parts.append(advance.log_probabilities)
-                if advance.finish is Finish.LENGTH:
+            advance = await stream.advance()
+            parts.append(advance.log_probabilities)
+            match advance.finish:
+                case Finish.LENGTH:
                     return np.concatenate(parts), advance.state
-                if advance.finish is Finish.DRAINED:
+                case Finish.DRAINED:
                     raise Stopping("the server is stopping; score the text on another one")
-                if advance.finish is not None:
+                case Finish.FAULT:
                     raise EngineFailed("the model gave no finite probabilities for a text")
     finally:
-        served.worker.close(stream)
+        served.worker.close(sequence)
 
 
 def _text_score(
@@ -81,8 +85,9 @@ def _text_score(
     total, count = float(log_probabilities.sum()), len(log_probabilities)
     score = pb.TextScore(sum_log_probability=total, scored_count=count, unknown_count=text.unknown_count)
     if count:
-        score.perplexity = math.exp(-total / count)
-        score.bits_per_character = -total / count / math.log(2)
+        mean = -total / count
+        score.perplexity = math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf
+        score.bits_per_character = mean / math.log(2)
     if request.log_probabilities:
         score.log_probabilities.extend(log_probabilities.tolist())
     if request.return_tickets and state is not None:
