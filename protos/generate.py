@@ -12,6 +12,11 @@ from grpc_tools import protoc
 ROOT = Path(__file__).parent
 WELL_KNOWN_TYPES = files("grpc_tools") / "_proto"
 
+# Beside this Python, wherever PATH points.
+PLUGINS = [
+    f"--plugin={name}={Path(sys.executable).with_name(name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+]
+
 
 def generate(output: Path) -> None:
     """Write messages, services and type stubs of every .proto file below `output`."""
@@ -23,7 +28,7 @@ def generate(output: Path) -> None:
 
 def _run(protos: list[Path], *outputs: str) -> None:
     names = [proto.relative_to(ROOT).as_posix() for proto in protos]
-    status = protoc.main(["protoc", f"-I{ROOT}", f"-I{WELL_KNOWN_TYPES}", *outputs, *names])
+    status = protoc.main(["protoc", f"-I{ROOT}", f"-I{WELL_KNOWN_TYPES}", *PLUGINS, *outputs, *names])
     if status:
         sys.exit(f"protoc failed with status {status}")
 
