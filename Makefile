@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORPUS ?= pydoc
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos bench image clean
+.PHONY: help install demo test lint format protos bench constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 install: $(VENV)/.installed ## make the virtual environment
 
 demo: install ## train, export, serve, generate and score; CORPUS=PATH uses your own text
-	$(BIN)/charlm demo $(CORPUS)
+	$(BIN)/charlm demo "$(CORPUS)"
 
 test: install ## every test
 	$(BIN)/pytest
