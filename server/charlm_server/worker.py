@@ -31,16 +31,18 @@ Command = Callable[[Engine], None]
 
 
 class TickLength:
-    """Chooses the steps of a tick so that it takes about `target` seconds, whatever the load.
+    """Chooses the steps of a tick so that text flows evenly and messages do not become the bottleneck.
 
-    Results do not depend on it; it balances the cost of a tick and a message against how evenly text flows.
+    A tick takes about `target` seconds of CPU time, or longer where many rows each need a message at its end:
+    `per_row` seconds for each. Results do not depend on it.
     """
 
     SHORTEST: Final = 4
     LONGEST: Final = 128
 
-    def __init__(self, target: float = 0.1) -> None:
+    def __init__(self, target: float = 0.1, per_row: float = 0.0005) -> None:
         self._target = target
+        self._per_row = per_row
         self._steps = self.SHORTEST
         self._seconds_per_step = 0.0
         self._rows = 1
@@ -48,12 +50,13 @@ class TickLength:
     def steps(self, rows: int) -> int:
         """Return the steps for a tick of `rows` rows: at most twice as many as before, fewer at once."""
         expected = self._seconds_per_step * max(1.0, rows / self._rows)
-        fitting = int(self._target / expected) if expected else self.SHORTEST
+        target = max(self._target, self._per_row * rows)
+        fitting = int(target / expected) if expected else self.SHORTEST
         self._steps = max(self.SHORTEST, min(fitting, 2 * self._steps, self.LONGEST))
         return self._steps
 
     def observe(self, seconds: float, rows: int) -> None:
-        """Take the duration of the tick that the last call of `steps` was for."""
+        """Take the CPU time of the tick that the last call of `steps` was for."""
         self._seconds_per_step = seconds / self._steps
         self._rows = max(1, rows)
 
@@ -166,9 +169,11 @@ class Worker:
     def _tick_until_stopped(self) -> None:
         length = TickLength()
         while self._obey_commands():
-            rows, started = self._engine.rows, time.perf_counter()
+            # Of this thread alone: time spent waiting for the interpreter would shorten the ticks, and so add
+            # messages, just when messages are what the interpreter is busy with.
+            rows, started = self._engine.rows, time.thread_time()
             advances = self._engine.step(length.steps(rows))
-            length.observe(time.perf_counter() - started, rows)
+            length.observe(time.thread_time() - started, rows)
             self._live = len(self._engine)
             self._loop.call_soon_threadsafe(self._deliver, advances)
 

@@ -86,15 +86,16 @@ async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
 
 
 def test_the_tick_grows_gradually_and_shrinks_at_once() -> None:
-    length = TickLength(target=0.05)
+    length = TickLength(target=0.05, per_row=0.002)
     lengths = []
     for _ in range(10):
         lengths.append(length.steps(rows=1))
         length.observe(seconds=0.0001 * lengths[-1], rows=1)
     assert lengths == [4, 8, 16, 32, 64, *[TickLength.LONGEST] * 5]
-    assert length.steps(rows=50) == 10  # fifty rows may take 5 ms a step: ten fit
-    length.observe(seconds=1.0, rows=50)
-    assert length.steps(rows=50) == TickLength.SHORTEST
+    assert length.steps(rows=25) == 20  # 25 rows may take 2.5 ms a step: 20 fit
+    assert length.steps(rows=100) == 20  # 10 ms a step, but 100 messages at the end: 200 ms are due
+    length.observe(seconds=5.0, rows=100)
+    assert length.steps(rows=100) == TickLength.SHORTEST
 
 
 async def test_what_waits_for_a_reader_is_one_advance_with_the_latest_state(model: Model) -> None:
