@@ -1,5 +1,6 @@
 """What several test modules share: a small model, and real servers on real ports."""
 
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import hypothesis
 import pytest
 import torch
 from charlm_export.artifact import read_artifact
@@ -20,6 +22,10 @@ from charlm_training.evaluate import Perplexity, Validation
 from charlm_training.models import Lstm, ModelConfig
 from charlm_training.recipes import recipe
 from charlm_training.vocabulary import Vocabulary
+
+# A slow machine is no failure; and CI tries the same examples every time.
+hypothesis.settings.register_profile("charlm", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("charlm")
 
 torch.set_num_threads(1)  # threads of several processes on few cores wait for each other
 

@@ -30,6 +30,13 @@ import click
     help="Further sequences that wait; beyond them, RESOURCE_EXHAUSTED.",
 )
 @click.option(
+    "--stall-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds that a client may leave its stream unread before it is ended.",
+)
+@click.option(
     "--drain-lag",
     type=click.FloatRange(0),
     default=0.0,
@@ -55,6 +62,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     threads: int,
     max_running: int,
     max_waiting: int,
+    stall_timeout: float,
     drain_lag: float,
     drain_grace: float,
     insecure: bool,
@@ -76,5 +84,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     from charlm_server.serving import ServerConfig, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    config = ServerConfig(models, host, port, Device(device), threads, max_running, max_waiting, drain_lag, drain_grace)
+    config = ServerConfig(
+        models, host, port, Device(device), threads, max_running, max_waiting, stall_timeout, drain_lag, drain_grace
+    )
     asyncio.run(serve(config))

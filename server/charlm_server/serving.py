@@ -71,6 +71,8 @@ class ServerConfig:
     """Sequences in a tick."""
     max_waiting: int = 512
     """Further sequences that wait for a place in a tick, or for their reader."""
+    stall_timeout: float = 60.0
+    """Seconds that a client may leave its stream unread."""
     drain_lag: float = 0.0
     """Seconds between NOT_SERVING and the first refused call: what load balancers need to notice."""
     drain_grace: float = 20.0
@@ -131,7 +133,9 @@ def _server(
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
     admission = Admission(config.max_running + config.max_waiting)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(registry, admission), server)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+        GenerationService(registry, admission, config.stall_timeout), server
+    )
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(registry, admission), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -115,6 +116,48 @@ def test_sigterm_ends_streams_with_a_ticket_that_continues_them_elsewhere(start_
         whole = stub.Generate(pb.GenerateRequest(prompt="The", max_characters=count, sampling=sampling))
         text = delivered + "".join(part.text.text for part in continued)
         assert text == "".join(part.text.text for part in whole)
+
+
+STALLING_CLIENT = """
+import sys, time, grpc
+from charlm.v1 import generation_pb2 as pb, generation_pb2_grpc
+stub = generation_pb2_grpc.GenerationServiceStub(grpc.insecure_channel(sys.argv[1]))
+asked = pb.GenerateRequest(prompt="The", max_characters=1_000_000, log_probabilities=True)
+calls = [stub.Generate(asked) for _ in range(16)]
+for call in calls:
+    next(call)
+print("reading", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def stopped_client(address: str) -> Iterator[None]:
+    """A process with sixteen open streams, stopped in the midst of reading them."""
+    command = [sys.executable, "-c", STALLING_CLIENT, address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "reading\n"
+            client.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            client.kill()
+
+
+def test_clients_that_stop_reading_lose_their_places_and_hold_up_nobody(start_server) -> None:
+    options = ("--stall-timeout", "0.5", "--max-running", "16", "--max-waiting", "4", "--drain-grace", "20")
+    with start_server(*options) as server, grpc.insecure_channel(server.address) as channel:
+        with stopped_client(server.address):
+            scored = scoring_pb2_grpc.ScoringServiceStub(channel).Score(scoring_pb2.ScoreRequest(texts=["The cat"]))
+            assert scored.scores[0].scored_count == 6
+            stub, deadline = model_pb2_grpc.ModelServiceStub(channel), time.monotonic() + 60
+            while stub.GetModel(model_pb2.GetModelRequest()).model.live_sequences:
+                assert time.monotonic() < deadline, "a stream that nobody reads is still alive"
+                time.sleep(0.1)
+            began = time.monotonic()
+            assert server.terminate() == 0
+            assert time.monotonic() - began < 15, "the drain waited for clients that never read"
 
 
 def test_of_several_models_one_must_be_named(start_server, models_folder: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class GenerationServiceServicer:
 
         Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
         NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
-        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the stream was not read for a minute),
+        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
         INTERNAL (the server failed; its log says why).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

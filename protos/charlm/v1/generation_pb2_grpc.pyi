@@ -42,7 +42,7 @@ class GenerationServiceStub:
 
     Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
     NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
-    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the stream was not read for a minute),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
     INTERNAL (the server failed; its log says why).
     """
 
@@ -60,7 +60,7 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
 
     Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
     NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
-    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the stream was not read for a minute),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
     INTERNAL (the server failed; its log says why).
     """
 
@@ -81,7 +81,7 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
         NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
-        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the stream was not read for a minute),
+        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
         INTERNAL (the server failed; its log says why).
         """
 

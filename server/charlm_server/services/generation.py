@@ -14,9 +14,6 @@ from charlm_server.requests import Generation, read_generation
 from charlm_server.sequence import Advance, Finish
 from charlm_server.tickets import write_ticket
 
-STALL_SECONDS: Final = 60.0
-"""How long a client may leave its stream unread, once every buffer on the way is full."""
-
 _REASONS: Final = {
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
     Finish.STOP: pb.FINISH_REASON_STOP,
@@ -29,9 +26,11 @@ _Context = grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse]
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Streams what a sequence writes, as much at a time as has come since the last message."""
 
-    def __init__(self, registry: Registry, admission: Admission) -> None:
+    def __init__(self, registry: Registry, admission: Admission, stall_timeout: float) -> None:
+        """`stall_timeout`: seconds that a client may leave its stream unread once all buffers on the way are full."""
         self._registry = registry
         self._admission = admission
+        self._stall_timeout = stall_timeout
 
     # A coroutine that writes to its context, not a generator: so that a write can time out.
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> None:  # type: ignore[override] # noqa: N802
@@ -41,26 +40,25 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             generation = read_generation(request, served.model)
             stream = served.worker.open(generation.sequence)
             try:
-                await _write(context, _started(generation, served))
+                await self._write(context, _started(generation, served))
                 advance = await stream.advance()
                 while True:
                     if len(advance.written):
-                        await _write(context, _text(advance, served))
+                        await self._write(context, _text(advance, served))
                     if advance.finish:
                         break
                     advance = await stream.advance()
             finally:
                 served.worker.close(generation.sequence)
-        await _write(context, _finished(advance, generation, request, served))
+        await self._write(context, _finished(advance, generation, request, served))
 
-
-async def _write(context: _Context, response: pb.GenerateResponse) -> None:
-    """Send one message; raises Stalled where the client does not make room for it."""
-    try:
-        async with asyncio.timeout(STALL_SECONDS):
-            await context.write(response)
-    except TimeoutError:
-        raise Stalled(f"the stream was not read for {STALL_SECONDS:g} seconds") from None
+    async def _write(self, context: _Context, response: pb.GenerateResponse) -> None:
+        """Send one message; raises Stalled where the client does not make room for it."""
+        try:
+            async with asyncio.timeout(self._stall_timeout):
+                await context.write(response)
+        except TimeoutError:
+            raise Stalled(f"the stream was not read for {self._stall_timeout:g} seconds") from None
 
 
 def _started(generation: Generation, served: Served) -> pb.GenerateResponse:
