@@ -147,17 +147,20 @@ def stopped_client(address: str) -> Iterator[None]:
 
 def test_clients_that_stop_reading_lose_their_places_and_hold_up_nobody(start_server) -> None:
     options = ("--stall-timeout", "0.5", "--max-running", "16", "--max-waiting", "4", "--drain-grace", "20")
-    with start_server(*options) as server, grpc.insecure_channel(server.address) as channel:
-        with stopped_client(server.address):
-            scored = scoring_pb2_grpc.ScoringServiceStub(channel).Score(scoring_pb2.ScoreRequest(texts=["The cat"]))
-            assert scored.scores[0].scored_count == 6
-            stub, deadline = model_pb2_grpc.ModelServiceStub(channel), time.monotonic() + 60
-            while stub.GetModel(model_pb2.GetModelRequest()).model.live_sequences:
-                assert time.monotonic() < deadline, "a stream that nobody reads is still alive"
-                time.sleep(0.1)
-            began = time.monotonic()
-            assert server.terminate() == 0
-            assert time.monotonic() - began < 15, "the drain waited for clients that never read"
+    with (
+        start_server(*options) as server,
+        grpc.insecure_channel(server.address) as channel,
+        stopped_client(server.address),
+    ):
+        scored = scoring_pb2_grpc.ScoringServiceStub(channel).Score(scoring_pb2.ScoreRequest(texts=["The cat"]))
+        assert scored.scores[0].scored_count == 6
+        stub, deadline = model_pb2_grpc.ModelServiceStub(channel), time.monotonic() + 60
+        while stub.GetModel(model_pb2.GetModelRequest()).model.live_sequences:
+            assert time.monotonic() < deadline, "a stream that nobody reads is still alive"
+            time.sleep(0.1)
+        began = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - began < 15, "the drain waited for clients that never read"
 
 
 def test_of_several_models_one_must_be_named(start_server, models_folder: Path, tmp_path: Path) -> None:
