@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from charlm_server.model import Floats32, Model
-from charlm_server.sampling import log_probabilities
+from charlm_server.sampling import finite_rows, log_probabilities
 from charlm_server.sequence import Advance, Finish, Sequence, State
 from charlm_server.tick import WritingTick
 
@@ -105,7 +105,7 @@ class Engine:
         targets_BK = np.stack([sequence.forced[:steps] for sequence in sequences])
         tokens_BK = np.column_stack([[sequence.state.last for sequence in sequences], targets_BK[:, :-1]])
         logits_BKV, h_LBH, c_LBH = self._model.run(tokens_BK, *_gather(sequences))
-        finite_B = np.isfinite(logits_BKV.sum(axis=(1, 2)))
+        finite_B = finite_rows(logits_BKV)
         advances = []
         for row, sequence in enumerate(sequences):
             if not finite_B[row]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm_server.random_numbers import uniforms
-from charlm_server.sampling import Floats, Ids, SamplingRows, choose, log_probabilities
+from charlm_server.sampling import Floats, Ids, SamplingRows, choose, finite_rows, log_probabilities
 from charlm_server.sequence import Advance, Finish, Sequence
 
 _FREE: Final = -1
@@ -85,9 +85,9 @@ class WritingTick:
 
     def _end_faulty_rows(self, step: int, logits_BV: NDArray[np.float32]) -> None:
         """End the rows whose logits are not finite: they keep the state that they brought, and give nothing."""
-        if np.isfinite(logits_BV.sum()):
+        finite_B = finite_rows(logits_BV)
+        if finite_B.all():
             return
-        finite_B = np.isfinite(logits_BV).all(axis=1)
         for row in np.flatnonzero(~finite_B & (self._ends_B > step)).tolist():
             self._ends_B[row] = 0
             self._finish[row] = Finish.FAULT

@@ -41,13 +41,11 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             stream = served.worker.open(generation.sequence)
             try:
                 await self._write(context, _started(generation, served))
-                advance = await stream.advance()
-                while True:
+                advance: Advance | None = None
+                while advance is None or advance.finish is None:
+                    advance = await stream.advance()
                     if len(advance.written):
                         await self._write(context, _text(advance, served))
-                    if advance.finish:
-                        break
-                    advance = await stream.advance()
             finally:
                 served.worker.close(generation.sequence)
         await self._write(context, _finished(advance, generation, request, served))
