@@ -95,8 +95,7 @@ def _argmax(values_BV: Logits | NDArray[np.bool_]) -> Ids:
 
 def finite_rows(logits: Logits) -> NDArray[np.bool_]:
     """Return, for each row [B] of logits [B, V] or [B, K, V], whether all of them are finite numbers."""
-    finite_B: NDArray[np.bool_] = np.isfinite(logits).reshape(len(logits), -1).all(axis=1)
-    return finite_B
+    return np.asarray(np.isfinite(logits).reshape(len(logits), -1).all(axis=1))
 
 
 def log_probabilities(logits_NV: Logits, ids_N: Ids) -> Floats:
