@@ -29,7 +29,7 @@ from charlm_client import AsyncClient
 from charlm_export.artifact import FORMAT_VERSION, CorpusDescription, Manifest, read_artifact, write_artifact
 from charlm_export.graph import portable_graph
 from charlm_server.model import Model
-from charlm_training.models import Lstm, ModelConfig
+from charlm_training.models import ModelConfig, Recurrent
 from charlm_training.vocabulary import Vocabulary
 from rich.console import Console
 from rich.progress import Progress
@@ -61,7 +61,7 @@ def make_model(models: Path, layers: int, hidden: int) -> Path:
     """Write a model of random weights: the cost of a step does not depend on them."""
     vocabulary = Vocabulary(("<unk>", *TEXT_CHARACTERS))
     torch.manual_seed(0)
-    module = Lstm(ModelConfig(vocabulary_size=len(vocabulary), embedding=64, hidden=hidden, layers=layers))
+    module = Recurrent(ModelConfig(vocabulary_size=len(vocabulary), embedding=64, hidden=hidden, layers=layers))
     corpus = CorpusDescription("none", "0" * 64, 1)
     manifest = Manifest(
         FORMAT_VERSION, "lstm", layers, hidden, vocabulary.characters, "line-feeds", "\n", corpus, 4.0, "none", {}, {}

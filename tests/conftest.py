@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import hypothesis
@@ -18,8 +19,8 @@ from charlm_export.artifact import read_artifact
 from charlm_export.export import export_checkpoint
 from charlm_server.model import Model
 from charlm_training.checkpoint import Checkpoint, CorpusRecord, Tools, save_checkpoint
-from charlm_training.evaluate import Perplexity, Validation
-from charlm_training.models import Lstm, ModelConfig
+from charlm_training.models import Architecture, ModelConfig, build_model, to_checkpoint
+from charlm_training.perplexity import Perplexity, Validation
 from charlm_training.recipes import recipe
 from charlm_training.vocabulary import Vocabulary
 
@@ -49,17 +50,28 @@ class RunningServer:
 StartServer = Callable[..., AbstractContextManager[RunningServer]]
 
 
-def random_checkpoint(layers: int, hidden: int, seed: int) -> Checkpoint:
-    """A model that was never trained, with weights large enough for lively text."""
-    config = ModelConfig(vocabulary_size=len(VOCABULARY), embedding=16, hidden=hidden, layers=layers)
+def random_checkpoint(
+    layers: int,
+    hidden: int,
+    seed: int,
+    architecture: Architecture = "lstm",
+    *,
+    vocabulary: Vocabulary = VOCABULARY,
+    documents: Literal["none", "lines"] = "none",
+) -> Checkpoint:
+    """A model that was never trained, with weights large enough for lively text.
+
+    Those of an RNN's recurrence are smaller: nothing else keeps it from amplifying rounding at every step.
+    """
+    config = ModelConfig(len(vocabulary), embedding=16, hidden=hidden, layers=layers, architecture=architecture)
     torch.manual_seed(seed)
-    model = Lstm(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+    model = build_model(config)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.1 if architecture == "rnn" and "weight_hh" in name else 0.4)
     unknown = Perplexity(nats=4.0, characters=1, unknown=0)
     return Checkpoint(
         model=config,
-        vocabulary=VOCABULARY,
+        vocabulary=vocabulary,
         normalization="line-feeds",
         begin="\n",
         corpus=CorpusRecord("made-up", "0" * 64, 1000),
@@ -68,7 +80,8 @@ def random_checkpoint(layers: int, hidden: int, seed: int) -> Checkpoint:
         steps=0,
         validation=Validation(unknown, unknown),
         tools=Tools("0", "0", "0", 1),
-        weights=dict(model.state_dict()),
+        documents=documents,
+        weights=to_checkpoint(model),
     )
 
 

@@ -145,7 +145,7 @@ def _stream(prompt: str, generation: "Generation") -> str:
     for chunk in generation:
         click.echo(show(chunk.text), nl=False)
         pieces.append(chunk.text)
-    if on_terminal:
+    if on_terminal and not "".join(pieces[-1:]).endswith("\n"):
         click.echo()
     return "".join(pieces)
 

@@ -183,7 +183,8 @@ class Client:
     ) -> Score:
         """Score a text of any length.
 
-        From the zero state the first character is read, not scored; from a ticket every character is scored.
+        From the zero state the first character is read, not scored; from a ticket, and by a model of documents,
+        every character is scored. There a line feed at the end of the text scores the end of the document.
         `timeout` covers all the calls that a long text takes.
         """
         [score] = self.score_many(

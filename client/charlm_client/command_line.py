@@ -32,7 +32,9 @@ BROKEN_PIPE: Final = 141
 
 EXTRAS: Final[Mapping[str, str]] = {
     "train": "pip install 'charlm[train]'",
-    "evaluate": "pip install 'charlm[train]'",
+    "reproduce": "pip install 'charlm[train]'",
+    "agreement": "pip install 'charlm[train]'",
+    "evaluate": "pip install 'charlm[export]'",
     "export": "pip install 'charlm[export]'",
     "serve": "pip install 'charlm[server]' (or 'charlm[server-gpu]' for a GPU)",
 }

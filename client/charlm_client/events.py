@@ -18,6 +18,8 @@ class FinishReason(StrEnum):
     """A stop string was completed."""
     DRAINED = "drained"
     """The server is stopping: continue with the ticket on another one."""
+    END = "end"
+    """The model ended the document, with the line feed that is the text's last character."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Chunk:
     log_probabilities: tuple[float, ...]
     """In nats, one for each character, before temperature, top_k and top_p. Empty unless requested."""
     position: int
-    """The number of characters behind the state after this text."""
+    """The number of symbols behind the state after this text: characters, or bytes for a model of bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ _FINISH_REASONS: Final = {
     generation_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
     generation_pb2.FINISH_REASON_STOP: FinishReason.STOP,
     generation_pb2.FINISH_REASON_DRAINED: FinishReason.DRAINED,
+    generation_pb2.FINISH_REASON_END: FinishReason.END,
 }
 
 

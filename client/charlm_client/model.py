@@ -19,9 +19,9 @@ class Model:
     hidden: int
     """The number of units of a layer."""
     vocabulary: tuple[str, ...]
-    """The characters it knows, by id: `<unk>` first."""
+    """The characters it knows, by id: `<unk>` first. Empty for a model of bytes, which knows every character."""
     begin: str
-    """The character that an empty prompt from the zero state is read as."""
+    """The character that an empty prompt from the zero state is read as, and that begins every document."""
     normalization: str
     corpus: str
     validation_loss: float
@@ -32,6 +32,10 @@ class Model:
     """Whether the server found every result on its host independent of batch and tick length."""
     live_sequences: int
     """How many sequences are running or waiting now."""
+    alphabet: str
+    """What it reads and writes at one step: "characters", or "bytes" of UTF-8."""
+    documents: str
+    """"none", or "lines": each line is a text of its own, which a line feed begins and ends."""
 
     @property
     def validation_perplexity(self) -> float:
@@ -56,4 +60,6 @@ def model_from(message: model_pb2.Model) -> Model:
         provider=message.provider,
         reproducible=message.reproducible,
         live_sequences=message.live_sequences,
+        alphabet=message.alphabet,
+        documents=message.documents,
     )

@@ -95,7 +95,7 @@ def _decimal(value: float | None) -> str:
 def model_table(models: Iterable[Model]) -> Table:
     """Lay out what a server has loaded."""
     table = Table("model", "architecture", "corpus", box=None, pad_edge=False)
-    for heading in ("characters", "perplexity", "live"):
+    for heading in ("alphabet", "perplexity", "live"):
         table.add_column(heading, justify="right")
     table.add_column("provider")
     for model in models:
@@ -103,9 +103,14 @@ def model_table(models: Iterable[Model]) -> Table:
             Text(f"{model.name}/{model.version}"),
             f"{model.architecture} {model.layers} x {model.hidden}",
             Text(model.corpus),
-            f"{len(model.vocabulary):,}",
+            _alphabet(model),
             f"{model.validation_perplexity:,.3f}",
             f"{model.live_sequences:,}",
             model.provider.removesuffix("ExecutionProvider"),
         )
     return table
+
+
+def _alphabet(model: Model) -> str:
+    alphabet = "bytes" if model.alphabet == "bytes" else f"{len(model.vocabulary):,} characters"
+    return f"{alphabet}, lines" if model.documents == "lines" else alphabet

@@ -9,7 +9,8 @@ The portable graph (L layers, B sequences, T characters, H units, V characters i
     tokens int64 [B, T], h float [L, B, H], c float [L, B, H]
         -> logits float [B, T, V], h_out float [L, B, H], c_out float [L, B, H]
 
-`logits[b, t]` scores the character that follows `tokens[b, t]`. B and T are free; the zero state is all zeros.
+`logits[b, t]` scores the character that follows `tokens[b, t]`. B and T are free; the zero state is all zeros. An
+architecture without a memory cell (a GRU, an RNN) returns c as it came, so that there is one contract for all.
 A version's folder appears whole or not at all, and never changes afterwards.
 """
 
@@ -21,12 +22,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from charlm_training.atomic import sync_folder, write_atomically
 from charlm_training.normalization import NORMALIZATIONS
-from charlm_training.vocabulary import Vocabulary
+from charlm_training.vocabulary import UNKNOWN_ID, Alphabet, Vocabulary
 
 from charlm_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound
 
@@ -34,6 +35,8 @@ FORMAT_VERSION: Final = 1
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 METADATA_KEY: Final = "charlm.manifest"
+ARCHITECTURES: Final = ("lstm", "gru", "gru-reset-before", "rnn")
+"""Those that carry a recurrent state, and so fit the graph above."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -41,11 +44,15 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 @dataclass(frozen=True)
 class CorpusDescription:
-    """The text that a model was trained on: its name, SHA-256 (of the normalized UTF-8) and code points."""
+    """The text that a model was trained on."""
 
     name: str
     sha256: str
+    """Of the normalized UTF-8."""
     characters: _Positive
+    """Code points."""
+    preparation: Literal["none", "d2l-zh", "d2l-en"] = "none"
+    """What was done to it beyond the normalization, which every other text gets as well."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +74,28 @@ class Manifest:
     """Version of every tool that made the artifact, by name."""
     files: Mapping[str, str]
     """SHA-256 of every other file of the artifact, by name. Empty inside the graph's own metadata."""
+    alphabet: Alphabet = "characters"
+    """What the model reads at one step: a character, or a byte of the text's UTF-8."""
+    documents: Literal["none", "lines"] = "none"
+    """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
             raise ValueError(f"format version {self.format_version}; this charlm reads version {FORMAT_VERSION}")
-        if self.architecture != "lstm":
-            raise ValueError(f"architecture {self.architecture!r}; known: 'lstm'")
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {self.architecture!r}; known: {', '.join(ARCHITECTURES)}")
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization {self.normalization!r}; known: {', '.join(NORMALIZATIONS)}")
-        if self.begin not in self.vocabulary.characters[1:]:
-            raise ValueError(f"the begin character {self.begin!r} is not in the vocabulary")
+        first = self.vocabulary.encode(self.begin).tolist()
+        if len(first) != 1 or first == [UNKNOWN_ID]:
+            raise ValueError(f"begin is {self.begin!r}, which is not one symbol of the vocabulary")
+        if self.documents == "lines" and self.begin != "\n":
+            raise ValueError(f"begin is {self.begin!r}, and documents of one line begin with a line feed")
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The characters by id."""
-        return Vocabulary(self.characters)
+        """The symbols by id."""
+        return Vocabulary(self.characters, self.alphabet)
 
     def normalize(self, text: str) -> str:
         """Return `text` as the model was trained to see it."""

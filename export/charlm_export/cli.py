@@ -1,9 +1,19 @@
-"""The `charlm export` command."""
+"""The commands `charlm export` and `charlm evaluate`.
+
+`charlm --help` reads this module even where torch is not installed: the commands import what needs it.
+"""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from charlm_training.threads import share_cores, use_threads
+
+if TYPE_CHECKING:
+    from charlm_training.encoded import EncodedCorpus
+
+    from charlm_export.evaluation import Subject
 
 
 @click.command()
@@ -29,3 +39,55 @@ def export(*, checkpoint: Path, models: Path, name: str | None, as_json: bool) -
         f"{done.folder}: {done.manifest.layers} x {done.manifest.hidden} {done.manifest.architecture}, "
         f"{done.graph_bytes / 1e6:.1f} MB; differs from torch by {done.parity.graph:.1e} at most"
     )
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("text")
+@click.option("--dynamic", is_flag=True, help="Also let the model learn from what it has been scored on.")
+@click.option("--training-text", metavar="SOURCE", help="What the n-gram models and compressors have read before.")
+@click.option("--field", help="TEXT is JSON lines: the field that holds the text.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def evaluate(  # noqa: PLR0913 - one parameter for each option
+    *,
+    model: Path,
+    text: str,
+    dynamic: bool,
+    training_text: str | None,
+    field: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Print the perplexity of MODEL on TEXT, beside what n-gram models and compressors reach.
+
+    MODEL is a checkpoint's folder or an artifact's, models/NAME/VERSION. TEXT is a corpus, a file, a folder of
+    *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input. Of the corpus that MODEL was
+    trained on, the part that it has not seen is scored: the last 10 %.
+    """
+    share_cores()
+    from rich.console import Console
+
+    from charlm_export import evaluation, evaluation_report
+
+    use_threads(threads)
+    subject = evaluation.load_subject(model, threads)
+    if dynamic:
+        evaluation.check_can_learn(subject)  # before the work, not after
+    with Console(stderr=True).status(f"scoring {text}"):
+        encoded = _encode(text, field, subject)
+        training = _encode(training_text, None, subject) if training_text else None
+        result = evaluation.evaluate(subject, encoded, training, dynamic=dynamic)
+    if as_json:
+        click.echo(json.dumps({"model": str(model), "text": text, **evaluation_report.summary(result)}))
+        return
+    Console().print(evaluation_report.table(f"{text} ({result.part})", result))
+    if training is None and result.part == "whole":
+        click.echo("n-gram models are left out: name a text for them to learn from with --training-text SOURCE")
+
+
+def _encode(source: str, field: str | None, subject: "Subject") -> "EncodedCorpus":
+    from charlm_training.corpus import find_corpus
+    from charlm_training.encoded import encode_with
+
+    return encode_with(find_corpus(source, field), subject.vocabulary, subject.reading)

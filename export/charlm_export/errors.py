@@ -1,10 +1,11 @@
 """What goes wrong with artifacts, as one line for the person who can mend it.
 
 ArtifactError
-|-- DamagedArtifact  a file is missing, or is not what the manifest says
-|-- ModelsNotFound   a folder that holds no artifact
-|-- InvalidName      a model name that could not be a folder's name
-`-- ParityError      the ONNX graph and torch disagree; nothing was written
+|-- DamagedArtifact          a file is missing, or is not what the manifest says
+|-- ModelsNotFound           a folder that holds no artifact
+|-- InvalidName              a model name that could not be a folder's name
+|-- UnsupportedArchitecture  a model without a recurrent state
+`-- ParityError              the ONNX graph and torch disagree; nothing was written
 """
 
 from typing import ClassVar
@@ -29,6 +30,12 @@ class ModelsNotFound(ArtifactError):  # noqa: N818 - says what it is
 
 class InvalidName(ArtifactError):  # noqa: N818 - says what it is
     """A model name that could not be a folder's name."""
+
+    exit_code = 2
+
+
+class UnsupportedArchitecture(ArtifactError):  # noqa: N818 - says what it is
+    """A model without a recurrent state, which an artifact is made to hold."""
 
     exit_code = 2
 

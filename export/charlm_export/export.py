@@ -8,7 +8,8 @@ from typing import Final
 
 from charlm_training.checkpoint import Checkpoint, load_checkpoint
 
-from charlm_export.artifact import FORMAT_VERSION, CorpusDescription, Manifest, write_artifact
+from charlm_export.artifact import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, write_artifact
+from charlm_export.errors import UnsupportedArchitecture
 from charlm_export.graph import portable_graph
 from charlm_export.parity import Parity, check_parity
 
@@ -29,9 +30,11 @@ class Export:
 def export_checkpoint(folder: Path, models: Path, name: str | None) -> Export:
     """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) below `models`.
 
-    Raises CheckpointError, ParityError (nothing was written) or InvalidName.
+    Raises CheckpointError, ParityError (nothing was written), InvalidName, or ArtifactError for an architecture that
+    no artifact can hold.
     """
     checkpoint = load_checkpoint(folder)
+    _check_architecture(checkpoint)
     manifest = describe(checkpoint)
     graph = portable_graph(manifest, {key: tensor.numpy() for key, tensor in checkpoint.weights.items()})
     parity = check_parity(graph, manifest, checkpoint.build_model())
@@ -49,9 +52,25 @@ def describe(checkpoint: Checkpoint) -> Manifest:
         characters=checkpoint.vocabulary.characters,
         normalization=checkpoint.normalization,
         begin=checkpoint.begin,
-        corpus=CorpusDescription(checkpoint.corpus.name, checkpoint.corpus.sha256, checkpoint.corpus.characters),
+        corpus=_describe_corpus(checkpoint),
         validation_loss=checkpoint.validation.fresh.nats,
         recipe=checkpoint.recipe,
         tools={"python": platform.python_version()} | {tool: version(tool) for tool in _TOOLS},
         files={},
+        alphabet=checkpoint.vocabulary.alphabet,
+        documents=checkpoint.documents,
     )
+
+
+def _describe_corpus(checkpoint: Checkpoint) -> CorpusDescription:
+    corpus = checkpoint.corpus
+    return CorpusDescription(corpus.name, corpus.sha256, corpus.characters, checkpoint.training.preparation)
+
+
+def _check_architecture(checkpoint: Checkpoint) -> None:
+    architecture = checkpoint.model.architecture
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedArchitecture(
+            f"a model of architecture {architecture!r} carries no recurrent state, which an artifact is made to hold; "
+            f"train and export one of: {', '.join(ARCHITECTURES)}"
+        )

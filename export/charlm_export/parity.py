@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import onnxruntime
 import torch
+from charlm_training.models import LanguageModel
 from numpy.typing import NDArray
 
 from charlm_export.artifact import Manifest
@@ -39,7 +40,7 @@ class Parity:
     torch: float
 
 
-def check_parity(graph: bytes, manifest: Manifest, model: torch.nn.Module) -> Parity:
+def check_parity(graph: bytes, manifest: Manifest, model: LanguageModel) -> Parity:
     """Compare over the grid; raises ParityError where the graph differs by more than rounding."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     judge = copy.deepcopy(model).double()
@@ -63,10 +64,13 @@ def check_parity(graph: bytes, manifest: Manifest, model: torch.nn.Module) -> Pa
 
 
 def _run_torch(
-    model: torch.nn.Module, tokens: NDArray[np.int64], h: NDArray[np.floating], c: NDArray[np.floating]
+    model: LanguageModel, tokens: NDArray[np.int64], h: NDArray[np.floating], c: NDArray[np.floating]
 ) -> Outputs:
+    """Return (logits, h_out, c_out); c itself for a model without a memory cell, as the graph does."""
+    state = (h, c)[: len(model.zero_state())]
     with torch.inference_mode():
-        return [output.numpy() for output in model(*map(torch.from_numpy, (tokens, h, c)))]
+        outputs = [output.numpy() for output in model(*map(torch.from_numpy, (tokens, *state)))]
+    return outputs if len(state) == len((h, c)) else [*outputs, c]
 
 
 def _difference(found: Outputs, truth: Outputs) -> float:

@@ -7,11 +7,12 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from charlm_export.artifact import MODEL_FILE, Artifact
+from charlm_export.artifact import MODEL_FILE, Artifact, Manifest
 from charlm_training.vocabulary import Vocabulary
 from numpy.typing import NDArray
 
 from charlm_server.errors import StartupError
+from charlm_server.symbols import Symbols
 
 # The library reports usage to its maker by default, which a text service must not; read when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -45,6 +46,7 @@ class Model:
         self.version = artifact.version
         self.manifest = artifact.manifest
         self.sha256 = artifact.sha256
+        self.symbols = _symbols(artifact.manifest)
         self.state_shape = (artifact.manifest.layers, artifact.manifest.hidden)
         self._session = _session(artifact, device, threads)
         self.provider: str = self._session.get_providers()[0]
@@ -52,13 +54,13 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The characters by id."""
+        """The symbols by id."""
         return self.manifest.vocabulary
 
     def run(
         self, tokens_BT: NDArray[np.int64], h_LBH: Floats32, c_LBH: Floats32
     ) -> tuple[Floats32, Floats32, Floats32]:
-        """Read T characters in each of B rows; return logits [B, T, V] and the state after the last, h and c."""
+        """Read T symbols in each of B rows; return logits [B, T, V] and the state after the last, h and c."""
         logits_BTV, h_LBH, c_LBH = self._session.run(
             ["logits", "h_out", "c_out"], {"tokens": tokens_BT, "h": h_LBH, "c": c_LBH}
         )
@@ -88,6 +90,11 @@ class Model:
     @property
     def _title(self) -> str:
         return f"model {self.name} version {self.version}"
+
+
+def _symbols(manifest: Manifest) -> Symbols:
+    ends = manifest.documents == "lines"
+    return Symbols.of(manifest.vocabulary, int(manifest.vocabulary.encode(manifest.begin)[0]) if ends else None)
 
 
 def _session(artifact: Artifact, device: Device, threads: int) -> onnxruntime.InferenceSession:

@@ -2,7 +2,7 @@
 
 Philox4x32-10, the counter-based generator of J. K. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3"
 (SC 2011): ten rounds of multiplying and mixing a 128-bit counter under a 64-bit key. Here the key is the seed and
-the counter is the position of the character that is being chosen.
+the counter is the position of the symbol that is being chosen.
 """
 
 from typing import Final

@@ -36,9 +36,9 @@ class TextToScore:
     """One checked text of a ScoreRequest."""
 
     state: State | None
-    """Before the characters of `forced`. None: an empty text from the zero state."""
+    """Before the symbols of `forced`. None: nothing was read."""
     forced: Ids
-    """The ids to score."""
+    """The ids to read on from there."""
     unknown_count: int
 
     def sequence(self) -> Sequence:
@@ -54,7 +54,10 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
     encode, normalize = model.vocabulary.encode, model.manifest.normalize
     budget = request.max_characters or LIMITS.default_generated
     _check_at_most("max_characters", budget, LIMITS.max_generated)
-    ids, unknown_count = _encode("prompt", request.prompt, model, request.unknown_policy, LIMITS.max_prompt)
+    _check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
+    prompt = normalize(request.prompt)
+    _check_line_feeds("prompt", prompt, model)
+    ids, unknown_count = _encode("prompt", prompt, model, request.unknown_policy)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
     state, forced = _prime(request.start, ids, seed, model)
     sequence = Sequence(
@@ -78,15 +81,18 @@ def read_texts(request: scoring_pb2.ScoreRequest, model: Model) -> list[TextToSc
     _check_at_most("characters of all texts together", sum(map(len, request.texts)), limit)
     start = read_ticket(request.start.ticket, model) if request.start.HasField("ticket") else None
     return [
-        _text_to_score(*_encode(f"texts[{i}]", text, model, request.unknown_policy, limit), start, model)
-        for i, text in enumerate(request.texts)
+        _read_text(f"texts[{i}]", text, start, request.unknown_policy, model) for i, text in enumerate(request.texts)
     ]
 
 
-def _text_to_score(ids: Ids, unknown_count: int, start: State | None, model: Model) -> TextToScore:
-    if start is None and len(ids):
-        first, ids = int(ids[0]), ids[1:]
-        start = State.after_first(first, model.state_shape, SCORING_SEED)
+def _read_text(
+    field: str, text: str, start: State | None, policy: start_pb2.UnknownPolicy.ValueType, model: Model
+) -> TextToScore:
+    text = model.manifest.normalize(text)
+    _check_line_feeds(field, text.removesuffix("\n"), model)
+    ids, unknown_count = _encode(field, text, model, policy)
+    if start is None and (len(ids) or model.symbols.end is not None):
+        start, ids = _begin(ids, SCORING_SEED, model)
     return TextToScore(start, ids, unknown_count)
 
 
@@ -95,19 +101,31 @@ def _prime(start: start_pb2.Start, ids: Ids, seed: int | None, model: Model) -> 
     if start.HasField("ticket"):
         state = read_ticket(start.ticket, model)
         return (state if seed is None else replace(state, seed=seed)), ids
-    if not len(ids):
-        ids = model.vocabulary.encode(model.manifest.begin)
-    if seed is None:
-        seed = secrets.randbits(32)
+    return _begin(ids, secrets.randbits(32) if seed is None else seed, model)
+
+
+def _begin(ids: Ids, seed: int, model: Model) -> tuple[State, Ids]:
+    """Return the state after the first symbol of a fresh text, and the ids still to be read.
+
+    A document has the begin symbol before it; so has a text of no symbols.
+    """
+    if model.symbols.end is not None or not len(ids):
+        ids = np.concatenate([model.vocabulary.encode(model.manifest.begin), ids])
     return State.after_first(int(ids[0]), model.state_shape, seed), ids[1:]
 
 
-def _encode(
-    field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy.ValueType, max_characters: int
-) -> tuple[Ids, int]:
+def _check_line_feeds(field: str, text: str, model: Model) -> None:
+    """Refuse more than one document where a line feed ends a document."""
+    at = text.find("\n")
+    if model.symbols.end is not None and at >= 0:
+        raise InvalidRequest(
+            f"{field}: a line feed at position {at}, which ends a document of this model; "
+            "send each line in a text of its own"
+        )
+
+
+def _encode(field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy.ValueType) -> tuple[Ids, int]:
     """Return the ids of the normalized text and how many of them are `<unk>`."""
-    _check_at_most(f"characters of {field}", len(text), max_characters)
-    text = model.manifest.normalize(text)
     ids = model.vocabulary.encode(text)
     unknown = np.flatnonzero(ids == UNKNOWN_ID)
     if len(unknown) and policy == start_pb2.UNKNOWN_POLICY_REFUSE:

@@ -1,21 +1,22 @@
-"""From logits to characters and log-probabilities, for many sequences at once.
+"""From logits to symbols and log-probabilities, for many sequences at once.
 
 Every function treats each row by itself: what a row gets never depends on the other rows.
 """
 
-# Shape suffixes: B rows (sequences), V characters of the vocabulary.
+# Shape suffixes: B rows (sequences), V symbols of the vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from charlm_training.vocabulary import UNKNOWN_ID
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
+Barred = NDArray[np.float32]
+"""What is added to logits: 0, or minus infinity where a symbol may not be chosen."""
 
 LOG_PROBABILITY_QUANTUM: Final = 2.0**-24
 """Log-probabilities are multiples of this many nats (below float32's own rounding of a logit), so that sums up to
@@ -29,7 +30,7 @@ _NO_IDS: Final = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next character is chosen: temperature, then top_k, then top_p. See charlm.v1.Sampling."""
+    """How the next symbol is chosen: temperature, then top_k, then top_p. See charlm.v1.Sampling."""
 
     temperature: float = 1.0
     """0: greedy."""
@@ -54,13 +55,12 @@ class SamplingRows:
         self.top_p_R1 = np.array([[rows[i].top_p] for i in self.filtered])
 
 
-def choose(logits_BV: Logits, rows: SamplingRows, uniform_B: Floats) -> Ids:
-    """Choose one character for each row by inverting its cumulative distribution at `uniform_B` in [0, 1).
+def choose(logits_BV: Logits, barred_BV: Barred, rows: SamplingRows, uniform_B: Floats) -> Ids:
+    """Choose one symbol for each row by inverting its cumulative distribution at `uniform_B` in [0, 1).
 
-    `<unk>` is never chosen; ties go to the earlier in the vocabulary.
+    `barred_BV`, [B, V] or [1, V], leaves each row one symbol at least. Ties go to the earlier in the vocabulary.
     """
-    allowed_BV = logits_BV.copy()
-    allowed_BV[:, UNKNOWN_ID] = -np.inf
+    allowed_BV = logits_BV + barred_BV
     likeliest_B = _argmax(allowed_BV) if rows.any_greedy else _NO_IDS
     if rows.all_greedy:
         return likeliest_B
@@ -71,7 +71,7 @@ def choose(logits_BV: Logits, rows: SamplingRows, uniform_B: Floats) -> Ids:
     if len(rows.filtered):
         weight_BV[rows.filtered] = _filtered(weight_BV[rows.filtered], rows)
     cumulative_BV = weight_BV.cumsum(axis=1, dtype=np.float64)
-    # Below the total for every uniform below 1, so the character that is found has a weight above 0.
+    # Below the total for every uniform below 1, so the symbol that is found has a weight above 0.
     threshold_B = uniform_B * cumulative_BV[:, -1]
     sampled_B = _argmax(cumulative_BV > threshold_B[:, np.newaxis])
     return np.where(rows.greedy_B, likeliest_B, sampled_B) if rows.any_greedy else sampled_B

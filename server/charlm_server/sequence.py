@@ -12,10 +12,10 @@ from charlm_server.sampling import Floats, Ids, Sampling
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the next character depends on, apart from the model and the sampling settings.
+    """Everything that the next symbol depends on, apart from the model and the sampling settings.
 
     (h, c) is the recurrent state before `last` is read: `last` is the input of the next step. So the state after
-    a character is known as soon as the character is, and the first character of a part can be scored.
+    a symbol is known as soon as the symbol is, and the first symbol of a part can be scored.
     """
 
     h: NDArray[np.float32]
@@ -23,15 +23,15 @@ class State:
     c: NDArray[np.float32]
     """[layers, hidden]; no value beyond `position`, since a step adds at most 1."""
     last: int
-    """The id of the last character."""
+    """The id of the last symbol."""
     position: int
-    """How many characters are behind this state, `last` included."""
+    """How many symbols are behind this state, `last` included."""
     seed: int
     """Of the random numbers, 0 to 2^64 - 1."""
 
     @classmethod
     def after_first(cls, first: int, shape: tuple[int, int], seed: int) -> "State":
-        """Return the zero state of `shape` (layers, hidden) with its first character, which nothing predicts."""
+        """Return the zero state of `shape` (layers, hidden) with the first symbol of a text, which nothing predicts."""
         zeros = np.zeros(shape, dtype=np.float32)
         return cls(zeros, zeros, first, 1, seed)
 
@@ -43,6 +43,8 @@ class Finish(Enum):
     """It read and wrote all that it was to."""
     STOP = auto()
     """A stop string is complete."""
+    END = auto()
+    """It wrote the end of a document."""
     DRAINED = auto()
     """The engine is being emptied; the state continues elsewhere."""
     FAULT = auto()
@@ -60,16 +62,20 @@ class StopStrings:
     def __bool__(self) -> bool:
         return bool(self._stops)
 
-    def complete(self, character: int) -> int | None:
+    def complete(self, symbol: int) -> int | None:
         """Take the next id; return the index of the stop string that it completes, or None."""
-        self._tail = (*self._tail, character)[-self._longest :]
+        self._tail = (*self._tail, symbol)[-self._longest :]
         ends = (i for i, stop in enumerate(self._stops) if self._tail[-len(stop) :] == stop)
         return next(ends, None)
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """One request in the engine: first reads `forced`, then writes up to `budget` characters of its own."""
+    """One request in the engine: first reads `forced`, then writes up to `budget` characters of its own.
+
+    Only the state that a text begins with may be within a character, the first one; its rest is in `forced`. The
+    symbol that ends a document can only be the last of `forced`, with no budget after it.
+    """
 
     state: State
     forced: Ids
@@ -85,11 +91,11 @@ class Sequence:
 
     def __post_init__(self) -> None:
         if len(self.forced) + self.budget < 1:
-            raise ValueError("a sequence needs a character to read or to write")
+            raise ValueError("a sequence needs a symbol to read or a character to write")
 
     @property
     def remaining(self) -> int:
-        """How many characters it still has to read or may write."""
+        """How many symbols it still has to read, and characters it may write."""
         return len(self.forced) + self.budget
 
 
@@ -99,11 +105,11 @@ class Advance:
 
     sequence: Sequence
     written: Ids
-    """The characters that it wrote."""
+    """The symbols that it wrote: whole characters."""
     log_probabilities: Floats
-    """Of the characters read and written, as far as the sequence asks for them."""
+    """One for each character read and written, as far as the sequence asks for them."""
     state: State
-    """The state after the last of these characters."""
+    """The state after the last of these characters, or the one that it brought."""
     finish: Finish | None = None
     """Set with the last advance of a sequence."""
     stop: int | None = None

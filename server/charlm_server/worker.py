@@ -22,7 +22,7 @@ from charlm_server.sampling import Floats, Ids
 from charlm_server.sequence import Advance, Sequence
 
 HIGH_WATER: Final = 2048
-"""Characters that a stream buffers before its sequence is paused; a tick counts as one at least. Ticks under way
+"""Symbols that a stream buffers before its sequence is paused; a tick counts as one at least. Ticks under way
 add to it."""
 
 _log = logging.getLogger(__name__)

@@ -157,6 +157,20 @@ def test_a_terminal_gets_colour_and_no_control_characters(peer: Any, script: Any
     os.close(master)
 
 
+def test_a_document_ends_with_its_own_line_feed(peer: Any, run: Any, script: Any) -> None:
+    ended = script.finished(reason=generation_pb2.FINISH_REASON_END, generated_count=2)
+    peer.generate = lambda _request: iter([script.started(), script.text("a\n"), ended])
+    result = run("generate")
+    assert (result.exit_code, result.stdout) == (0, "a\n")
+    assert ", end, seed" in result.stderr
+    master, terminal = os.openpty()
+    command = [sys.executable, "-m", "charlm_client", "generate", "--server", peer.address]
+    subprocess.run(command, stdout=terminal, stderr=subprocess.DEVNULL, check=True, timeout=30)
+    os.close(terminal)
+    assert os.read(master, 1000).decode().endswith("a\r\n")
+    os.close(master)
+
+
 def test_files_and_texts_are_scored_together(peer: Any, run: Any, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfabc\r\nd")
     result = run("score", str(tmp_path / "a.txt"), "-", "--text", "abc", stdin=b"xyz")

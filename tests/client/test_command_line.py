@@ -73,7 +73,7 @@ def test_a_command_like_no_other_is_refused() -> None:
     ("command", "remedy"),
     [
         ("train", "pip install 'charlm[train]'"),
-        ("evaluate", "pip install 'charlm[train]'"),
+        ("evaluate", "pip install 'charlm[export]'"),
         ("export", "pip install 'charlm[export]'"),
         ("serve", "pip install 'charlm[server]' (or 'charlm[server-gpu]' for a GPU)"),
         ("other", "install heavy"),

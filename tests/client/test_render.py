@@ -1,6 +1,7 @@
 """What a person sees."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,10 @@ def test_models() -> None:
         provider="CUDAExecutionProvider",
         reproducible=True,
         live_sequences=1234,
+        alphabet="characters",
+        documents="none",
     )
     row = shown(model_table([model])).splitlines()[1].split()
-    assert row == ["shakespeare/2", "lstm", "2", "x", "512", "[plays]", "2", "1.000", "1,234", "CUDA"]
+    assert row == ["shakespeare/2", "lstm", "2", "x", "512", "[plays]", "2", "characters", "1.000", "1,234", "CUDA"]
+    of_bytes = replace(model, vocabulary=(), alphabet="bytes", documents="lines")
+    assert "bytes, lines" in shown(model_table([of_bytes]))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from charlm_client.command_line import charlm
 from charlm_export import export as export_module
-from charlm_export.artifact import METADATA_KEY, find_artifacts, read_artifact
+from charlm_export.artifact import ARCHITECTURES, METADATA_KEY, find_artifacts, read_artifact
 from charlm_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound, ParityError
 from charlm_export.export import describe, export_checkpoint
 from charlm_export.graph import portable_graph
@@ -30,27 +30,48 @@ def weights_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in checkpoint.weights.items()}
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("layers", "hidden"), [(1, 5), (2, 16), (3, 40)])
-def test_the_graph_computes_what_torch_computes(make_checkpoint, layers: int, hidden: int) -> None:
-    checkpoint = make_checkpoint(layers, hidden, seed=layers)
+def test_the_graph_computes_what_torch_computes(make_checkpoint, layers: int, hidden: int, architecture: str) -> None:
+    checkpoint = make_checkpoint(layers, hidden, layers, architecture)
     manifest = describe(checkpoint)
     parity = check_parity(portable_graph(manifest, weights_of(checkpoint)), manifest, checkpoint.build_model())
     assert parity.graph < 1e-4
 
 
-def test_the_graph_carries_the_state_from_call_to_call(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_graph_carries_the_state_from_call_to_call(make_checkpoint, layers: int, architecture: str) -> None:
+    checkpoint = make_checkpoint(layers, 24, 1, architecture)
     session = onnxruntime.InferenceSession(portable_graph(describe(checkpoint), weights_of(checkpoint)))
+    model = checkpoint.build_model()
     tokens = np.random.default_rng(0).integers(50, size=(3, 20))
-    h = c = np.zeros((2, 3, 24), dtype=np.float32)
-    whole, *_ = session.run(None, {"tokens": tokens, "h": h, "c": c})
+    h = c = np.zeros((layers, 3, 24), dtype=np.float32)
     parts = []
     for part in np.split(tokens, [1, 8], axis=1):
         logits, h, c = session.run(None, {"tokens": part, "h": h, "c": c})
         parts.append(logits)
-    assert np.allclose(np.concatenate(parts, axis=1), whole, atol=1e-5)
+    with torch.no_grad():
+        whole, *state = model(torch.from_numpy(tokens), *model.zero_state(3))
+    for ours, theirs in zip([np.concatenate(parts, axis=1), h, c], [whole, *state], strict=False):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_the_graph_is_portable_and_says_what_it_is(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "lstm"])
+def test_without_a_memory_cell_c_comes_back_as_it_went_in(make_checkpoint, architecture: str) -> None:
+    checkpoint = make_checkpoint(2, 24, 1, architecture)
+    session = onnxruntime.InferenceSession(portable_graph(describe(checkpoint), weights_of(checkpoint)))
+    tokens, h = np.full((3, 5), 7), np.zeros((2, 3, 24), dtype=np.float32)
+    c = np.random.default_rng(0).normal(size=h.shape).astype(np.float32)
+    with_c, zero_c = (session.run(None, {"tokens": tokens, "h": h, "c": memory}) for memory in (c, h))
+    assert np.array_equal(with_c[2], c)
+    assert np.array_equal(with_c[0], zero_c[0])
+    assert np.array_equal(with_c[1], zero_c[1])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_graph_is_portable_and_says_what_it_is(make_checkpoint, architecture: str) -> None:
+    checkpoint = make_checkpoint(2, 24, 1, architecture)
     manifest = describe(checkpoint)
     model = onnx.load_from_string(portable_graph(manifest, weights_of(checkpoint)))
     shapes = {
@@ -66,15 +87,17 @@ def test_the_graph_is_portable_and_says_what_it_is(checkpoint: Checkpoint) -> No
     assert {node.domain for node in model.graph.node} == {""}
     assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(metadata[METADATA_KEY])["characters"] == list(checkpoint.vocabulary.characters)
+    described = json.loads(metadata[METADATA_KEY])
+    assert described["characters"] == list(checkpoint.vocabulary.characters)
+    assert described["architecture"] == architecture
 
 
 def swapped_gates(weights: dict[str, np.ndarray]) -> None:
-    weights["lstm.weight_hh_l1"] = np.roll(weights["lstm.weight_hh_l1"], 24, axis=0)
+    weights["recurrent.weight_hh_l1"] = np.roll(weights["recurrent.weight_hh_l1"], 24, axis=0)
 
 
 def one_bias_forgotten(weights: dict[str, np.ndarray]) -> None:
-    weights["lstm.bias_hh_l0"] = np.zeros_like(weights["lstm.bias_hh_l0"])
+    weights["recurrent.bias_hh_l0"] = np.zeros_like(weights["recurrent.bias_hh_l0"])
 
 
 def not_a_number(weights: dict[str, np.ndarray]) -> None:
@@ -93,6 +116,21 @@ def test_nothing_is_written_where_graph_and_torch_differ(
     monkeypatch.setattr(export_module, "portable_graph", defective)
     with pytest.raises(ParityError, match="nothing was written"):
         export_checkpoint(checkpoint_folder, tmp_path / "models", "tiny")
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_reset_gate_on_the_wrong_side_is_a_difference(make_checkpoint) -> None:
+    checkpoint = make_checkpoint(1, 16, 1, "gru")
+    other = replace(describe(checkpoint), architecture="gru-reset-before")
+    with pytest.raises(ParityError, match="nothing was written"):
+        check_parity(portable_graph(other, weights_of(checkpoint)), other, checkpoint.build_model())
+
+
+def test_a_model_without_a_recurrent_state_is_refused(make_checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint", make_checkpoint(1, 16, 1, "mlp"))
+    with pytest.raises(ArtifactError, match=r"'mlp' carries no recurrent state.* one of: lstm, gru,") as error:
+        export_checkpoint(tmp_path / "checkpoint", tmp_path / "models", "tiny")
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "models").exists()
 
 
@@ -140,8 +178,8 @@ def test_a_name_that_could_not_be_a_folder_is_refused(checkpoint_folder: Path, t
 def test_damage_is_named(checkpoint_folder: Path, tmp_path: Path) -> None:
     folder = export_checkpoint(checkpoint_folder, tmp_path / "models", "a").folder
     manifest = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(manifest.replace('"lstm"', '"gru"'))
-    with pytest.raises(DamagedArtifact, match="architecture 'gru'"):
+    (folder / "manifest.json").write_text(manifest.replace('"lstm"', '"mlp"'))
+    with pytest.raises(DamagedArtifact, match="architecture 'mlp'; known: lstm, gru, gru-reset-before, rnn"):
         read_artifact(folder)
     (folder / "manifest.json").write_text(manifest.replace('"layers": 2', '"layers": "two"'))
     with pytest.raises(DamagedArtifact, match=r"\$\.layers"):

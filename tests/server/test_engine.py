@@ -1,5 +1,6 @@
 """The engine against itself: what a sequence gets in company is what it gets alone, to the bit."""
 
+import codecs
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from charlm_server.engine import Engine
 from charlm_server.model import Model
-from charlm_server.sampling import Sampling
+from charlm_server.random_numbers import uniforms
+from charlm_server.sampling import Sampling, SamplingRows, choose, log_probabilities
 from charlm_server.self_check import is_reproducible
 from charlm_server.sequence import Advance, Finish, Sequence, State, StopStrings
 from hypothesis import given, settings
@@ -44,10 +46,11 @@ class Outcome:
 def make(model: Model, number: int, stops: Iterable[tuple[int, ...]] = ()) -> Sequence:
     """A sequence of its own length, settings and seed, the same for every call."""
     generator = random.Random(number)
-    ids = [generator.randrange(len(model.vocabulary)) for _ in range(generator.randrange(1, 60))]
+    text = "".join(generator.choices("the cats é你𝄞€", k=generator.randrange(1, 60)))
+    ids = model.vocabulary.encode(text)
     return Sequence(
-        State.after_first(ids[0], model.state_shape, seed=number),
-        np.array(ids[1:], dtype=np.int64),
+        State.after_first(int(ids[0]), model.state_shape, seed=number),
+        ids[1:],
         budget=generator.randrange(1, 60),
         sampling=SAMPLINGS[number % len(SAMPLINGS)],
         stops=StopStrings(tuple(stops)),
@@ -65,24 +68,30 @@ def alone(model: Model, sequence: Sequence, steps: int = 16) -> Outcome:
     return outcome
 
 
+@pytest.fixture(scope="module", params=["characters", "bytes", "lines", "byte-lines"])
+def kind(kinds_loaded: dict[str, Model], request: pytest.FixtureRequest) -> Model:
+    """A model of each kind."""
+    return kinds_loaded[request.param]
+
+
 @pytest.fixture(scope="module")
-def expected(model: Model) -> dict[int, tuple[object, ...]]:
+def expected(kind: Model) -> dict[int, tuple[object, ...]]:
     """What each of twelve sequences gets alone."""
-    return {number: alone(model, make(model, number, stops_of(number))).bits() for number in range(12)}
+    return {number: alone(kind, make(kind, number, stops_of(kind, number))).bits() for number in range(12)}
 
 
-def stops_of(number: int) -> list[tuple[int, ...]]:
-    return [(2, 5), (1,)][: number % 3]
+def stops_of(model: Model, number: int) -> list[tuple[int, ...]]:
+    return [tuple(model.vocabulary.encode(stop).tolist()) for stop in ["a", "é", "'"][: number % 4]]
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_schedule_gives_what_each_sequence_gets_alone(
-    model: Model, expected: dict[int, tuple[object, ...]], seed: int
+    kind: Model, expected: dict[int, tuple[object, ...]], seed: int
 ) -> None:
     schedule = random.Random(seed)
-    engine = Engine(model, max_running=schedule.randrange(1, 9))
-    to_come = {number: make(model, number, stops_of(number)) for number in expected}
+    engine = Engine(kind, max_running=schedule.randrange(1, 9))
+    to_come = {number: make(kind, number, stops_of(kind, number)) for number in expected}
     outcomes = {sequence: Outcome() for sequence in to_come.values()}
     numbers = {sequence: number for number, sequence in to_come.items()}
     while to_come or len(engine):
@@ -95,17 +104,77 @@ def test_any_schedule_gives_what_each_sequence_gets_alone(
                 engine.resume(sequence)
         for advance in engine.step(schedule.choice([1, 2, 7, 16, 33])):
             outcomes[advance.sequence].take(advance)
+            assert kind.symbols.may_end[advance.state.last], "a state within a character"
+            assert "\ufffd" not in kind.vocabulary.decode(advance.written)
     for sequence, outcome in outcomes.items():
         assert outcome.bits() == expected[numbers[sequence]]
 
 
+def plainly(model: Model, sequence: Sequence) -> tuple[bytes, list[float]]:
+    """The bytes that a sequence writes and the log-probability of each character, one row and one byte at a time.
+
+    Python's decoder says which bytes may come.
+    """
+    h, c = (part[:, np.newaxis] for part in (sequence.state.h, sequence.state.c))
+    symbols, written, scores = [sequence.state.last, *sequence.forced.tolist()], bytearray(), [0.0]
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    at, characters = 0, 0
+    while characters < sequence.budget:
+        logits, h, c = model.run(np.array([[symbols[at]]]), h, c)
+        at += 1
+        if at < len(symbols):
+            continue
+        barred = np.array([[-np.inf, *(0 if takes(decoder, byte) else -np.inf for byte in range(256))]], np.float32)
+        uniform = uniforms(
+            np.array([sequence.state.seed], np.uint64), np.array([sequence.state.position + at - 1], np.uint64)
+        )
+        chosen = choose(logits[0], barred, SamplingRows([sequence.sampling]), uniform)
+        scores[-1] += float(log_probabilities(logits[0], chosen)[0])
+        symbols.append(int(chosen[0]))
+        written.append(symbols[-1] - 1)
+        if decoder.decode(bytes(written[-1:])):
+            characters += 1
+            scores.append(0.0)
+    return bytes(written), scores[:-1]
+
+
+def takes(decoder: codecs.IncrementalDecoder, byte: int) -> bool:
+    before = decoder.getstate()
+    try:
+        decoder.decode(bytes([byte]))
+    except UnicodeDecodeError:
+        return False
+    finally:
+        decoder.setstate(before)
+    return True
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("steps", [1, 2, 3, 16])
+def test_bytes_are_those_of_a_plain_loop_that_asks_python_which_may_come(
+    kinds_loaded: dict[str, Model], number: int, steps: int
+) -> None:
+    model = kinds_loaded["bytes"]
+    sequence = replace(make(model, number), budget=30, score_forced=False, score_free=True)
+    written, scores = plainly(model, replace(sequence))
+    outcome = alone(model, sequence, steps)
+    assert bytes(symbol - 1 for symbol in outcome.written) == written
+    assert outcome.scores == scores
+    assert len(written.decode()) == 30
+    assert len(written) > 35, "the model writes nothing but ASCII"
+
+
+@pytest.mark.parametrize("name", ["characters", "bytes"])
 @pytest.mark.parametrize("steps", [1, 3, 16])
-def test_a_sequence_cut_anywhere_and_continued_equals_the_uninterrupted_one(model: Model, steps: int) -> None:
-    whole = alone(model, replace(make(model, 3), budget=50, score_free=True))
-    for cut in range(1, 50):
+def test_a_sequence_cut_anywhere_and_continued_equals_the_uninterrupted_one(
+    kinds_loaded: dict[str, Model], name: str, steps: int
+) -> None:
+    model = kinds_loaded[name]
+    whole = alone(model, replace(make(model, 3), budget=30, score_free=True))
+    for cut in range(1, 30):
         first = alone(model, replace(make(model, 3), budget=cut, score_free=True), steps)
         assert first.state is not None
-        rest = Sequence(first.state, np.empty(0, dtype=np.int64), 50 - cut, make(model, 3).sampling, score_free=True)
+        rest = Sequence(first.state, np.empty(0, dtype=np.int64), 30 - cut, make(model, 3).sampling, score_free=True)
         second = alone(model, rest, steps)
         assert first.written + second.written == whole.written
         assert replace(second, written=whole.written, scores=first.scores + second.scores).bits() == whole.bits()
@@ -163,7 +232,7 @@ def test_a_row_without_finite_logits_ends_by_itself(model: Model, steps: int) ->
     class Poisoned:
         """Its logits after one certain character are not numbers."""
 
-        vocabulary, state_shape = model.vocabulary, model.state_shape
+        symbols, state_shape = model.symbols, model.state_shape
 
         def run(self, tokens: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ...]:
             logits, h, c = model.run(tokens, h, c)
@@ -185,13 +254,15 @@ def test_a_row_without_finite_logits_ends_by_itself(model: Model, steps: int) ->
     assert outcomes[good].bits() == expected
 
 
-def test_the_start_up_check_passes_here_and_notices_a_model_that_mixes_rows(model: Model) -> None:
-    assert is_reproducible(model)
+def test_the_start_up_check_passes_here(kind: Model) -> None:
+    assert is_reproducible(kind)
 
+
+def test_the_start_up_check_notices_a_model_that_mixes_rows(model: Model) -> None:
     class Mixing:
         """Each row feels, faintly, how many others there are."""
 
-        vocabulary, state_shape = model.vocabulary, model.state_shape
+        vocabulary, manifest, symbols, state_shape = model.vocabulary, model.manifest, model.symbols, model.state_shape
 
         def run(self, tokens: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ...]:
             logits, h, c = model.run(tokens, h, c)

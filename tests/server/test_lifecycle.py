@@ -68,6 +68,7 @@ def test_the_model_is_described(channel: grpc.Channel) -> None:
         "line-feeds",
         "CPUExecutionProvider",
     )
+    assert (described.architecture, described.alphabet, described.documents) == ("lstm", "characters", "none")
     assert described.reproducible
 
 
@@ -116,6 +117,18 @@ def test_sigterm_ends_streams_with_a_ticket_that_continues_them_elsewhere(start_
         whole = stub.Generate(pb.GenerateRequest(prompt="The", max_characters=count, sampling=sampling))
         text = delivered + "".join(part.text.text for part in continued)
         assert text == "".join(part.text.text for part in whole)
+
+
+def test_sigterm_while_a_prompt_is_read_fails_the_call_for_another_server(start_server) -> None:
+    with start_server("--drain-grace", "0") as server, grpc.insecure_channel(server.address) as channel:
+        asked = pb.GenerateRequest(prompt="The cat " * 120_000, max_characters=1)
+        stream = generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked)
+        assert next(stream).HasField("started")
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as refusal:
+            list(stream)
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "has not read the whole prompt" in refusal.value.details()
 
 
 STALLING_CLIENT = """

@@ -15,6 +15,7 @@ SETTINGS = st.builds(
     top_k=st.integers(0, 12),
     top_p=st.sampled_from([1e-9, 0.3, 0.9, 1.0]),
 )
+BARRED = st.sets(st.integers(0, 8), max_size=8)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -22,9 +23,17 @@ def some_logits(seed: int, rows: int, size: int = 9) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(scale=4, size=(rows, size)).astype(np.float32)
 
 
-def by_hand(logits: NDArray[np.float32], sampling: Sampling, uniform: float) -> int:
+def bars(size: int, *barred: set[int]) -> NDArray[np.float32]:
+    """What bars a set of symbols in each row."""
+    added = np.zeros((len(barred), size), dtype=np.float32)
+    for row, ids in enumerate(barred):
+        added[row, list(ids)] = -np.inf
+    return added
+
+
+def by_hand(logits: NDArray[np.float32], barred: set[int], sampling: Sampling, uniform: float) -> int:
     """One row, in the plainest words: the outside oracle."""
-    allowed = range(1, len(logits))  # never <unk>
+    allowed = sorted({*range(len(logits))} - barred)
     best = max(allowed, key=lambda i: (logits[i], -i))
     if sampling.temperature == 0:
         return best
@@ -47,20 +56,22 @@ def by_hand(logits: NDArray[np.float32], sampling: Sampling, uniform: float) -> 
     raise AssertionError
 
 
-@given(SEEDS, SETTINGS, st.floats(0, 1, exclude_max=True))
-def test_choice_is_the_one_computed_by_hand(seed: int, sampling: Sampling, uniform: float) -> None:
+@given(SEEDS, BARRED, SETTINGS, st.floats(0, 1, exclude_max=True))
+def test_choice_is_the_one_computed_by_hand(seed: int, barred: set[int], sampling: Sampling, uniform: float) -> None:
     logits = some_logits(seed, rows=1)
-    assert choose(logits, SamplingRows([sampling]), np.array([uniform]))[0] == by_hand(logits[0], sampling, uniform)
+    chosen = choose(logits, bars(9, barred), SamplingRows([sampling]), np.array([uniform]))
+    assert chosen[0] == by_hand(logits[0], barred, sampling, uniform)
 
 
-@given(SEEDS, st.lists(SETTINGS, min_size=1, max_size=20))
-def test_a_row_does_not_depend_on_the_others(seed: int, settings: list[Sampling]) -> None:
-    logits = some_logits(seed, len(settings), size=67)
+@given(SEEDS, st.lists(st.tuples(BARRED, SETTINGS), min_size=1, max_size=20))
+def test_a_row_does_not_depend_on_the_others(seed: int, rows: list[tuple[set[int], Sampling]]) -> None:
+    barred, settings = zip(*rows, strict=True)
+    logits, added = some_logits(seed, len(settings), size=67), bars(67, *barred)
     uniform = np.random.default_rng(seed).random(len(settings))
-    together = choose(logits, SamplingRows(settings), uniform)
+    together = choose(logits, added, SamplingRows(settings), uniform)
     for row, sampling in enumerate(settings):
         one = slice(row, row + 1)
-        assert choose(logits[one], SamplingRows([sampling]), uniform[one])[0] == together[row]
+        assert choose(logits[one], added[one], SamplingRows([sampling]), uniform[one])[0] == together[row]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +80,12 @@ def test_a_row_does_not_depend_on_the_others(seed: int, settings: list[Sampling]
 def test_frequencies_are_those_of_the_distribution(sampling: Sampling) -> None:
     logits, count = some_logits(seed=5, rows=1) / 2, 40_000
     numbers = uniforms(np.array([1], dtype=np.uint64), np.arange(count, dtype=np.uint64))
-    found = np.bincount(
-        choose(np.repeat(logits, count, axis=0), SamplingRows([sampling] * count), numbers), minlength=logits.size
-    )
+    logits_again = np.repeat(logits, count, axis=0)
+    chosen = choose(logits_again, bars(9, {0}), SamplingRows([sampling] * count), numbers)
+    found = np.bincount(chosen, minlength=logits.size)
     # The exact probabilities: the share of a fine grid of uniforms, taken by hand.
-    grid = np.bincount([by_hand(logits[0], sampling, (i + 0.5) / 20_000) for i in range(20_000)], minlength=logits.size)
+    by_grid = [by_hand(logits[0], {0}, sampling, (i + 0.5) / 20_000) for i in range(20_000)]
+    grid = np.bincount(by_grid, minlength=logits.size)
     expected = grid / 20_000 * count
     assert found[grid == 0].sum() == 0
     likely = expected > 5
@@ -85,7 +97,7 @@ def test_the_largest_uniform_stays_within_the_vocabulary() -> None:
     logits = np.zeros((1, 1000), dtype=np.float32)
     logits[0, -3:] = -np.inf
     largest = np.array([1 - 2.0**-53])
-    assert choose(logits, SamplingRows([Sampling()]), largest)[0] == 996
+    assert choose(logits, bars(1000, {0}), SamplingRows([Sampling()]), largest)[0] == 996
 
 
 def test_log_probabilities_are_torch_s() -> None:

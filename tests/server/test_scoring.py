@@ -4,7 +4,6 @@ import math
 
 import grpc
 import pytest
-import torch
 from charlm.v1 import scoring_pb2 as pb
 from charlm.v1 import scoring_pb2_grpc, start_pb2
 from charlm_training.checkpoint import Checkpoint
@@ -23,8 +22,8 @@ def score(channel: grpc.Channel, *texts: str, **fields: object) -> list[pb.TextS
 
 
 def test_perplexity_is_what_torch_computes_from_the_checkpoint(channel: grpc.Channel, checkpoint: Checkpoint) -> None:
-    ids = torch.from_numpy(checkpoint.vocabulary.encode(TEXT))
-    expected = perplexity(checkpoint.build_model(), ids)
+    ids = checkpoint.vocabulary.encode(TEXT)
+    expected = perplexity(checkpoint.build_model(), ids, checkpoint.vocabulary)
     (found,) = score(channel, TEXT)
     assert found.perplexity == pytest.approx(expected.perplexity, rel=1e-5)
     assert found.bits_per_character == pytest.approx(expected.bits, rel=1e-5)

@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -50,7 +51,6 @@ def test_every_flipped_bit_and_every_truncation_is_refused_alike(model: Model) -
         {"c": np.inf},
         {"h": 1.0001},
         {"c": 9.5},
-        {"last": 10_000},
         {"position": 0},
         {"position": 2**64 - 1},
     ],
@@ -76,6 +76,40 @@ def test_a_state_that_rounding_carried_past_one_is_accepted(model: Model) -> Non
 
 
 def test_a_ticket_of_another_model_of_the_same_shape_is_refused(model: Model) -> None:
-    other = SimpleNamespace(sha256="0" * 64, state_shape=model.state_shape, vocabulary=model.vocabulary)
+    other = SimpleNamespace(sha256="0" * 64, state_shape=model.state_shape, symbols=model.symbols)
     with pytest.raises(InvalidTicket):
         read_ticket(write_ticket(some_state(model), other), model)
+
+
+def with_last(ticket: bytes, last: int) -> bytes:
+    """The ticket with another last symbol and the checksum that belongs to it."""
+    body = ticket[:52] + last.to_bytes(4, "little") + ticket[56:-16]
+    return body + hashlib.blake2b(body, digest_size=16).digest()
+
+
+def test_a_last_symbol_that_the_vocabulary_does_not_hold_is_refused(model: Model) -> None:
+    ticket = write_ticket(some_state(model), model)
+    assert read_ticket(with_last(ticket, len(model.vocabulary) - 1), model)
+    for last in (len(model.vocabulary), 2**32 - 1):
+        with pytest.raises(InvalidTicket):
+            read_ticket(with_last(ticket, last), model)
+
+
+def test_a_ticket_within_a_character_is_neither_read_nor_written(kinds_loaded: dict[str, Model]) -> None:
+    model = kinds_loaded["bytes"]
+    ticket = write_ticket(replace(some_state(model), last=1 + ord("e")), model)
+    for last in (0, *range(1 + 0xC0, 1 + 0x100)):  # `<unk>`, and the bytes that begin a longer character or none
+        with pytest.raises(InvalidTicket):
+            read_ticket(with_last(ticket, last), model)
+    with pytest.raises(AssertionError, match="within a character"):
+        write_ticket(replace(some_state(model), last=1 + 0xC3), model)
+
+
+def test_after_the_end_of_a_document_a_ticket_holds_the_zero_state(kinds_loaded: dict[str, Model]) -> None:
+    model = kinds_loaded["lines"]
+    assert model.symbols.end is not None
+    state = replace(some_state(model), last=model.symbols.end)
+    with pytest.raises(InvalidTicket):
+        read_ticket(write_ticket(state, model), model)
+    zeros = np.zeros_like(state.h)
+    assert read_ticket(write_ticket(replace(state, h=zeros, c=zeros), model), model).last == model.symbols.end

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from charlm_training.corpus import Corpus
-from charlm_training.models import Lstm, ModelConfig
+from charlm_training.models import LanguageModel, ModelConfig, Recurrent
 from charlm_training.recipes import TrainingConfig
 
 
@@ -28,7 +28,7 @@ def text() -> str:
 
 @pytest.fixture
 def corpus(text: str) -> Corpus:
-    return Corpus("cats", text)
+    return Corpus.of_text("cats", text)
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def tiny() -> TrainingConfig:
 
 
 @pytest.fixture
-def model() -> Lstm:
+def model() -> LanguageModel:
     """Two layers with weights large enough that every gate matters."""
     torch.manual_seed(3)
-    model = Lstm(ModelConfig(vocabulary_size=11, embedding=5, hidden=7, layers=2)).eval()
+    model = Recurrent(ModelConfig(vocabulary_size=11, embedding=5, hidden=7, layers=2)).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.5)

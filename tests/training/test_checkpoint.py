@@ -14,15 +14,15 @@ from charlm_training.checkpoint import (
     save_checkpoint,
 )
 from charlm_training.errors import CheckpointError
-from charlm_training.evaluate import Perplexity, Validation
-from charlm_training.models import Lstm
+from charlm_training.models import LanguageModel
+from charlm_training.perplexity import Perplexity, Validation
 from charlm_training.recipes import small
 from charlm_training.vocabulary import UNKNOWN, Vocabulary
 from safetensors.torch import save
 
 
 @pytest.fixture
-def checkpoint(model: Lstm) -> Checkpoint:
+def checkpoint(model: LanguageModel) -> Checkpoint:
     return Checkpoint(
         model=model.config,
         vocabulary=Vocabulary((UNKNOWN, *'ab \n"\\é\u2028🐈.')),
@@ -64,7 +64,9 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path, checkpoint: Checkpo
         assert torch.equal(loaded.weights[name].view(torch.int32), weight.view(torch.int32)), name
 
 
-def test_the_model_of_a_checkpoint_computes_what_it_did(tmp_path: Path, checkpoint: Checkpoint, model: Lstm) -> None:
+def test_the_model_of_a_checkpoint_computes_what_it_did(
+    tmp_path: Path, checkpoint: Checkpoint, model: LanguageModel
+) -> None:
     save_checkpoint(tmp_path, checkpoint)
     rebuilt = load_checkpoint(tmp_path).build_model()
     ids, state = torch.arange(11)[None], model.zero_state()
@@ -142,7 +144,7 @@ def test_a_cut_file_is_refused(tmp_path: Path, checkpoint: Checkpoint, name: str
         ("output.bias", torch.full((11,), torch.nan), "output.bias is not finite"),
         ("output.bias", torch.full((11,), torch.inf), "output.bias is not finite"),
         ("output.bias", torch.zeros(11, dtype=torch.float64), "float64"),
-        ("lstm.weight_hr_l0", torch.zeros(1), "lstm.weight_hr_l0 is not known"),
+        ("recurrent.weight_hr_l0", torch.zeros(1), "recurrent.weight_hr_l0 is not known"),
     ],
 )
 def test_weights_that_do_not_fit_the_model_are_refused(
@@ -166,7 +168,7 @@ def test_a_missing_tensor_is_named(tmp_path: Path, checkpoint: Checkpoint) -> No
         (("format",), 2, "reads format 1"),
         (("model", "hidden"), "7", r"Expected `int`, got `str` - at `\$\.model\.hidden`"),
         (("model", "hidden"), 0, "hidden is 0; it must be from 1"),
-        (("model", "architecture"), "gru", r"Invalid enum value 'gru' - at `\$\.model\.architecture`"),
+        (("model", "architecture"), "elman", r"Invalid enum value 'elman' - at `\$\.model\.architecture`"),
         (("model",), [], r"Expected `object`, got `array` - at `\$\.model`"),
         (("vocabulary", "characters"), [UNKNOWN, "\n"], "the vocabulary has 2 entries"),
         (("begin",), "z", "begin is 'z'"),

@@ -1,3 +1,4 @@
+import codecs
 import json
 import os
 import signal
@@ -10,18 +11,16 @@ import pytest
 from charlm_client.command_line import charlm
 from charlm_training.checkpoint import load_checkpoint
 from charlm_training.corpus import NAMED_CORPORA
-from charlm_training.recipes import RECIPES
+from charlm_training.loop import new_model
+from charlm_training.recipes import RECIPES, recipe
 from click.testing import CliRunner, Result
 
-FAST = ["--recipe", "small", "--threads", "1", "--set", "batch=8", "--set", "time=16", "--set", "hidden=32"]
+SMALLER = ["--set", "batch=8", "--set", "time=16", "--set", "hidden=32", "--set", "evaluations=3"]
+FAST = ["--recipe", "small", "--threads", "1", *SMALLER]
 
 
 def run_train(*arguments: object) -> Result:
     return CliRunner().invoke(charlm, ["train", *map(str, arguments)])
-
-
-def run_evaluate(*arguments: object) -> Result:
-    return CliRunner().invoke(charlm, ["evaluate", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +55,6 @@ def test_a_person_sees_a_sample_and_the_figures(folder: Path, tmp_path: Path, mo
     assert "\x1b" not in result.output
 
 
-def test_evaluating_its_own_corpus_repeats_the_validation(folder: Path) -> None:
-    result = run_evaluate(folder / "run", folder / "cats.txt", "--json")
-    figures = json.loads(result.stdout)
-    fresh = load_checkpoint(folder / "run").validation.fresh
-    assert figures["part"] == "validation"
-    assert figures["nats"] == pytest.approx(fresh.nats, rel=1e-6)
-    assert figures["characters"] == fresh.characters == 689
-
-
-def test_evaluating_another_text_scores_all_of_it(folder: Path) -> None:
-    result = CliRunner().invoke(charlm, ["evaluate", str(folder / "run"), "-", "--json"], input="the cät sat\r\n")
-    figures = json.loads(result.stdout)
-    assert (figures["part"], figures["characters"], figures["unknown"]) == ("whole", 11, 1)
-    table = CliRunner().invoke(charlm, ["evaluate", str(folder / "run"), "-"], input="the cat sat")
-    assert "(whole)" in table.stdout
-
-
 def test_a_checkpoint_is_replaced_only_by_force(folder: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path), *FAST, "--set", "steps=2"]
     assert run_train(folder / "cats.txt", *out).exit_code == 0
@@ -88,7 +70,7 @@ def test_a_checkpoint_is_replaced_only_by_force(folder: Path, tmp_path: Path) ->
         (["no-such-corpus"], 2, "no file and no corpus is called 'no-such-corpus' (corpora: pydoc, "),
         (["pydoc", "--recipe", "slow"], 2, "no recipe is called 'slow'"),
         (["pydoc", "--set", "hidden=0"], 2, "hidden is 0; it must be from 1"),
-        (["{empty}", "--out", "{new}"], 2, "the text has 0 characters; this recipe needs "),
+        (["{empty}", "--out", "{new}"], 2, "the training text has 0 symbols; this recipe needs "),
         (["{binary}", "--out", "{new}"], 2, "not UTF-8: byte 0xff at position 3"),
         (["{text}", "--out", "{text}/sub", *FAST], 2, "/sub: Not a directory; give another --out"),
         (
@@ -114,18 +96,6 @@ def test_an_error_is_one_line_with_its_exit_code_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_without_a_checkpoint_cannot_be_evaluated(tmp_path: Path) -> None:
-    result = run_evaluate(tmp_path, "pydoc")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "is not a checkpoint" in result.stderr
-
-
-def test_a_text_of_one_character_cannot_be_scored(folder: Path) -> None:
-    result = CliRunner().invoke(charlm, ["evaluate", str(folder / "run"), "-"], input="a")
-    assert result.exit_code == 2
-    assert "the text has 1 characters; scoring needs 2" in result.stderr
-
-
 def test_without_torch_the_commands_say_what_to_install() -> None:
     code = "import sys; sys.modules['torch'] = None; from charlm_client.command_line import main; main()"
     result = subprocess.run([sys.executable, "-c", code, "train", "pydoc"], capture_output=True, text=True, check=False)
@@ -149,6 +119,35 @@ def test_an_interrupted_run_ends_with_130_and_one_line(tmp_path: Path, text_file
     assert not (tmp_path / "new").exists()
 
 
-def test_the_help_names_every_recipe_and_corpus() -> None:
-    text = " ".join(run_train("--help").stdout.split())
-    assert all(name in text for name in (*RECIPES, *NAMED_CORPORA))
+def test_a_wrong_recipe_lists_every_one_and_a_wrong_corpus_too() -> None:
+    assert all(name in run_train("pydoc", "--recipe", "?").stderr for name in RECIPES)
+    assert all(name in run_train("no-such").stderr for name in NAMED_CORPORA)
+
+
+def test_every_recipe_can_be_built_and_called_by_its_name() -> None:
+    for name, make in RECIPES.items():
+        assert recipe(name) == make()
+        assert new_model(30, make()).config.vocabulary_size == 30
+
+
+def test_a_run_leaves_a_report_and_logs(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = run_train(folder / "cats.txt", *FAST, "--set", "steps=12", "--out", out, "--tensorboard")
+    assert result.exit_code == 0, result.output
+    assert "</html>" in (out / "report.html").read_text(encoding="utf-8")
+    assert list((out / "tensorboard").glob("events.*"))
+
+
+def test_documents_and_bytes_are_options_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(codecs.BOM_UTF8 + "Zoë\rBjörn\rJosé\r".encode() * 60)
+    for number, options in enumerate((["--documents", "lines"], ["--alphabet", "bytes"])):
+        out = tmp_path / str(number)
+        result = run_train(path, *FAST, "--set", "steps=60", "--out", out, *options, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["validation"]["fresh"]["unknown"] == 0
+    documents, in_bytes = (load_checkpoint(tmp_path / str(number)) for number in range(2))
+    assert (documents.documents, in_bytes.vocabulary.alphabet) == ("lines", "bytes")
+    assert documents.validation.fresh.characters == 6 * 15  # of 60 times 15, with the end of each
+    assert in_bytes.validation.fresh.characters == 6 * 15 - 1
+    assert documents.validation.fresh.nats < in_bytes.validation.fresh.nats

@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 from charlm_training import corpus as corpus_module
-from charlm_training.corpus import SHAKESPEARE, load_corpus
+from charlm_training.corpus import SHAKESPEARE, find_corpus
 from charlm_training.download import Download, fetch
 from charlm_training.errors import CorpusError
 
@@ -93,4 +93,4 @@ def test_named_corpora_come_from_the_folder_that_the_environment_names(
     monkeypatch.setattr(corpus_module, "SHAKESPEARE", local)
     monkeypatch.setenv("CHARLM_DATA", str(tmp_path))
     (tmp_path / "tinyshakespeare.txt").write_bytes(CONTENT)
-    assert load_corpus("shakespeare").text == CONTENT.decode()
+    assert "".join(find_corpus("shakespeare").blocks()) == CONTENT.decode()

@@ -1,56 +1,79 @@
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from charlm_training.corpus import Corpus
-from charlm_training.errors import CorpusError
-from charlm_training.recipes import TrainingConfig, small
-from charlm_training.run import begin, check_length, run, score
+from charlm_training.checkpoint import Checkpoint
+from charlm_training.encoded import EncodedCorpus
+from charlm_training.errors import CorpusError, Interrupted
+from charlm_training.interruption import StopRequest
+from charlm_training.job import Job, begin_job
+from charlm_training.loop import Run
+from charlm_training.moment import load_moment, moment_files
+from charlm_training.recipes import TrainingConfig
+from charlm_training.run import Keeper, begin, train, training_data
 from charlm_training.vocabulary import Vocabulary
-from hypothesis import given
-from hypothesis import strategies as st
+from charlm_training.world import World
 
 
-def test_a_checkpoint_says_where_it_comes_from(corpus: Corpus, tiny: TrainingConfig) -> None:
-    checkpoint = run(corpus, "tiny", tiny, lambda _: None)
+def job(path: Path, config: TrainingConfig) -> Job:
+    return begin_job(str(path), None, "tiny", config, path.parent / "run")
+
+
+def finished(path: Path, config: TrainingConfig) -> tuple[Checkpoint, EncodedCorpus]:
+    made = job(path, config)
+    checkpoint = train(made, lambda _: None, World())
+    assert checkpoint is not None
+    return checkpoint, made.corpus
+
+
+def test_a_checkpoint_says_where_it_comes_from(text_file: Path, tiny: TrainingConfig) -> None:
+    checkpoint, corpus = finished(text_file, tiny)
     assert checkpoint.corpus.sha256 == corpus.sha256
     assert (checkpoint.recipe, checkpoint.training) == ("tiny", tiny)
-    assert checkpoint.validation.carried.characters == len(corpus.validation_text)
+    assert checkpoint.validation.carried.characters == len(corpus.validation)
+    assert [e.step for e in checkpoint.history] == [20, 40, 60]
 
 
-def test_its_own_corpus_is_scored_where_it_was_not_seen(corpus: Corpus, tiny: TrainingConfig) -> None:
-    checkpoint = run(corpus, "tiny", replace(tiny, steps=2), lambda _: None)
-    assert score(checkpoint, corpus) == ("validation", checkpoint.validation.fresh)
-    assert score(checkpoint, Corpus("more", corpus.text + "!"))[0] == "whole"
-
-
-def test_what_only_validation_text_holds_is_unknown(corpus: Corpus, tiny: TrainingConfig) -> None:
-    checkpoint = run(Corpus("x", corpus.text + "##"), "tiny", replace(tiny, steps=2), lambda _: None)
+def test_what_only_validation_text_holds_is_unknown(tmp_path: Path, text: str, tiny: TrainingConfig) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text(text + "##")
+    checkpoint, _ = finished(path, replace(tiny, steps=3))
     assert "#" not in checkpoint.vocabulary.characters
     assert checkpoint.validation.fresh.unknown == 2
 
 
-def test_a_text_that_fills_no_step_is_told_the_length_it_needs(tiny: TrainingConfig) -> None:
-    with pytest.raises(CorpusError, match=r"has 161 characters; this recipe needs 162 \(batch 8 x time 16\)"):
-        run(Corpus("short", "a" * 161), "tiny", tiny, lambda _: None)
+@pytest.mark.parametrize("architecture", ["lstm", "gru-reset-before", "mlp"])
+def test_a_model_from_scratch_leaves_the_same_kind_of_checkpoint(
+    text_file: Path, tiny: TrainingConfig, architecture: str
+) -> None:
+    config = replace(tiny, steps=3, architecture=architecture, implementation="scratch")
+    checkpoint, corpus = finished(text_file, config)
+    model = checkpoint.build_model()
+    assert model.config == checkpoint.model
+    assert ("recurrent.weight_hh_l0" in checkpoint.weights) == (architecture != "mlp")
+    assert checkpoint.validation.fresh.characters == len(corpus.validation) - 1
 
 
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_the_length_asked_for_is_just_enough(batch: int, time: int) -> None:
-    config = replace(small(), batch=batch, time=time)
-    least = next(n for n in range(5000) if _is_enough(n, config))
-    assert all(not _is_enough(n, config) for n in (least - 1, 0))
-    corpus = Corpus("just enough", "a" * least)
-    assert len(corpus.training_text) >= config.least_training_characters
-    assert len(corpus.validation_text) >= 2
-    before = Corpus("not enough", "a" * (least - 1))
-    assert len(before.training_text) < config.least_training_characters or len(before.validation_text) < 2
+@pytest.mark.parametrize(("length", "enough"), [(162, True), (161, False)])
+def test_a_text_that_fills_no_step_is_told_the_length_it_needs(
+    tmp_path: Path, tiny: TrainingConfig, length: int, enough: bool
+) -> None:
+    """145 symbols to train on are 9/10 of 162."""
+    path = tmp_path / "short.txt"
+    path.write_text("ab" * (length // 2) + "a" * (length % 2))
+    if enough:
+        assert finished(path, replace(tiny, steps=3))[0].validation.fresh.characters >= 1
+        return
+    with pytest.raises(CorpusError, match=r"has 144 symbols; this recipe needs 145 \(batch 8 x time 16\)"):
+        job(path, tiny)
 
 
-@pytest.mark.parametrize("length", [11, 162])
-def test_the_shortest_texts_train(tiny: TrainingConfig, length: int) -> None:
-    config = replace(tiny, steps=2) if length > 11 else replace(tiny, steps=2, batch=1, time=1)
-    checkpoint = run(Corpus("short", "ab" * (length // 2) + "a" * (length % 2)), "tiny", config, lambda _: None)
-    assert checkpoint.validation.fresh.characters >= 1
+def test_without_validation_text_nothing_is_trained(tmp_path: Path, tiny: TrainingConfig) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("ab" * 5)
+    with pytest.raises(CorpusError, match="the last tenth, has 1 symbols and needs 2"):
+        job(path, replace(tiny, batch=1, time=1))
 
 
 def test_an_empty_prompt_is_a_line_feed_or_else_the_most_frequent_character() -> None:
@@ -58,9 +81,33 @@ def test_an_empty_prompt_is_a_line_feed_or_else_the_most_frequent_character() ->
     assert begin(Vocabulary.from_text("abbb")) == "b"
 
 
-def _is_enough(length: int, config: TrainingConfig) -> bool:
-    try:
-        check_length(Corpus("any", "a" * length), config)
-    except CorpusError:
-        return False
-    return True
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_saves_whatever_the_clock_says(
+    text_file: Path, tiny: TrainingConfig, number: signal.Signals
+) -> None:
+    made = job(text_file, tiny)
+    made.folder.mkdir()
+    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    with StopRequest() as stop:
+        keeper = Keeper(made, World(), stop, save_every=3600)
+
+        def between(run: Run) -> None:
+            if run.progression.step == 7:
+                signal.raise_signal(number)
+            keeper(run)
+
+        data = training_data(made.corpus)
+        with pytest.raises(Interrupted, match=rf"stopped by {number.name} after step 7; go on") as caught:
+            Run(data, tiny).train(lambda _: None, between)
+    assert caught.value.exit_code == 128 + number
+    assert load_moment(made.folder)[1].progression.step == 7
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_moments_are_saved_every_so_often(text_file: Path, tiny: TrainingConfig) -> None:
+    made = job(text_file, tiny)
+    made.folder.mkdir()
+    with StopRequest() as stop:
+        for save_every, kept in ((3600, 0), (0, 2)):
+            Run(training_data(made.corpus), tiny).train(lambda _: None, Keeper(made, World(), stop, save_every))
+            assert len(moment_files(made.folder)) == kept

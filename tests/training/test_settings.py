@@ -1,16 +1,16 @@
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from charlm_training.errors import ConfigurationError
 from charlm_training.models import ModelConfig
-from charlm_training.recipes import RECIPES, quick, recipe
+from charlm_training.recipes import RECIPES, check_resumable, quick, recipe
 from charlm_training.settings import override
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_made_and_asks_for_a_modest_text(name: str) -> None:
-    assert recipe(name).least_training_characters < 10_000
+    assert recipe(name).least_training_symbols < 10_000
 
 
 def test_settings_are_read_by_the_type_of_their_field() -> None:
@@ -30,7 +30,7 @@ def test_settings_are_read_by_the_type_of_their_field() -> None:
         ("hidden=0", "hidden is 0; it must be from 1 to 16384"),
         ("learning_rate=fast", "learning_rate is 'fast'; it must be a number"),
         ("learning_rate=nan", "learning_rate is nan; it must be from"),
-        ("dropout=1", "dropout is 1.0; it must be from 0 to 0.99"),
+        ("output_dropout=1", "output_dropout is 1.0; it must be from 0 to 0.99"),
         ("optimizer=adam", "optimizer is 'adam'; it must be adamw or sgd"),
         ("seed=-1", "seed is -1; it must be from 0 to"),
     ],
@@ -41,8 +41,21 @@ def test_a_wrong_setting_is_named_with_its_remedy(assignment: str, message: str)
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match=r"'quik'; did you mean quick\? \(recipes: quick, small, d2l-lstm\)"):
+    with pytest.raises(ConfigurationError, match=r"'quik'; did you mean quick\? \(recipes: quick, small, best, .*d2l-"):
         recipe("quik")
+
+
+def test_the_preparations_of_d2l_need_their_normalization() -> None:
+    with pytest.raises(ConfigurationError, match="'d2l-zh', which needs normalization 'letters', not 'line-feeds'"):
+        replace(quick(), preparation="d2l-zh")
+
+
+def test_a_run_can_go_on_with_another_rate_but_not_with_another_model_or_text() -> None:
+    check_resumable(quick(), replace(quick(), learning_rate=1e-3, steps=10, output_dropout=0.5, patience=3))
+    for assignment in ("hidden=8", "batch=2", "alphabet=bytes", "seed=1", "optimizer=sgd"):
+        name, _, value = assignment.partition("=")
+        with pytest.raises(ConfigurationError, match=f"begun with {name}=.*, which cannot become {value}: leave it"):
+            check_resumable(quick(), override(quick(), [assignment]))
 
 
 def test_a_model_must_have_a_shape() -> None:

@@ -1,10 +1,10 @@
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
-from charlm_training.normalization import line_feeds
-from charlm_training.vocabulary import UNKNOWN, Vocabulary
+from charlm_training.vocabulary import UNKNOWN, Vocabulary, count_characters
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +29,23 @@ def test_an_id_is_one_code_point_even_outside_the_basic_plane(text: str) -> None
     assert len(Vocabulary.from_text("🐈a").encode(text + "🐈")) == len(text) + 1
 
 
+@given(st.lists(texts))
+def test_counting_agrees_with_a_counter(blocks: list[str]) -> None:
+    assert count_characters(blocks) == Counter("".join(blocks))
+
+
+@given(texts)
+def test_a_text_comes_back_from_its_bytes(text: str) -> None:
+    vocabulary = Vocabulary.of_bytes()
+    ids = vocabulary.encode(text)
+    assert ids.tolist() == [byte + 1 for byte in text.encode()]
+    assert vocabulary.decode(ids) == text
+
+
+def test_a_rare_character_is_left_out() -> None:
+    assert Vocabulary.from_counts({"a": 2, "b": 1, "c": 3}, 2).characters == (UNKNOWN, "c", "a")
+
+
 def test_ids_follow_falling_frequency_then_code_point() -> None:
     assert Vocabulary.from_text("bbaacccz").characters == (UNKNOWN, "c", "a", "b", "z")
 
@@ -48,17 +65,6 @@ def test_what_is_no_bijection_is_refused(characters: tuple[str, ...]) -> None:
 def test_an_id_outside_the_vocabulary_is_an_error(wrong: int) -> None:
     with pytest.raises(IndexError):
         Vocabulary.from_text("ab").decode(np.array([1, wrong]))
-
-
-@given(texts)
-def test_normalizing_twice_is_normalizing_once(text: str) -> None:
-    once = line_feeds("\ufeff" + text)
-    assert "\r" not in once
-    assert line_feeds(once) == once or once.startswith("\ufeff")
-
-
-def test_line_ends_of_every_system_are_line_feeds() -> None:
-    assert line_feeds("\ufeffa\r\nb\rc\n\r\n") == "a\nb\nc\n\n"
 
 
 def test_what_the_server_shares_needs_no_torch() -> None:

@@ -12,7 +12,7 @@ checkpoint it held before.
 import hashlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import torch
@@ -22,9 +22,10 @@ from torch import Tensor
 
 from charlm_training.atomic import write_atomically
 from charlm_training.errors import CheckpointError, ConfigurationError
-from charlm_training.evaluate import Validation
-from charlm_training.models import Lstm, ModelConfig
+from charlm_training.models import LanguageModel, ModelConfig, build_model, from_checkpoint, to_checkpoint
+from charlm_training.moment import Evaluation
 from charlm_training.normalization import NORMALIZATIONS
+from charlm_training.perplexity import Validation
 from charlm_training.recipes import TrainingConfig
 from charlm_training.vocabulary import Vocabulary
 
@@ -69,6 +70,10 @@ class Record:
     """How many steps the weights have seen."""
     validation: Validation
     tools: Tools
+    documents: Literal["none", "lines"] = "none"
+    """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
+    history: tuple[Evaluation, ...] = ()
+    """What was measured on the way."""
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -85,14 +90,14 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Record):
-    """A trained model: its record and its weights, by the names of `Lstm`."""
+    """A trained model: its record and its weights, by the names of the fused model (see `models.convert`)."""
 
     weights: dict[str, Tensor] = field(compare=False, repr=False)
 
-    def build_model(self) -> Lstm:
+    def build_model(self) -> LanguageModel:
         """Return the model with these weights, ready to evaluate."""
-        model = Lstm(self.model)
-        model.load_state_dict(self.weights)
+        model = build_model(self.model)
+        from_checkpoint(model, self.weights)
         return model.eval()
 
 
@@ -166,7 +171,7 @@ def _read_weights(folder: Path, expected: _WeightsFile) -> dict[str, Tensor]:
 def _check_weights(weights: dict[str, Tensor], config: ModelConfig) -> None:
     """Raise ValueError unless `weights` are the finite float32 tensors of a model of this shape."""
     with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in Lstm(config).state_dict().items()}
+        expected = {name: tensor.shape for name, tensor in to_checkpoint(build_model(config)).items()}
     if wrong := sorted(expected.keys() ^ weights.keys()):
         raise ValueError(f"the tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'not known'}")
     for name, tensor in weights.items():

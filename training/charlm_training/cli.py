@@ -1,114 +1,170 @@
-"""The commands `charlm train` and `charlm evaluate`.
+"""The command `charlm train`.
 
-`charlm --help` reads this module even where torch is not installed: the commands import what needs it.
+`charlm --help` reads this module even where torch is not installed: the command imports what needs it.
 """
 
-import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from charlm_training.errors import ConfigurationError
+from charlm_training.threads import share_cores, use_threads
+
+if TYPE_CHECKING:
+    from charlm_training.checkpoint import Checkpoint
+    from charlm_training.job import Job
+    from charlm_training.loop import Report
+    from charlm_training.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line says."""
+
+    corpus: str | None
+    field: str | None
+    out: Path | None
+    recipe: str
+    settings: tuple[str, ...]
+    resume: Path | None
+    step: int | None
+    device: str
+    threads: int | None
+    save_every: float
+    force: bool
+    tensorboard: bool
+    report: bool
+    as_json: bool
 
 
 @click.command()
-@click.argument("corpus")
-@click.option("--out", type=click.Path(path_type=Path), help="The checkpoint's folder.  [default: runs/CORPUS]")
-@click.option("--recipe", default="quick", show_default=True, help="quick, small or d2l-lstm.")
+@click.argument("corpus", required=False)
+@click.option("--field", help="CORPUS is JSON lines: the field that holds the text.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/CORPUS]")
+@click.option("--recipe", default="quick", show_default=True, help="A configuration by name; a wrong one lists all.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting of the recipe.")
-@click.option("--seed", type=int, help="The same as --set seed=N.")
+@click.option("--seed", help="The same as --set seed=N.")
+@click.option("--documents", help='The same as --set documents=...; "lines": each line is a text of its own.')
+@click.option("--alphabet", help='The same as --set alphabet=...: "characters" or "bytes".')
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was stopped.")
+@click.option("--step", type=int, help="With --resume: where to go on.  [default: the last step that was saved]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
-@click.option("--force", is_flag=True, help="Replace the checkpoint that is in the folder.")
+@click.option("--save-every", type=float, default=60.0, show_default=True, help="Seconds that a crash may cost.")
+@click.option("--force", is_flag=True, help="Replace the run that is in the folder.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard logs to the run's folder.")
+@click.option("--report/--no-report", default=True, show_default=True, help="Write report.html to the run's folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def train(  # noqa: PLR0913 - one parameter for each option
-    *,
-    corpus: str,
-    out: Path | None,
-    recipe: str,
-    settings: tuple[str, ...],
-    seed: int | None,
-    threads: int | None,
-    force: bool,
-    as_json: bool,
+def train(
+    *, settings: tuple[str, ...], seed: str | None, documents: str | None, alphabet: str | None, **options: Any
 ) -> None:
     """Train a model on CORPUS and write a checkpoint.
 
-    CORPUS is pydoc, time-machine, shakespeare, a file, a folder of *.txt files, or - for standard input.
-    """
-    _share_cores()
-    from rich.console import Console
+    CORPUS is pydoc, time-machine, shakespeare, a file, a folder of *.txt files, a quoted pattern such as
+    'logs/**/*.log', or - for standard input. Ctrl-C and SIGTERM save the run; --resume goes on to the bit.
 
-    from charlm_training import recipes
-    from charlm_training.checkpoint import save_checkpoint
-    from charlm_training.corpus import load_corpus
-    from charlm_training.report import ProgressReport, show, summary
-    from charlm_training.run import run
+    With several processes: torchrun --nproc-per-node N -m charlm_training CORPUS ...
+    """
+    shortcuts = {"seed": seed, "documents": documents, "alphabet": alphabet}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    share_cores()
+    _train(Options(settings=(*settings, *given), **options))
+
+
+def _train(options: Options) -> None:
+    from charlm_training.run import train as run
+    from charlm_training.world import join_world
+
+    began = time.monotonic()
+    use_threads(options.threads)
+    job = _job(options)
+    with (
+        join_world(options.device) as world,
+        _output_folder(job.folder, world, resumes=options.resume is not None, force=options.force),
+    ):
+        with _reports(job, world, options) as report:
+            checkpoint = run(job, report, world, options.save_every)
+        if checkpoint is not None:
+            _keep(checkpoint, job, options, time.monotonic() - began)
+
+
+def _job(options: Options) -> "Job":
+    from charlm_training.job import begin_job, resume_job
+    from charlm_training.recipes import recipe
     from charlm_training.settings import override
 
-    seeds = () if seed is None else (f"seed={seed}",)
-    config = override(recipes.recipe(recipe), (*settings, *seeds))
-    text = load_corpus(corpus)
-    began = time.monotonic()
-    folder = out or Path("runs") / text.name
-    with _output_folder(folder, force=force):
-        _use_threads(threads)
-        with ProgressReport(config.steps, config.batch * config.time, Console(stderr=True)) as report:
-            checkpoint = run(text, recipe, config, report)
-        save_checkpoint(folder, checkpoint)
-    if as_json:
-        click.echo(summary(checkpoint, str(folder), time.monotonic() - began))
-    else:
-        show(checkpoint, Console())
-        click.echo(f"checkpoint: {folder}")
+    if options.resume is not None:
+        return resume_job(options.resume, options.step, options.corpus, options.settings)
+    if options.corpus is None:
+        raise ConfigurationError("no CORPUS is named: try charlm train pydoc, or charlm train --resume RUN")
+    config = override(recipe(options.recipe), options.settings)
+    return begin_job(options.corpus, options.field, options.recipe, config, options.out)
 
 
-@click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("text")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def evaluate(checkpoint: Path, text: str, threads: int | None, *, as_json: bool) -> None:
-    """Print the perplexity of CHECKPOINT on TEXT, read from its beginning.
-
-    TEXT is a corpus, a file, a folder of *.txt files, or - for standard input. Of the corpus that CHECKPOINT
-    was trained on, the part that it has not seen is scored: the last 10 %.
-    """
-    _share_cores()
+def _keep(checkpoint: "Checkpoint", job: "Job", options: Options, seconds: float) -> None:
+    """Write and show what the run came to."""
     from rich.console import Console
 
-    from charlm_training.checkpoint import load_checkpoint
-    from charlm_training.corpus import load_corpus
-    from charlm_training.report import figures, perplexities
-    from charlm_training.run import score
+    from charlm_training.checkpoint import save_checkpoint
+    from charlm_training.moment import drop_moments
+    from charlm_training.report import show, summary
 
-    _use_threads(threads)
-    loaded = load_checkpoint(checkpoint)
-    part, result = score(loaded, load_corpus(text))
-    if as_json:
-        click.echo(json.dumps({"checkpoint": str(checkpoint), "text": text, "part": part, **figures(result)}))
-    else:
-        Console().print(perplexities({f"{text} ({part})": result}))
+    save_checkpoint(job.folder, checkpoint)
+    drop_moments(job.folder)
+    report = _write_report(checkpoint, job) if options.report else None
+    if options.as_json:
+        click.echo(summary(checkpoint, str(job.folder), seconds, report))
+        return
+    show(checkpoint, Console())
+    click.echo(f"checkpoint: {job.folder}" + (f"\nreport: {report}" if report else ""))
+
+
+def _write_report(checkpoint: "Checkpoint", job: "Job") -> Path:
+    from charlm_training.baselines import baselines
+    from charlm_training.html_report import write_report
+
+    path, corpus = job.folder / "report.html", job.corpus
+    figures = baselines(corpus.training, corpus.validation, corpus.vocabulary, checkpoint.documents)
+    write_report(path, checkpoint, corpus.validation, figures)
+    return path
 
 
 @contextmanager
-def _output_folder(folder: Path, *, force: bool) -> Iterator[None]:
-    """Make sure, before the work, that a checkpoint can be written to `folder`; leave none empty."""
-    from charlm_training.checkpoint import is_checkpoint
+def _reports(job: "Job", world: "World", options: Options) -> Iterator["Report"]:
+    """Yield what is called after each step: silent in all processes but the first."""
+    from rich.console import Console
 
-    try:
-        if is_checkpoint(folder) and not force:
-            raise ConfigurationError(f"{folder} holds a checkpoint: give --force to replace it, or another --out")
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+    from charlm_training.report import ProgressReport
+
+    if not world.is_first:
+        yield lambda _: None
+        return
+    history = job.moment.progression.history if job.moment else ()
+    with ProgressReport(job.origin.training, job.corpus.vocabulary, Console(stderr=True), history) as progress:
+        if not options.tensorboard:
+            yield progress
+            return
+        from charlm_training.loop import in_turn
+        from charlm_training.tensorboard import TensorBoardReport
+
+        with TensorBoardReport(job.folder / "tensorboard", job.origin.training, job.corpus.vocabulary) as log:
+            yield in_turn(progress, log)
+
+
+@contextmanager
+def _output_folder(folder: Path, world: "World", *, resumes: bool, force: bool) -> Iterator[None]:
+    """Make sure, before the work, that a run can be kept in `folder`; leave none empty."""
+    if not world.is_first:
+        yield
+        return
+    is_new = not folder.exists()
+    if not resumes:
+        _make_room(folder, force=force)
     try:
         yield
     except BaseException:
@@ -117,17 +173,21 @@ def _output_folder(folder: Path, *, force: bool) -> Iterator[None]:
         raise
 
 
-def _share_cores() -> None:
-    """Let OpenMP's threads spin only briefly for each other. Call before torch is imported, which fixes it.
+def _make_room(folder: Path, *, force: bool) -> None:
+    from charlm_training.checkpoint import is_checkpoint
+    from charlm_training.moment import drop_moments, moment_files
 
-    By default they spin for long: where another process needs one of the cores, training becomes several times
-    slower. Where they do not spin at all, it is half as fast on idle cores.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-def _use_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
+    try:
+        if is_checkpoint(folder) and not force:
+            raise ConfigurationError(f"{folder} holds a checkpoint: give --force to replace it, or another --out")
+        if moment_files(folder) and not force:
+            raise ConfigurationError(
+                f"{folder} holds a run that was stopped: go on with --resume {folder}, or give --force to replace it"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+        drop_moments(folder)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write to {folder}: {error.strerror}; give another --out") from error

@@ -1,23 +1,27 @@
-"""The text a model learns from: named corpora, files, folders and standard input.
+"""The text a model learns from: named corpora, files, folders, globs, JSON lines and standard input.
 
-Of every corpus the first 90 % is for training and the last 10 % for validation, counted in code points.
+A corpus is read in blocks and never held whole.
 """
 
 import difflib
-import hashlib
+import glob
+import io
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from charlm_training.decoding import json_line_blocks, utf_8_blocks
 from charlm_training.download import Download, fetch
 from charlm_training.errors import CorpusError
-from charlm_training.normalization import DEFAULT_NORMALIZATION, NORMALIZATIONS
+from charlm_training.normalization import normalized
 
 STANDARD_INPUT: Final = "-"
+
+_WILDCARD: Final = re.compile(r"[*?\[]")
 
 TIME_MACHINE: Final = Download(
     url="http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt",
@@ -32,53 +36,71 @@ SHAKESPEARE: Final = Download(
 
 
 @dataclass(frozen=True)
+class TextFile:
+    """Bytes that can be read from their beginning."""
+
+    origin: str
+    """What an error calls it."""
+    open: Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """A text by name, after `normalization`."""
+    """Texts by name, which are read one after the other.
+
+    Standard input and pipes can be read once, everything else as often as wanted.
+    """
 
     name: str
-    text: str
-    normalization: str = DEFAULT_NORMALIZATION
+    files: tuple[TextFile, ...]
+    field: str | None = None
+    """Each line of the files is a JSON object, whose text this field holds; None for plain text."""
 
-    @cached_property
-    def sha256(self) -> str:
-        """The SHA-256 of the text as UTF-8, in hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+    @classmethod
+    def of_text(cls, name: str, text: str) -> "Corpus":
+        """Return a corpus of one text in memory."""
+        return cls(name, (TextFile(name, lambda: io.BytesIO(text.encode())),))
 
-    @property
-    def training_text(self) -> str:
-        """The first 90 %."""
-        return self.text[: self._split]
+    def blocks(self, *, lines: bool = False) -> Iterator[str]:
+        """Yield the text in blocks. Raises CorpusError.
 
-    @property
-    def validation_text(self) -> str:
-        """The last 10 %."""
-        return self.text[self._split :]
+        In each file by itself a byte order mark at the start is dropped and every line end written as a line
+        feed. Files follow each other with nothing between; with `lines`, a line feed stands behind each, so that
+        no line runs on into the next file. A line feed always stands behind each record of JSON lines.
+        """
+        for file in self.files:
+            yield from normalized(self._blocks(file), "line-feeds")
+            yield "\n" if lines else ""
 
-    @property
-    def _split(self) -> int:
-        return len(self.text) * 9 // 10
+    def _blocks(self, file: TextFile) -> Iterator[str]:
+        try:
+            with file.open() as stream:
+                if self.field is not None:
+                    yield from json_line_blocks(stream, file.origin, self.field)
+                else:
+                    yield from utf_8_blocks(stream, file.origin)
+        except OSError as error:
+            raise CorpusError(f"cannot read {file.origin}: {error.strerror}") from error
 
 
-def load_corpus(source: str) -> Corpus:
-    """Read the corpus that `source` names.
+def find_corpus(source: str, field: str | None = None) -> Corpus:
+    """Return the corpus that `source` names; its text is not read yet.
 
-    `source` is a name in NAMED_CORPORA, `-` for standard input, a file, or a folder (every *.txt below it, in
-    the order of their paths, joined). A name wins over a file of the same name; `./name` is always the file.
-    Raises CorpusError.
+    `source` is a name in NAMED_CORPORA, `-` for standard input, a file, a folder (every *.txt below it) or a
+    glob ("logs/**/*.log"); the files of a folder or glob are read in the order of their paths. A name wins over
+    a file of the same name; `./name` is always the file. With `field`, the files are JSON lines, and a folder
+    stands for every *.jsonl below it. Raises CorpusError.
     """
     if source in NAMED_CORPORA:
-        return _corpus(source, NAMED_CORPORA[source](), source)
+        content = NAMED_CORPORA[source]
+        return Corpus(source, (TextFile(source, lambda: io.BytesIO(content())),), field)
     if source == STANDARD_INPUT:
-        return _corpus("stdin", sys.stdin.buffer.read(), "standard input")
-    path = Path(source)
+        return Corpus("stdin", (TextFile("standard input", _standard_input),), field)
     try:
-        if path.is_dir():
-            return _folder(path)
-        return _corpus(path.stem, path.read_bytes(), source)
-    except FileNotFoundError:
-        raise CorpusError(_unknown(source)) from None
+        name, paths = _paths(source, "*.txt" if field is None else "*.jsonl")
     except OSError as error:
         raise CorpusError(f"cannot read {source}: {error.strerror}") from error
+    return Corpus(name, tuple(map(_text_file, paths)), field)
 
 
 def data_folder() -> Path:
@@ -86,29 +108,33 @@ def data_folder() -> Path:
     return Path(os.environ.get("CHARLM_DATA") or "~/.cache/charlm").expanduser()
 
 
-def _corpus(name: str, content: bytes, source: str) -> Corpus:
-    return Corpus(name, NORMALIZATIONS[DEFAULT_NORMALIZATION](_decode(content, source)))
+def _text_file(path: Path) -> TextFile:
+    return TextFile(str(path), lambda: path.open("rb"))
 
 
-def _decode(content: bytes, source: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{source} is not UTF-8: byte 0x{content[error.start]:02x} at position {error.start}; "
-            "convert it first, for example with iconv -t utf-8"
-        ) from None
+def _paths(source: str, pattern: str) -> tuple[str, list[Path]]:
+    """Return the corpus's name and its files."""
+    path = Path(source)
+    if path.is_dir():
+        return path.resolve().name, _files(path.rglob(pattern), f"the folder {source} holds no {pattern} file")
+    if path.exists():
+        return path.stem, [path]
+    if _WILDCARD.search(source):
+        found = map(Path, glob.iglob(source, recursive=True))  # noqa: PTH207 - a shell's rules: none that is hidden
+        return _fixed_folder(path).resolve().name, _files(found, f"no file matches {source!r}")
+    raise CorpusError(_unknown(source))
 
 
-def _folder(folder: Path) -> Corpus:
-    """Join the *.txt files below `folder`; each is normalized alone: no byte order mark stays inside."""
-    files = sorted(path for path in folder.rglob("*.txt") if path.is_file())
+def _files(found: Iterable[Path], otherwise: str) -> list[Path]:
+    files = sorted(path for path in found if path.is_file())
     if not files:
-        raise CorpusError(f"the folder {folder} holds no *.txt file")
-    return Corpus(
-        folder.resolve().name,
-        "".join(_corpus(path.stem, path.read_bytes(), str(path)).text for path in files),
-    )
+        raise CorpusError(otherwise)
+    return files
+
+
+def _fixed_folder(pattern: Path) -> Path:
+    """Return the deepest folder of `pattern` that holds no wildcard."""
+    return next(folder for folder in pattern.parents if not _WILDCARD.search(str(folder)))
 
 
 def _unknown(source: str) -> str:
@@ -116,6 +142,13 @@ def _unknown(source: str) -> str:
     close = difflib.get_close_matches(source, NAMED_CORPORA, n=1)
     suggestion = f"; did you mean {close[0]}?" if close else ""
     return f"no file and no corpus is called {source!r}{suggestion} (corpora: {known}; - reads standard input)"
+
+
+def _standard_input() -> BinaryIO:
+    """Return standard input, which whoever reads it closes."""
+    if sys.stdin.closed:
+        raise CorpusError("standard input can be read only once: write it to a file first")
+    return sys.stdin.buffer
 
 
 def _pydoc() -> bytes:

@@ -1,110 +1,168 @@
-"""How well a model predicts a text: log-probabilities and perplexity.
+"""How well a model predicts a text, scored in constant memory whatever the text's length.
 
-Perplexity is exp(-(1/n) sum ln P(x_t | x_<t)) over n scored characters: the geometric mean of 1/P. It is 1
-for a model that is always certain and right, V for one that knows nothing, and infinite where a character
-that came was held impossible (d2l, chapter "Recurrent Neural Networks").
+What is summed is kept apart from what predicts: `Reader` is a PyTorch model or an exported graph; each `in_*` function
+is one way of reading, and yields the log-probabilities part after part; `Perplexity.of` adds them up.
 
-Shapes: N characters of a text, T of a chunk, B rows, V vocabulary, L layers, H hidden units.
+    in_one_piece    the state is carried from the first symbol to the last
+    in_windows      the state is thrown away every so many symbols: what carrying it gives is the difference
+    in_documents    every document begins from the zero state
+
+Shapes: N symbols of a text, M symbols read before it, T of a chunk, B rows, C columns of rows, V vocabulary.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from charlm_training.models import Lstm, State
-from charlm_training.vocabulary import UNKNOWN_ID
+from charlm_training.documents import IGNORED, document_spans, padded
+from charlm_training.models import State
+from charlm_training.perplexity import Ids, Perplexity, Scored, Validation, first_character
+from charlm_training.vocabulary import Vocabulary
 
 CHUNK: Final = 1024
-"""Characters for which activations are held at a time."""
+"""Symbols of a row for which activations are held at a time."""
+
+ROWS: Final = 64
+"""Windows and documents that are read side by side."""
 
 WARM_UP: Final = 4096
-"""Characters of the training text that are read before the validation text is scored in a carried state."""
+"""Symbols of the training text that are read before the validation text is scored in a carried state."""
+
+Documents = Literal["none", "lines"]
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """What scoring a text came to."""
+class Reader(Protocol):
+    """What can be evaluated: every LanguageModel, and every graph that was exported from one."""
 
-    nats: float
-    """Mean negative log-probability of a character, in nats."""
-    characters: int
-    """How many were scored: of a text from its beginning all but the first, which is read only."""
-    unknown: int
-    """How many of them are outside the vocabulary, and scored as `<unk>`."""
+    def __call__(self, ids_BT: Tensor, /, *state: Tensor) -> tuple[Tensor, ...]:
+        """Read on from the state; return (logits_BTV, *state)."""
 
-    @property
-    def perplexity(self) -> float:
-        """exp(nats)."""
-        return math.exp(self.nats) if self.nats < 700 else math.inf  # noqa: PLR2004 - where exp overflows
-
-    @property
-    def bits(self) -> float:
-        """Bits per character."""
-        return self.nats / math.log(2)
+    def zero_state(self, rows: int = 1) -> State:
+        """Return the state in which every text begins, on the device that `ids_BT` should be on."""
 
 
-@dataclass(frozen=True)
-class Validation:
-    """The whole validation text, scored in one pass each way."""
+def perplexity(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Documents = "none") -> Perplexity:
+    """Score a text from the zero state: its first character is read, and all others are scored.
 
-    fresh: Perplexity
-    """From the zero state, as a session of the service begins."""
-    carried: Perplexity
-    """From the state that reading the end of the training text leaves."""
+    Of documents, each a line, every character and line feed is scored, the latter as the document's end. Raises
+    CorpusError where nothing is left to score.
+    """
+    return Perplexity.of(_from_zero(model, ids_N, vocabulary, documents), vocabulary)
+
+
+def validate(
+    model: Reader, training_N: Ids, validation_N: Ids, vocabulary: Vocabulary, documents: Documents = "none"
+) -> Validation:
+    """Score the whole validation text fresh and carried. Raises CorpusError."""
+    fresh = perplexity(model, validation_N, vocabulary, documents)
+    if documents == "lines" or len(training_N) == 0:
+        return Validation(fresh, fresh)
+    scored = in_one_piece(model, training_N[-WARM_UP:], validation_N)
+    return Validation(fresh, Perplexity.of(scored, vocabulary))
 
 
 @torch.inference_mode()
-def score_text(model: Lstm, ids_N: Tensor, state: State, chunk: int = CHUNK) -> tuple[Tensor, State]:
-    """Return ln P of each of ids_N[1:] as float32 [N - 1], and the state before the last character.
-
-    ids_N[0] is read, not scored. To score a text in parts, begin each part with the last character of the one
-    before, and its state. Activations take the memory of `chunk` characters, whatever the text's length.
-    """
-    model.eval()
-    (h_LBH, c_LBH), parts = state, [torch.zeros(0)]
-    for start in range(0, len(ids_N) - 1, chunk):
-        ids_T = ids_N[start : start + chunk + 1]
-        logits_BTV, h_LBH, c_LBH = model(ids_T[None, :-1], h_LBH, c_LBH)
-        parts.append(-cross_entropy(logits_BTV[0], ids_T[1:], reduction="none"))
-    return torch.cat(parts), (h_LBH, c_LBH)
-
-
-def perplexity(model: Lstm, ids_N: Tensor) -> Perplexity:
-    """Score a text from the zero state."""
-    log_probabilities, _ = score_text(model, ids_N, model.zero_state())
-    return _perplexity(log_probabilities, ids_N[1:])
-
-
-def validate(model: Lstm, training_N: Tensor, validation_N: Tensor) -> Validation:
-    """Score the whole validation text fresh and carried."""
-    before_N = training_N[-WARM_UP:]
-    log_probabilities, _ = score_text(model, torch.cat([before_N, validation_N]), model.zero_state())
-    carried = _perplexity(log_probabilities[-len(validation_N) :], validation_N)
-    return Validation(perplexity(model, validation_N), carried)
+def in_one_piece(model: Reader, before_M: Ids, ids_N: Ids, chunk: int = CHUNK) -> Iterator[Scored]:
+    """Score every symbol of `ids_N` after `before_M`, of which there is one symbol or more, was read from zero."""
+    _stop_dropout(model)
+    state = _read(model, before_M[:-1], chunk)
+    last = before_M[-1:]
+    for start in range(0, len(ids_N), chunk):
+        targets_T = ids_N[start : start + chunk]
+        ids_T = np.concatenate([last, targets_T[:-1]])
+        log_probabilities_BT, state = _predict(model, ids_T[None], targets_T[None], state)
+        yield log_probabilities_BT[0], targets_T
+        last = targets_T[-1:]
 
 
 @torch.inference_mode()
-def nats_in_rows(model: Lstm, ids_N: Tensor, rows: int) -> float:
-    """Return the mean nats of a text cut into `rows` that are read side by side, each from the zero state.
+def in_windows(model: Reader, ids_N: Ids, window: int, rows: int = ROWS) -> Iterator[Scored]:
+    """Score ids_N[1:] in windows of so many symbols, each read from the zero state, `rows` of them side by side."""
+    _stop_dropout(model)
+    for start in range(0, len(ids_N) - 1, rows * window):
+        part = ids_N[start : start + rows * window + 1]
+        full = (len(part) - 1) // window * window
+        for ids, width in ((part[: full + 1], window), (part[full:], len(part) - 1 - full)):
+            if len(ids) > 1:
+                yield from _side_by_side(model, ids[:-1].reshape(-1, width), ids[1:].reshape(-1, width))
 
-    Much faster than `perplexity` and a little too high: good enough to watch progress.
+
+@torch.inference_mode()
+def in_documents(model: Reader, ids_N: Ids, line_feed: int) -> Iterator[Scored]:
+    """Score every document, line feed included, from the zero state and after a line feed; the shortest first."""
+    _stop_dropout(model)
+    spans = document_spans(ids_N, line_feed)
+    spans = spans[np.argsort(spans[:, 1], kind="stable")]  # by length: little is padded
+    for index in range(0, len(spans), ROWS):
+        yield from _side_by_side(model, *padded(ids_N, spans[index : index + ROWS], line_feed))
+
+
+def nats_in_rows(model: Reader, ids_N: Ids, rows: int) -> float:
+    """Return the mean nats of a symbol, of a text cut into `rows` that are read side by side from the zero state.
+
+    Much faster than `perplexity` and a little too high: good enough to watch progress. At most len(ids_N) - 1 rows;
+    the few symbols that do not fill a column are left out.
     """
-    model.eval()
     columns = (len(ids_N) - 1) // rows
-    ids_BC = ids_N[: rows * columns].view(rows, columns)
-    targets_BC = ids_N[1 : rows * columns + 1].view(rows, columns)
-    (h_LBH, c_LBH), total = model.zero_state(rows), 0.0
-    for start in range(0, columns, CHUNK):
-        targets_BT = targets_BC[:, start : start + CHUNK]
-        logits_BTV, h_LBH, c_LBH = model(ids_BC[:, start : start + CHUNK], h_LBH, c_LBH)
-        total += float(cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"))
-    return total / (rows * columns)
+    return _mean_nats(in_windows(model, ids_N[: rows * columns + 1], columns, rows))
 
 
-def _perplexity(log_probabilities: Tensor, targets: Tensor) -> Perplexity:
-    nats = -float(log_probabilities.double().mean())
-    return Perplexity(nats, len(targets), int((targets == UNKNOWN_ID).sum()))
+def nats_in_documents(model: Reader, ids_N: Ids, line_feed: int) -> float:
+    """Return the mean nats of a symbol, of documents each read from the zero state."""
+    return _mean_nats(in_documents(model, ids_N, line_feed))
+
+
+def _mean_nats(scored: Iterable[Scored]) -> float:
+    nats, symbols = 0.0, 0
+    for log_probabilities_N, targets_N in scored:
+        nats -= float(log_probabilities_N.sum(dtype=np.float64))
+        symbols += len(targets_N)
+    return nats / symbols
+
+
+def _side_by_side(model: Reader, ids_BC: Ids, targets_BC: Ids) -> Iterator[Scored]:
+    """Score rows that each begin from the zero state."""
+    state = model.zero_state(len(ids_BC))
+    for start in range(0, ids_BC.shape[1], CHUNK):
+        window = slice(start, start + CHUNK)
+        scores_BT, state = _predict(model, ids_BC[:, window], targets_BC[:, window], state)
+        wanted_BT = targets_BC[:, window] != IGNORED
+        yield scores_BT[wanted_BT], targets_BC[:, window][wanted_BT]
+
+
+def _from_zero(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Documents) -> Iterator[Scored]:
+    if documents == "lines":
+        return in_documents(model, ids_N, int(vocabulary.encode("\n")[0]))
+    first = first_character(ids_N, vocabulary)
+    return in_one_piece(model, ids_N[:first], ids_N[first:])
+
+
+def _read(model: Reader, ids_N: Ids, chunk: int) -> State:
+    """Return the state that reading `ids_N` from zero leaves."""
+    state = model.zero_state(1)
+    for start in range(0, len(ids_N), chunk):
+        _, *after = model(_tensor(ids_N[start : start + chunk][None], state), *state)
+        state = tuple(after)
+    return state
+
+
+def _predict(model: Reader, ids_BT: Ids, targets_BT: Ids, state: State) -> tuple[NDArray[np.float32], State]:
+    """Return ln P of each target (0 where it is to be ignored), and the state behind `ids_BT`."""
+    logits_BTV, *after = model(_tensor(ids_BT, state), *state)
+    targets = _tensor(targets_BT, state).flatten()
+    nats = cross_entropy(logits_BTV.flatten(0, 1).float(), targets, reduction="none", ignore_index=IGNORED)
+    return -nats.view(targets_BT.shape).cpu().numpy(), tuple(after)
+
+
+def _tensor(ids: Ids, state: State) -> Tensor:
+    return torch.from_numpy(ids.astype(np.int64)).to(state[0].device)
+
+
+def _stop_dropout(model: Reader) -> None:
+    if isinstance(model, nn.Module):
+        model.eval()

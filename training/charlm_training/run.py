@@ -1,52 +1,76 @@
-"""A whole run: from a corpus to a checkpoint."""
+"""A whole run: from an encoded corpus to a checkpoint, through stops and resumptions."""
 
 import platform
+import time
 from importlib.metadata import version
+from typing import Final
 
 import torch
 
 from charlm_training.checkpoint import Checkpoint, CorpusRecord, Tools
-from charlm_training.corpus import Corpus
-from charlm_training.errors import CorpusError
-from charlm_training.evaluate import Perplexity, perplexity, validate
-from charlm_training.loop import Report, train
-from charlm_training.recipes import TrainingConfig
+from charlm_training.encoded import EncodedCorpus
+from charlm_training.errors import Diverged, Interrupted
+from charlm_training.evaluate import validate
+from charlm_training.interruption import StopRequest
+from charlm_training.job import Job
+from charlm_training.loop import Report, Run, Trained, TrainingData
+from charlm_training.models import to_checkpoint
+from charlm_training.moment import moment_files, moment_step, save_moment
 from charlm_training.vocabulary import Vocabulary
+from charlm_training.world import World
+
+SAVE_EVERY: Final = 60.0
+"""Seconds of training that a crash may cost."""
 
 
-def run(corpus: Corpus, recipe: str, config: TrainingConfig, report: Report) -> Checkpoint:
-    """Train on the first 90 % of `corpus` and validate on the rest. Raises CorpusError and Diverged.
+def train(job: Job, report: Report, world: World, save_every: float = SAVE_EVERY) -> Checkpoint | None:
+    """Train on the first part of the corpus and validate on the rest; return the checkpoint in the first process.
 
-    The vocabulary comes from the training text alone: a character that only validation text holds could not
-    be learned, and is scored as `<unk>`, as a request's would be.
+    A moment is saved every `save_every` seconds. Raises ConfigurationError, CheckpointError, Diverged, and
+    Interrupted after a signal: the run was saved then.
     """
-    check_length(corpus, config)
-    vocabulary = Vocabulary.from_text(corpus.training_text)
-    training_N = torch.from_numpy(vocabulary.encode(corpus.training_text))
-    validation_N = torch.from_numpy(vocabulary.encode(corpus.validation_text))
-    trained = train(training_N, validation_N, len(vocabulary), config, report)
-    return Checkpoint(
-        model=trained.model.config,
-        vocabulary=vocabulary,
-        normalization=corpus.normalization,
-        begin=begin(vocabulary),
-        corpus=CorpusRecord(corpus.name, corpus.sha256, len(corpus.text)),
-        recipe=recipe,
-        training=config,
-        steps=trained.steps,
-        validation=validate(trained.model, training_N, validation_N),
-        tools=tools(),
-        weights=trained.model.state_dict(),
-    )
+    data = training_data(job.corpus)
+    run = Run(data, job.origin.training, world)
+    if job.moment is not None:
+        run.restore(job.moment)
+    try:
+        with StopRequest() as stop:
+            trained = run.train(report, Keeper(job, world, stop, save_every))
+    except Diverged as error:
+        raise Diverged(f"{error}{_remedy(job)}") from None
+    return _checkpoint(job, data, trained) if world.is_first else None
 
 
-def check_length(corpus: Corpus, config: TrainingConfig) -> None:
-    """Raise CorpusError unless `corpus` fills one step and leaves two characters to validate on."""
-    needed = max(-(-config.least_training_characters * 10 // 9), 11)
-    if len(corpus.text) < needed:
-        raise CorpusError(
-            f"the text has {len(corpus.text)} characters; this recipe needs {needed} "
-            f"(batch {config.batch} x time {config.time}): use a longer text or set a smaller batch"
+class Keeper:
+    """Saves moments of a run: every so often, and when it is asked to stop."""
+
+    def __init__(self, job: Job, world: World, stop: StopRequest, save_every: float) -> None:
+        self._job = job
+        self._world = world
+        self._stop = stop
+        self._save_every = save_every
+        self._saved = time.monotonic()
+
+    def __call__(self, run: Run) -> None:
+        """Save `run` if it is time. Raises Interrupted if it is to stop."""
+        world, stopped = self._world, self._stop.signal is not None
+        if not world.any(stopped or self._is_due()):
+            return
+        moment = run.moment()
+        if world.is_first:
+            save_moment(self._job.folder, self._job.origin, moment)
+        self._saved = time.monotonic()
+        if world.any(stopped):
+            raise self._interrupted(moment.progression.step)
+
+    def _is_due(self) -> bool:
+        return self._world.is_first and time.monotonic() - self._saved >= self._save_every
+
+    def _interrupted(self, step: int) -> Interrupted:
+        number = self._stop.signal
+        name = "another process" if number is None else number.name
+        return Interrupted(
+            f"stopped by {name} after step {step}; go on with: charlm train --resume {self._job.folder}", number or 15
         )
 
 
@@ -60,15 +84,35 @@ def tools() -> Tools:
     return Tools(version("charlm"), platform.python_version(), str(torch.__version__), torch.get_num_threads())
 
 
-def score(checkpoint: Checkpoint, corpus: Corpus) -> tuple[str, Perplexity]:
-    """Score a text from the zero state; of the checkpoint's own corpus the validation text alone.
+def training_data(corpus: EncodedCorpus) -> TrainingData:
+    """Return what a loop reads of `corpus`."""
+    line_feed = int(corpus.vocabulary.encode("\n")[0])
+    return TrainingData(corpus.training, corpus.validation, len(corpus.vocabulary), line_feed)
 
-    Returns which part was scored, "whole" or "validation", and the figures. Raises CorpusError for a text of
-    fewer than two characters.
-    """
-    seen = corpus.sha256 == checkpoint.corpus.sha256
-    text = corpus.validation_text if seen else corpus.text
-    if len(text) < 2:  # noqa: PLR2004 - one to read, one to score
-        raise CorpusError(f"the text has {len(text)} characters; scoring needs 2")
-    ids = torch.from_numpy(checkpoint.vocabulary.encode(text))
-    return "validation" if seen else "whole", perplexity(checkpoint.build_model(), ids)
+
+def _checkpoint(job: Job, data: TrainingData, trained: Trained) -> Checkpoint:
+    config, corpus = job.origin.training, job.corpus
+    model = trained.model.cpu()
+    return Checkpoint(
+        model=model.config,
+        vocabulary=corpus.vocabulary,
+        normalization=config.normalization,
+        begin=begin(corpus.vocabulary),
+        documents=config.documents,
+        corpus=CorpusRecord(corpus.name, corpus.sha256, corpus.characters),
+        recipe=job.origin.recipe,
+        training=config,
+        steps=trained.steps,
+        validation=validate(model, data.training, data.validation, corpus.vocabulary, config.documents),
+        history=trained.history,
+        tools=tools(),
+        weights=to_checkpoint(model),
+    )
+
+
+def _remedy(job: Job) -> str:
+    """Say how to go on from the last moment, if there is one."""
+    if not (files := moment_files(job.folder)):
+        return ""
+    rate = job.origin.training.learning_rate / 2
+    return f"; step {moment_step(files[-1])} is kept: charlm train --resume {job.folder} --set learning_rate={rate:g}"

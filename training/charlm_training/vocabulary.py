@@ -1,18 +1,21 @@
-"""Characters and their ids.
+"""Symbols and their ids.
 
-A character is one Unicode code point. Id 0 is `<unk>`, which stands for every character outside the
-vocabulary; the others follow by falling frequency in the corpus (d2l, chapter "Text Preprocessing"), ties
-by code point.
+A symbol is what a model reads at one step: a character, which is one Unicode code point, or one byte of the
+text's UTF-8. Id 0 is `<unk>`, which stands for every character outside the vocabulary. The other characters
+follow by falling frequency in the corpus (d2l, chapter "Text Preprocessing"), ties by code point; the other
+bytes in their order, all 256 of them: no text holds an unknown one.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Alphabet = Literal["characters", "bytes"]
 
 UNKNOWN: Final = "<unk>"
 UNKNOWN_ID: Final = 0
@@ -20,12 +23,14 @@ UNKNOWN_ID: Final = 0
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A fixed bijection between characters and the ids 0 .. len - 1.
+    """A fixed bijection between symbols and the ids 0 .. len - 1.
 
-    `characters` holds `<unk>` first, then single code points, each once; anything else raises ValueError.
+    `characters` holds `<unk>` first, then single code points, each once; anything else raises ValueError. In a
+    vocabulary of bytes, U+0000 .. U+00FF stand for the bytes 0 .. 255.
     """
 
     characters: tuple[str, ...]
+    alphabet: Alphabet = "characters"
 
     def __post_init__(self) -> None:
         if not self.characters or self.characters[0] != UNKNOWN:
@@ -34,32 +39,67 @@ class Vocabulary:
             raise ValueError(f"vocabulary entry {wrong[0]!r} is not a single character")
         if len(set(self.characters)) != len(self.characters):
             raise ValueError("a character stands in the vocabulary twice")
+        if self.alphabet == "bytes" and self.characters[1:] != _BYTES:
+            raise ValueError("a vocabulary of bytes holds each of them, in their order")
 
     @classmethod
     def from_text(cls, text: str) -> "Vocabulary":
         """Collect the characters of `text`, most frequent first."""
-        counts = Counter(text)
-        return cls((UNKNOWN, *sorted(counts, key=lambda c: (-counts[c], c))))
+        return cls.from_counts(count_characters([text]))
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int], minimum: int = 1) -> "Vocabulary":
+        """Collect the characters that occur `minimum` times or more, most frequent first."""
+        kept = [c for c, count in counts.items() if count >= minimum]
+        return cls((UNKNOWN, *sorted(kept, key=lambda c: (-counts[c], c))))
+
+    @classmethod
+    def of_bytes(cls) -> "Vocabulary":
+        """Return the vocabulary of all bytes."""
+        return cls((UNKNOWN, *_BYTES), "bytes")
 
     def __len__(self) -> int:
         return len(self.characters)
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Return the ids of `text`, one for each code point; 0 for those outside the vocabulary."""
-        code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        known, ids = self._sorted_code_points
-        at = np.searchsorted(known, code_points).clip(max=len(known) - 1)
-        return np.where(known[at] == code_points, ids[at], UNKNOWN_ID).astype(np.int64)
+        """Return the ids of `text`: one for each code point, 0 for those outside the vocabulary; or for each byte."""
+        if self.alphabet == "bytes":
+            return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) + 1
+        return self._ids_by_code_point.take(_code_points(text), mode="clip")
 
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> str:
-        """Return the characters of `ids`; an id outside 0 .. len - 1 raises IndexError."""
+        """Return the text of `ids`; an id outside 0 .. len - 1 raises IndexError.
+
+        Bytes that are not UTF-8, or are cut within a code point, become U+FFFD.
+        """
         if min(ids, default=0) < 0:
             raise IndexError(f"id {min(ids)} is negative")
-        return "".join([self.characters[i] for i in ids])
+        text = "".join([self.characters[i] for i in ids])
+        if self.alphabet == "bytes":
+            return text.replace(UNKNOWN, "").encode("latin-1").decode(errors="replace")
+        return text
 
     @cached_property
-    def _sorted_code_points(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """The known code points in order, beside their ids. `<unk>` is 2^32 - 1, which no text holds."""
-        code_points = np.array([0xFFFFFFFF, *map(ord, self.characters[1:])], dtype=np.uint32)
-        ids = np.argsort(code_points)
-        return code_points[ids], ids.astype(np.int64)
+    def _ids_by_code_point(self) -> NDArray[np.int64]:
+        """The id of every code point up to the first one behind all of the vocabulary, which stands for the rest."""
+        known = [ord(c) for c in self.characters[1:]]
+        ids = np.full(max(known, default=-1) + 2, UNKNOWN_ID, dtype=np.int64)
+        ids[known] = np.arange(1, len(self.characters))
+        return ids
+
+
+def count_characters(blocks: Iterable[str]) -> Counter[str]:
+    """Count the characters of a text that comes in blocks, in constant memory."""
+    counts: Counter[str] = Counter()
+    for block in blocks:
+        counts_of_code_points = np.bincount(_code_points(block))
+        present = np.flatnonzero(counts_of_code_points)
+        counts.update(dict(zip(map(chr, present), counts_of_code_points[present].tolist(), strict=True)))
+    return counts
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+_BYTES: Final = tuple(map(chr, range(256)))

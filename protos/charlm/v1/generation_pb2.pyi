@@ -33,7 +33,13 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_STOP: _FinishReason.ValueType  # 2
     """A stop string was completed."""
     FINISH_REASON_DRAINED: _FinishReason.ValueType  # 3
-    """The server is stopping. Continue with the ticket on another one: nothing is lost."""
+    """The server is stopping. Continue with the ticket on another one: nothing is lost. (Where the prompt was not yet
+    read to its end, the call fails with UNAVAILABLE instead: repeat it on another server.)
+    """
+    FINISH_REASON_END: _FinishReason.ValueType  # 4
+    """The model ended the document: the line feed that is the last character of the text. Only models of documents
+    do. From its ticket the next document begins. Comes before any other reason that would hold.
+    """
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a generated text ends."""
@@ -45,7 +51,13 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 1
 FINISH_REASON_STOP: FinishReason.ValueType  # 2
 """A stop string was completed."""
 FINISH_REASON_DRAINED: FinishReason.ValueType  # 3
-"""The server is stopping. Continue with the ticket on another one: nothing is lost."""
+"""The server is stopping. Continue with the ticket on another one: nothing is lost. (Where the prompt was not yet
+read to its end, the call fails with UNAVAILABLE instead: repeat it on another server.)
+"""
+FINISH_REASON_END: FinishReason.ValueType  # 4
+"""The model ended the document: the line feed that is the last character of the text. Only models of documents
+do. From its ticket the next document begins. Comes before any other reason that would hold.
+"""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -65,7 +77,8 @@ class GenerateRequest(_message.Message):
     RETURN_TICKET_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """Characters to read before the first one is generated; may be empty. From the zero state an empty
-    prompt is read as the model's `begin` character.
+    prompt is read as the model's `begin` character. A model of documents reads that character before
+    every prompt from the zero state; its prompts hold no line feed, or INVALID_ARGUMENT comes back.
     """
     max_characters: _builtins.int
     """How many characters to generate, 1 to 1,000,000. 0: 256."""
@@ -117,7 +130,9 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """Sampling says how the next character is chosen. The filters apply in the order of their numbers."""
+    """Sampling says how the next symbol is chosen: a character, or a byte where the model's alphabet is "bytes". Bytes
+    that would not continue well-formed UTF-8 are left out before the filters, which apply in the order of their numbers.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,13 +141,13 @@ class Sampling(_message.Message):
     TOP_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """Divides the logits. 0: greedy, the likeliest character. Range 0 to 100. Unset: 1."""
+    """Divides the logits. 0: greedy, the likeliest symbol. Range 0 to 100. Unset: 1."""
     top_k: _builtins.int
-    """Keeps the k likeliest characters, 1 or above; ties keep the earlier in the vocabulary. 0: keeps all."""
+    """Keeps the k likeliest symbols, 1 or above; ties keep the earlier in the vocabulary. 0: keeps all."""
     top_p: _builtins.float
-    """Keeps the likeliest characters until their probabilities sum to top_p. Above 0, to 1. Unset: 1."""
+    """Keeps the likeliest symbols until their probabilities sum to top_p. Above 0, to 1. Unset: 1."""
     seed: _builtins.int
-    """Keys the random numbers, together with each character's position: the same request with the same
+    """Keys the random numbers, together with each symbol's position: the same request with the same
     seed gives the same text. Unset: the ticket's seed, or a new one, reported in `started`.
     """
     def __init__(
@@ -217,7 +232,7 @@ class GenerationStarted(_message.Message):
     seed: _builtins.int
     """The seed in use: repeat it to get the same text again."""
     unknown_count: _builtins.int
-    """How many prompt characters were read as `<unk>`."""
+    """How many prompt characters were read as `<unk>`. Always 0 where the alphabet is "bytes"."""
     def __init__(
         self,
         *,
@@ -236,7 +251,7 @@ Global___GenerationStarted: _TypeAlias = GenerationStarted  # noqa: Y015
 
 @_typing.final
 class GeneratedText(_message.Message):
-    """GeneratedText is a piece of the text. Pieces are cut between characters, never within one."""
+    """GeneratedText is a piece of the text. Pieces are cut between characters, never within one, whatever the alphabet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -246,13 +261,14 @@ class GeneratedText(_message.Message):
     text: _builtins.str
     """The characters."""
     position: _builtins.int
-    """The number of characters behind the state after this text: prompts, everything before a ticket, and
-    all text so far.
+    """The number of symbols (characters, or bytes where the alphabet is "bytes") behind the state after this text:
+    prompts and begin characters, everything before a ticket, and all text so far.
     """
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One log-probability (nats, a multiple of 2^-24) for each character, under the model itself: before
-        temperature, top_k and top_p. Empty unless requested.
+        temperature, top_k and top_p, and before bytes are left out. That of a character in several bytes is their sum.
+        Empty unless requested.
         """
 
     def __init__(

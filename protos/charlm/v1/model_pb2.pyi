@@ -128,6 +128,8 @@ class Model(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     REPRODUCIBLE_FIELD_NUMBER: _builtins.int
     LIVE_SEQUENCES_FIELD_NUMBER: _builtins.int
+    ALPHABET_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     version: _builtins.int
@@ -135,15 +137,19 @@ class Model(_message.Message):
     sha256: _builtins.str
     """SHA-256 of `model.onnx`, 64 hexadecimal digits. A ticket belongs to it."""
     architecture: _builtins.str
-    """"lstm"."""
+    """"lstm", "gru", "gru-reset-before" (the reset gate acts before the matrix product) or "rnn"."""
     layers: _builtins.int
     """The number of recurrent layers."""
     hidden: _builtins.int
-    """The number of units of a layer. A state is 2 x layers x hidden float32 for an LSTM."""
+    """The number of units of a layer. A state is 2 x layers x hidden float32, of which
+    an architecture other than "lstm" leaves the second half at zero.
+    """
     begin: _builtins.str
-    """The character that an empty prompt from the zero state is read as."""
+    """The character that an empty prompt from the zero state is read as, and that begins every document."""
     normalization: _builtins.str
-    """What is done to every text before it is encoded."""
+    """What is done to every text before it is encoded: "line-feeds" (every line end becomes a line feed, a leading
+    byte order mark is dropped), or one of those that this charlm's training knows.
+    """
     corpus: _builtins.str
     """The text that it was trained on."""
     validation_loss: _builtins.float
@@ -152,13 +158,23 @@ class Model(_message.Message):
     """Where it runs: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
     reproducible: _builtins.bool
     """Whether the start-up check on this host found every result independent of the batch (of up to 64 sequences)
-    and of the length of a tick (up to 32 characters).
+    and of the length of a tick (up to 32 symbols).
     """
     live_sequences: _builtins.int
     """How many sequences are running or waiting now. One stream is one sequence; so is each text being scored."""
+    alphabet: _builtins.str
+    """What the model reads and writes at one step, a symbol: "characters", each one code point, or "bytes" of UTF-8.
+    On the wire all texts, counts and limits are in characters; only `position` counts symbols.
+    """
+    documents: _builtins.str
+    """"none": one running text. "lines": a model of documents, each one line, read from the zero state. A line feed
+    begins and ends it.
+    """
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The characters it knows, by id. Id 0 is `<unk>`, every other one a single code point."""
+        """The characters it knows, by id. Id 0 is `<unk>`, every other one a single code point. Empty where the alphabet
+        is "bytes": it knows every character.
+        """
 
     def __init__(
         self,
@@ -177,10 +193,12 @@ class Model(_message.Message):
         provider: _builtins.str = ...,
         reproducible: _builtins.bool = ...,
         live_sequences: _builtins.int = ...,
+        alphabet: _builtins.str = ...,
+        documents: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "begin", b"begin", "corpus", b"corpus", "hidden", b"hidden", "layers", b"layers", "live_sequences", b"live_sequences", "name", b"name", "normalization", b"normalization", "provider", b"provider", "reproducible", b"reproducible", "sha256", b"sha256", "validation_loss", b"validation_loss", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alphabet", b"alphabet", "architecture", b"architecture", "begin", b"begin", "corpus", b"corpus", "documents", b"documents", "hidden", b"hidden", "layers", b"layers", "live_sequences", b"live_sequences", "name", b"name", "normalization", b"normalization", "provider", b"provider", "reproducible", b"reproducible", "sha256", b"sha256", "validation_loss", b"validation_loss", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,15 +110,19 @@ class TextScore(_message.Message):
     sum_log_probability: _builtins.float
     """The sum of the scored characters' log-probabilities in nats, a multiple of 2^-24: sums of parts are exact."""
     scored_count: _builtins.int
-    """How many characters were scored."""
+    """How many characters were scored. Where the alphabet is "bytes", each counts once, with the sum of its bytes'
+    log-probabilities.
+    """
     unknown_count: _builtins.int
-    """How many characters were read as `<unk>`. Scored like any other."""
+    """How many characters were read as `<unk>`. Scored like any other. Always 0 where the alphabet is "bytes"."""
     perplexity: _builtins.float
     """exp(-sum_log_probability / scored_count). Unset where no character was scored."""
     bits_per_character: _builtins.float
     """-sum_log_probability / scored_count / ln 2. Unset where no character was scored."""
     ticket: _builtins.bytes
-    """The state after the text, where requested. Empty for an empty text from the zero state."""
+    """The state after the text, where requested. Empty for an empty text from the zero state, unless the model is
+    one of documents.
+    """
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One log-probability in nats for each scored character. Empty unless requested."""

@@ -40,6 +40,11 @@ class ScoringServiceStub:
     From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
     exactly. Each part is normalized by itself: do not cut inside CR LF or before a byte order mark.
 
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
+    every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
+    sum is then the exact probability of the whole string. A line feed elsewhere is INVALID_ARGUMENT: each document is
+    a text of its own.
+
     Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
     full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),
     INTERNAL (the server failed; its log says why).
@@ -56,6 +61,11 @@ class ScoringServiceAsyncStub(ScoringServiceStub):
     From the zero state the first character of a text has nothing before it: it is read, not scored.
     From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
     exactly. Each part is normalized by itself: do not cut inside CR LF or before a byte order mark.
+
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
+    every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
+    sum is then the exact probability of the whole string. A line feed elsewhere is INVALID_ARGUMENT: each document is
+    a text of its own.
 
     Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
     full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),
@@ -76,6 +86,11 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
         From the zero state the first character of a text has nothing before it: it is read, not scored.
         From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
         exactly. Each part is normalized by itself: do not cut inside CR LF or before a byte order mark.
+
+        A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
+        every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
+        sum is then the exact probability of the whole string. A line feed elsewhere is INVALID_ARGUMENT: each document is
+        a text of its own.
 
         Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
         full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),

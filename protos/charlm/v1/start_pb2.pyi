@@ -77,15 +77,17 @@ Global___ModelReference: _TypeAlias = ModelReference  # noqa: Y015
 class Start(_message.Message):
     """Start is the state that a text continues from.
 
-    A state is (H, C), each [layers, hidden] float32, with the number of characters behind it, the last of
-    them, and the seed of its random numbers. An unset Start is the zero state: nothing was read yet.
+    A state is (H, C), each [layers, hidden] float32, with the number of symbols behind it (characters, or
+    bytes; see Model.alphabet), the last of them, and the seed of its random numbers. It stands between characters,
+    never within one. An unset Start is the zero state: nothing was read yet.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TICKET_FIELD_NUMBER: _builtins.int
     ticket: _builtins.bytes
-    """A ticket that an earlier call returned: it continues after the last character that it denotes.
+    """A ticket that an earlier call returned: it continues after the last character that it denotes. After the line
+    feed that ends a document the next document begins, from the zero state.
     A ticket that is damaged, or that belongs to another model, gives INVALID_ARGUMENT.
     """
     def __init__(

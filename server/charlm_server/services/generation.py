@@ -8,7 +8,7 @@ from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc
 
 from charlm_server.admission import Admission
-from charlm_server.errors import EngineFailed, Stalled
+from charlm_server.errors import EngineFailed, Stalled, Stopping
 from charlm_server.registry import Registry, Served
 from charlm_server.requests import Generation, read_generation
 from charlm_server.sequence import Advance, Finish
@@ -17,6 +17,7 @@ from charlm_server.tickets import write_ticket
 _REASONS: Final = {
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
     Finish.STOP: pb.FINISH_REASON_STOP,
+    Finish.END: pb.FINISH_REASON_END,
     Finish.DRAINED: pb.FINISH_REASON_DRAINED,
 }
 
@@ -85,6 +86,8 @@ def _finished(
 ) -> pb.GenerateResponse:
     if last.finish is None or last.finish is Finish.FAULT:
         raise EngineFailed("the model gave no finite probabilities for this stream")
+    if len(last.sequence.forced):
+        raise Stopping("the server is stopping and has not read the whole prompt; send the request to another one")
     wants_ticket = request.return_ticket or last.finish is Finish.DRAINED
     return pb.GenerateResponse(
         finished=pb.GenerationFinished(

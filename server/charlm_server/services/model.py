@@ -40,7 +40,7 @@ def _describe(served: Served) -> pb.Model:
         architecture=manifest.architecture,
         layers=manifest.layers,
         hidden=manifest.hidden,
-        vocabulary=manifest.characters,
+        vocabulary=manifest.characters if manifest.alphabet == "characters" else (),
         begin=manifest.begin,
         normalization=manifest.normalization,
         corpus=manifest.corpus.name,
@@ -48,4 +48,6 @@ def _describe(served: Served) -> pb.Model:
         provider=model.provider,
         reproducible=served.reproducible,
         live_sequences=served.worker.live,
+        alphabet=manifest.alphabet,
+        documents=manifest.documents,
     )

@@ -1,5 +1,26 @@
 """The language models that can be trained."""
 
-from charlm_training.models.lstm import Lstm, ModelConfig, State
+from charlm_training.models.build import Implementation, build_model
+from charlm_training.models.convert import from_checkpoint, to_checkpoint
+from charlm_training.models.initialize import Initialization, initialize
+from charlm_training.models.language_model import Architecture, Dropout, LanguageModel, ModelConfig, State
+from charlm_training.models.mlp import Mlp
+from charlm_training.models.recurrent import Recurrent
+from charlm_training.models.scratch import Scratch
 
-__all__ = ["Lstm", "ModelConfig", "State"]
+__all__ = [
+    "Architecture",
+    "Dropout",
+    "Implementation",
+    "Initialization",
+    "LanguageModel",
+    "Mlp",
+    "ModelConfig",
+    "Recurrent",
+    "Scratch",
+    "State",
+    "build_model",
+    "from_checkpoint",
+    "initialize",
+    "to_checkpoint",
+]

@@ -1,0 +1,138 @@
+"""A model's figures on a text, whether it is a checkpoint or an artifact, beside what it has to beat."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from charlm_training.baselines import Baseline, baselines
+from charlm_training.checkpoint import DOCUMENT, is_checkpoint, load_checkpoint
+from charlm_training.dynamic_evaluation import adaptive_perplexity
+from charlm_training.encoded import EncodedCorpus, Reading
+from charlm_training.errors import ConfigurationError
+from charlm_training.evaluate import Reader, in_windows, validate
+from charlm_training.models import LanguageModel
+from charlm_training.perplexity import Ids, Perplexity, first_character
+from charlm_training.vocabulary import Vocabulary
+
+from charlm_export.artifact import MODEL_FILE, read_artifact
+from charlm_export.errors import ModelsNotFound
+from charlm_export.exported_model import ExportedModel
+
+WINDOW: Final = 128
+"""Symbols after which the state is thrown away, to see what carrying it gives."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is to be evaluated."""
+
+    reader: Reader
+    vocabulary: Vocabulary
+    reading: Reading
+    """What becomes of a text before the model reads it."""
+    corpus_sha256: str
+    """Of the text that it was trained and validated on."""
+    learner: LanguageModel | None
+    """The same as `reader`, where the weights can go on learning; None for an artifact."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on a text. All figures are of the same characters, but that `carried` scores one more."""
+
+    part: Literal["whole", "validation"]
+    """"validation": the text is the model's own corpus, and only what training held out is scored."""
+    fresh: Perplexity
+    """From the zero state, carried to the end; of documents, each from the zero state."""
+    carried: Perplexity | None
+    """From the state behind the training text; None where that is not known, and of documents."""
+    windows: Perplexity | None
+    """The state is thrown away every WINDOW symbols; None of documents."""
+    dynamic: Perplexity | None
+    """The model learns from what it has been scored on; None where that was not asked for."""
+    baselines: tuple[Baseline, ...]
+
+
+def load_subject(folder: Path, threads: int | None = None) -> Subject:
+    """Load the checkpoint, or else the artifact, in `folder`.
+
+    Raises CheckpointError, DamagedArtifact, or ModelsNotFound for a folder that is neither.
+    """
+    if is_checkpoint(folder):
+        return _checkpoint(folder)
+    if (folder / MODEL_FILE).exists() and folder.resolve().name.isdecimal():
+        return _artifact(folder.resolve(), threads)
+    raise ModelsNotFound(
+        f"{folder} is neither a checkpoint (it has no {DOCUMENT}) nor an artifact (models/NAME/VERSION, "
+        f"with {MODEL_FILE}); make them with charlm train and charlm export"
+    )
+
+
+def evaluate(
+    subject: Subject, text: EncodedCorpus, training: EncodedCorpus | None = None, *, dynamic: bool = False
+) -> Evaluation:
+    """Score `text`, or of the subject's own corpus the validation part, and let the baselines do the same.
+
+    These learn from `training`, or else from the training part of the subject's own corpus. Raises
+    ConfigurationError where there is nothing to adapt or to hold out, and CorpusError for a text without a character
+    to score.
+    """
+    scored_N, before_N = _held_out(subject, text)
+    is_own, documents = text.sha256 == subject.corpus_sha256, subject.reading.documents
+    validation = validate(subject.reader, before_N, scored_N, subject.vocabulary, documents)
+    return Evaluation(
+        part="validation" if is_own else "whole",
+        fresh=validation.fresh,
+        carried=validation.carried if is_own and documents == "none" else None,
+        windows=_in_windows(subject, scored_N) if documents == "none" else None,
+        dynamic=_dynamic(subject, scored_N) if dynamic else None,
+        baselines=baselines(_training(subject, text, training, before_N), scored_N, subject.vocabulary, documents),
+    )
+
+
+def check_can_learn(subject: Subject) -> LanguageModel:
+    """Return the model that can go on learning. Raises ConfigurationError for an artifact."""
+    if subject.learner is None:
+        raise ConfigurationError("an artifact cannot learn, so --dynamic needs a checkpoint: name the run's folder")
+    return subject.learner
+
+
+def _checkpoint(folder: Path) -> Subject:
+    checkpoint = load_checkpoint(folder)
+    model = checkpoint.build_model()
+    reading = Reading(checkpoint.normalization, checkpoint.training.preparation, checkpoint.documents)
+    return Subject(model, checkpoint.vocabulary, reading, checkpoint.corpus.sha256, model)
+
+
+def _artifact(folder: Path, threads: int | None) -> Subject:
+    artifact = read_artifact(folder)
+    manifest = artifact.manifest
+    reading = Reading(manifest.normalization, manifest.corpus.preparation, manifest.documents)
+    return Subject(ExportedModel(artifact, threads), manifest.vocabulary, reading, manifest.corpus.sha256, None)
+
+
+def _held_out(subject: Subject, text: EncodedCorpus) -> tuple[Ids, Ids]:
+    """Return what is to be scored, and the training text before it, which is empty where that is not known."""
+    if text.sha256 == subject.corpus_sha256:
+        return text.validation, text.training
+    return text.ids, text.ids[:0]
+
+
+def _training(subject: Subject, text: EncodedCorpus, training: EncodedCorpus | None, before_N: Ids) -> Ids:
+    """Return what the baselines learn from; never what they are scored on."""
+    if training is None:
+        return before_N
+    if training.sha256 == subject.corpus_sha256:
+        return training.training
+    if training.sha256 == text.sha256:
+        raise ConfigurationError(f"--training-text {training.name} is TEXT itself: name what comes before it")
+    return training.ids
+
+
+def _in_windows(subject: Subject, scored_N: Ids) -> Perplexity:
+    scored_N = scored_N[first_character(scored_N, subject.vocabulary) - 1 :]
+    return Perplexity.of(in_windows(subject.reader, scored_N, WINDOW), subject.vocabulary)
+
+
+def _dynamic(subject: Subject, scored_N: Ids) -> Perplexity:
+    return adaptive_perplexity(check_can_learn(subject), scored_N, subject.vocabulary, subject.reading.documents)

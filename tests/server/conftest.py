@@ -1,0 +1,54 @@
+"""Models of bytes and of documents, loaded and served. Random as `tiny` is, and lively."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from charlm_export.artifact import read_artifact
+from charlm_export.export import export_checkpoint
+from charlm_server.model import Model
+from charlm_training.checkpoint import Checkpoint, save_checkpoint
+from charlm_training.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="session")
+def kinds(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
+    """A checkpoint of every kind, by the name that it is served under."""
+    of_bytes = Vocabulary.of_bytes()
+    return {
+        "characters": make_checkpoint(layers=1, hidden=24, seed=2),
+        "bytes": make_checkpoint(layers=1, hidden=24, seed=3, vocabulary=of_bytes),
+        "lines": make_checkpoint(layers=1, hidden=24, seed=4, documents="lines"),
+        "byte-lines": make_checkpoint(layers=1, hidden=24, seed=5, vocabulary=of_bytes, documents="lines"),
+    }
+
+
+@pytest.fixture(scope="session")
+def kinds_folder(kinds: dict[str, Checkpoint], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their artifacts."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for name, checkpoint in kinds.items():
+        save_checkpoint(folder / name, checkpoint)
+        export_checkpoint(folder / name, folder / "models", name)
+    return folder / "models"
+
+
+@pytest.fixture(scope="session")
+def kinds_loaded(kinds_folder: Path) -> dict[str, Model]:
+    """The artifacts, loaded."""
+    return {folder.name: Model(read_artifact(folder / "1")) for folder in kinds_folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def kinds_address(start_server, kinds_folder: Path) -> Iterator[str]:
+    """A server of them all."""
+    with start_server(models=kinds_folder) as running:
+        yield running.address
+
+
+@pytest.fixture
+def kinds_channel(kinds_address: str) -> Iterator[grpc.Channel]:
+    """A connection to it."""
+    with grpc.insecure_channel(kinds_address) as channel:
+        yield channel

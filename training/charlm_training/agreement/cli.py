@@ -1,0 +1,70 @@
+"""The command `charlm agreement`.
+
+`charlm --help` reads this module even where torch is not installed: the command imports what needs it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charlm_training.errors import ConfigurationError
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default="runs/agreement", show_default=True, help="A folder.")
+@click.option("--seed", type=int, help="Of the first model of each kind.  [default: 0]")
+@click.option("--steps", type=int, help="Of the training of each model.  [default: 1500]")
+@click.option("--repeats", type=int, help="Models of each kind.  [default: 3]")
+@click.option("--processes", type=click.IntRange(min=1), help="Models trained side by side.  [default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def agreement(*, out: Path, processes: int | None, as_json: bool, **settings: Any) -> None:
+    """Show how far an MLP, an RNN, a GRU and an LSTM carry the number of a subject to its verb.
+
+    Trains models of one size on "the cat, ... was full" and "the cats, ... were full", prints how often each finds
+    the verb right at each distance, and writes the plot agreement.svg and agreement.png.
+    """
+    from rich.console import Console
+
+    from charlm_training.agreement.config import CURRICULA, AgreementConfig
+    from charlm_training.agreement.experiment import run
+    from charlm_training.agreement.picture import draw, render
+    from charlm_training.agreement.progress import progress
+    from charlm_training.agreement.table import accuracies, results_as_json
+    from charlm_training.atomic import write_atomically
+
+    config = AgreementConfig(**{name: value for name, value in settings.items() if value is not None})
+    with _output_folder(out):
+        with progress(config, Console(stderr=True)) as report:
+            results = run(config, report, processes=processes or os.cpu_count() or 1)
+        figure = draw(results)
+        write_atomically(out / "agreement.svg", render(figure, "svg"))
+        write_atomically(out / "agreement.png", render(figure, "png"))
+    if as_json:
+        click.echo(results_as_json(results))
+    else:
+        for curriculum in CURRICULA:
+            Console().print(accuracies(results, curriculum))
+        click.echo(f"plot: {out / 'agreement.svg'} and .png")
+
+
+@contextmanager
+def _output_folder(folder: Path) -> Iterator[None]:
+    """Make sure, before the work, that `folder` can be written to; leave none empty."""
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+    try:
+        yield
+    except BaseException:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
