@@ -41,6 +41,7 @@ protos: install ## regenerate the Python code of the .proto files
 
 bench: install ## measure this machine
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/training_speed.py
 
 clean: ## remove what make made
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """The whole path as a user walks it: train, evaluate, export, serve, generate, score; from a folder of their own."""
 
+import codecs
 import json
 import subprocess
 import sys
@@ -62,3 +63,40 @@ def test_the_served_model_scores_as_the_checkpoint_does_and_writes_what_it_learn
         rest = charlm(home, "generate", "--ticket-in", "ticket", "--max-characters", "20", *at)
         assert first + rest == whole
         assert "cats/1" in charlm(home, "models", *at)
+
+
+MIXED = "Zoë aß 猫 und trank καφέ; 𝄞 𝄢!\nBjörn’s 犬 slept — naïve, über alles.\n"  # noqa: RUF001
+
+
+@pytest.fixture(scope="module")
+def mixed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with texts that begin with a byte order mark and end lines with CR alone, and models of them."""
+    home = tmp_path_factory.mktemp("mixed")
+    (home / "mixed.txt").write_bytes(codecs.BOM_UTF8 + (MIXED * 60).replace("\n", "\r").encode())
+    settings = [argument for setting in QUICK for argument in ("--set", setting)]
+    for name, options in (("characters", ()), ("bytes", ("--alphabet", "bytes")), ("lines", ("--documents", "lines"))):
+        charlm(home, "train", "mixed.txt", "--out", name, "--threads", "1", "--no-report", *settings, *options)
+        charlm(home, "export", name, "--name", name)
+    return home
+
+
+def test_a_text_with_a_mark_and_cr_line_ends_and_all_scripts_goes_the_whole_way(mixed_home: Path, start_server) -> None:
+    """Evaluated, served and scored alike, as characters and as bytes; and what is written is what was learned."""
+    (mixed_home / "new.txt").write_bytes(codecs.BOM_UTF8 + MIXED.replace("\n", "\r\n").encode())
+    with start_server(models=mixed_home / "models") as server:
+        for model in ("characters", "bytes"):
+            at = ("--server", server.address, "--model", model)
+            evaluated = json.loads(charlm(mixed_home, "evaluate", model, "new.txt", "--json"))
+            scored = json.loads(charlm(mixed_home, "score", "new.txt", "--json", *at))
+            assert (evaluated["unknown"], scored["unknown_count"]) == (0, 0)
+            assert scored["perplexity"] == pytest.approx(evaluated["perplexity"], rel=1e-5)
+            written = charlm(mixed_home, "generate", "Zoë", "--max-characters", "200", "--seed", "3", *at)
+            assert written.startswith("Zoë")
+            assert "\ufffd" not in written
+            assert set(written) <= set(MIXED)
+            learned = charlm(mixed_home, "generate", "Zoë", "--max-characters", "12", "--temperature", "0", *at)
+            assert learned.removesuffix("\n") == "Zoë aß 猫 und tr"
+        line = charlm(
+            mixed_home, "generate", "Bj", "--temperature", "0", "--server", server.address, "--model", "lines"
+        )
+        assert line == MIXED.splitlines(keepends=True)[1]

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -223,16 +223,21 @@ def score(  # noqa: PLR0913 - the options of the command
     per_character: bool,
     heatmap: bool | None,
 ) -> None:
-    """Measure how probable the model finds each of FILES (UTF-8; "-" is standard input)."""
+    """Measure how probable the model finds each of FILES (UTF-8; "-" is standard input).
+
+    A model of documents scores each line of a file, with its end, as a text of its own; empty lines are left out.
+    """
     from charlm_client.client import Client
 
     if not files and not texts:
         raise click.UsageError("Name a file, - for standard input, or give a --text.")
     if per_character and not as_json:
         raise click.UsageError("--per-character goes with --json; --heatmap shows it in colours.")
-    named = [*_read(files), *_named(texts)]
-    coloured = not as_json and _is_coloured(heatmap, sum(len(text) for _, text in named))
+    contents = list(_read(files))
     with Client(server, timeout=timeout) as client:
+        by_line = bool(contents) and client.model(model, model_version).documents == "lines"
+        named = [*(_lines(contents) if by_line else contents), *_named(texts)]
+        coloured = not as_json and _is_coloured(heatmap, sum(len(text) for _, text in named))
         scores = client.score_many(
             [text for _, text in named],
             model=model,
@@ -252,6 +257,14 @@ def _read(files: Sequence[str]) -> Iterator[tuple[str, str]]:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         name = "standard input" if file == "-" else file
         yield name, _decoded(name, data)
+
+
+def _lines(contents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield each line of the files that is not empty, with its line feed, as NAME:NUMBER."""
+    for name, text in contents:
+        for number, line in enumerate(_line_feeds(text).split("\n"), start=1):
+            if line:
+                yield f"{name}:{number}", f"{line}\n"
 
 
 def _named(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -274,7 +287,8 @@ def _print_scores(named: Sequence[tuple[str, str]], scores: Sequence["Score"], *
     output = console(forced=forced)
     if coloured:
         for (_, text), score in zip(named, scores, strict=True):
-            output.print(_coloured(_line_feeds(text), score.log_probabilities))
+            shown = _coloured(_line_feeds(text), score.log_probabilities)
+            output.print(shown, end="" if shown.plain.endswith("\n") else "\n")
         output.print(surprisal_legend())
     output.print(score_table(zip([name for name, _ in named], scores, strict=True)))
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +72,11 @@ def demo(corpus: str, *, folder: Path, recipe: str | None, settings: tuple[str, 
     passage = natural_passage(corpus)
     with _server(models, folder / "server.log") as address, Client(address) as client:
         model = client.model(MODEL)
-        speeds = [_sample(client, prompt_for(corpus), temperature) for temperature in TEMPERATURES]
+        passages = passage.splitlines() if model.documents == "lines" else [passage]
+        prompt = prompt_for(corpus).lstrip("\n").partition("\n")[0]  # a document is a line
+        speeds = [_sample(client, prompt, temperature) for temperature in TEMPERATURES]
         _announce("score", "a passage, and the same characters in disorder")
-        natural, disorder = client.score_many([passage, scrambled(passage)], model=MODEL)
+        natural, disorder = (_score(client, texts) for texts in (passages, map(scrambled, passages)))
     _print_results(training_seconds, model.validation_perplexity, speeds, natural, disorder)
     _judge(natural, disorder)
 
@@ -161,6 +163,13 @@ def _sample(client: "Client", prompt: str, temperature: float) -> Speed:
         click.echo(printable(chunk.text), nl=False)
     click.echo()
     return Speed(first_character=first, characters_per_second=count / (time.monotonic() - began))
+
+
+def _score(client: "Client", texts: Iterable[str]) -> "Score":
+    """Score texts together."""
+    from charlm_client.scoring import Score
+
+    return Score.merge(client.score_many(list(texts), model=MODEL))
 
 
 def _print_results(

@@ -6,6 +6,8 @@ and the async client drive the same one.
 """
 
 import math
+import re
+import unicodedata
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +26,8 @@ CHARACTERS_PER_CALL_WITH_LOG_PROBABILITIES: Final = 250_000
 
 BYTE_ORDER_MARK: Final = "\ufeff"
 
+_LETTER: Final = re.compile("[A-Za-z]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -41,7 +45,8 @@ class Score:
     log_probabilities: tuple[float, ...] = ()
     """In nats, one for each scored character. Empty unless requested."""
     ticket: bytes | None = None
-    """The state after the text. None unless requested, and for an empty text from the zero state."""
+    """The state after the text. None unless requested, and where nothing was read yet: an empty text from the zero
+    state, unless the model is one of documents."""
 
     @property
     def perplexity(self) -> float | None:
@@ -182,10 +187,16 @@ def cut(text: str, limit: int) -> Iterator[str]:
 
 
 def _cut_before(text: str, start: int, latest: int) -> int:
-    """Return the last harmless place up to `latest`; `latest` itself where a whole part offers none."""
-    return next((end for end in range(latest, start, -1) if _is_harmless(text, end)), latest)
+    """Return the last harmless place up to `latest`; `latest` itself where a whole part offers none.
+
+    Before a letter A-Z or a-z no normalization looks across the cut. Where there is none, the place is chosen as
+    well as can be without knowing the normalization.
+    """
+    places = range(latest, start, -1)
+    letter = next((end for end in places if _LETTER.match(text, end)), None)
+    return letter or next((end for end in places if _is_harmless(text, end)), latest)
 
 
 def _is_harmless(text: str, at: int) -> bool:
-    """Whether a cut here splits no CR LF, one line end, and puts no byte order mark at a part's front."""
-    return text[at] != BYTE_ORDER_MARK and text[at - 1 : at + 1] != "\r\n"
+    """Whether a cut here splits no CR LF, one line end, and puts no byte order mark or accent at a part's front."""
+    return text[at] != BYTE_ORDER_MARK and text[at - 1 : at + 1] != "\r\n" and not unicodedata.combining(text[at])

@@ -79,6 +79,7 @@ def evaluate(
     """
     scored_N, before_N = _held_out(subject, text)
     is_own, documents = text.sha256 == subject.corpus_sha256, subject.reading.documents
+    training_N = _training(subject, text, training, before_N)  # before the work, for it may be refused
     validation = validate(subject.reader, before_N, scored_N, subject.vocabulary, documents)
     return Evaluation(
         part="validation" if is_own else "whole",
@@ -86,7 +87,7 @@ def evaluate(
         carried=validation.carried if is_own and documents == "none" else None,
         windows=_in_windows(subject, scored_N) if documents == "none" else None,
         dynamic=_dynamic(subject, scored_N) if dynamic else None,
-        baselines=baselines(_training(subject, text, training, before_N), scored_N, subject.vocabulary, documents),
+        baselines=baselines(training_N, scored_N, subject.vocabulary, documents),
     )
 
 

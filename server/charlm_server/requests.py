@@ -50,12 +50,11 @@ class TextToScore:
 def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Generation:
     """Check `request` against the limits and turn it into a sequence; raises InvalidRequest, InvalidTicket."""
     sampling = _read_sampling(request.sampling)
-    stops = _read_stops(request.stop)
-    encode, normalize = model.vocabulary.encode, model.manifest.normalize
+    stops = _read_stops(request.stop, model)
     budget = request.max_characters or LIMITS.default_generated
     _check_at_most("max_characters", budget, LIMITS.max_generated)
     _check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
-    prompt = normalize(request.prompt)
+    prompt = model.manifest.normalize(request.prompt)
     _check_line_feeds("prompt", prompt, model)
     ids, unknown_count = _encode("prompt", prompt, model, request.unknown_policy)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
@@ -65,10 +64,10 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
         forced=forced,
         budget=budget,
         sampling=sampling,
-        stops=StopStrings([tuple(encode(normalize(stop)).tolist()) for stop in stops]),
+        stops=StopStrings(stops),
         score_free=request.log_probabilities,
     )
-    return Generation(sequence, budget, stops, unknown_count)
+    return Generation(sequence, budget, tuple(request.stop), unknown_count)
 
 
 def read_texts(request: scoring_pb2.ScoreRequest, model: Model) -> list[TextToScore]:
@@ -119,8 +118,8 @@ def _check_line_feeds(field: str, text: str, model: Model) -> None:
     at = text.find("\n")
     if model.symbols.end is not None and at >= 0:
         raise InvalidRequest(
-            f"{field}: a line feed at position {at}, which ends a document of this model; "
-            "send each line in a text of its own"
+            f"{field}: the line feed at position {at} would end a document of this model; "
+            "leave it out, or send each line in a text of its own"
         )
 
 
@@ -147,13 +146,18 @@ def _read_sampling(sampling: generation_pb2.Sampling) -> Sampling:
     return Sampling(temperature, sampling.top_k, top_p)
 
 
-def _read_stops(stops: Items[str]) -> tuple[str, ...]:
+def _read_stops(stops: Items[str], model: Model) -> list[tuple[int, ...]]:
+    """Return the ids of each stop string, normalized as the model's text is."""
     _check_at_most("number of stop strings", len(stops), LIMITS.max_stops)
     for stop in stops:
-        if not stop:
-            raise InvalidRequest("a stop string is empty; leave it out, or give it at least one character")
         _check_at_most("characters of a stop string", len(stop), LIMITS.max_stop)
-    return tuple(stops)
+    normalized = [model.manifest.normalize(stop) for stop in stops]
+    if "" in normalized:
+        raise InvalidRequest(
+            f"stop string {stops[normalized.index('')]!r} is empty once normalized; "
+            "leave it out, or give it at least one character"
+        )
+    return [tuple(model.vocabulary.encode(stop).tolist()) for stop in normalized]
 
 
 def _check_at_most(what: str, value: int, limit: int) -> None:

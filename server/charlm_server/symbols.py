@@ -94,7 +94,7 @@ class Symbols:
 
     def count(self, ids_N: Ids) -> int:
         """Return how many characters begin in `ids_N`."""
-        return int(np.count_nonzero(self.begins_V[ids_N]))
+        return len(ids_N) if self.single else int(np.count_nonzero(self.begins_V[ids_N]))
 
     def whole(self, ids_N: Ids, least: int) -> int:
         """Return how many symbols to take from the front, at least `least`, to cut no character."""

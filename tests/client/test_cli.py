@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import grpc
 import pytest
-from charlm.v1 import generation_pb2
+from charlm.v1 import generation_pb2, model_pb2
 from charlm_client.command_line import charlm
 from click.testing import CliRunner, Result
 
@@ -175,11 +176,29 @@ def test_files_and_texts_are_scored_together(peer: Any, run: Any, tmp_path: Path
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfabc\r\nd")
     result = run("score", str(tmp_path / "a.txt"), "-", "--text", "abc", stdin=b"xyz")
     assert result.exit_code == 0, result.output
-    [request] = peer.requests
+    *_, request = peer.requests
     assert list(request.texts) == ["\ufeffabc\r\nd", "xyz", "abc"]
     assert not request.log_probabilities
     rows = [line.split()[0] for line in result.stdout.splitlines()[1:]]
     assert rows == [str(tmp_path / "a.txt"), "standard", '"abc"', "together"]
+
+
+def test_a_model_of_documents_scores_each_line_as_a_text_of_its_own(peer: Any, run: Any, tmp_path: Path) -> None:
+    peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
+    (tmp_path / "a.txt").write_bytes("one\r\n\r\ntwo\u2028too\rthree".encode())
+    result = run("score", str(tmp_path / "a.txt"), "--text", "two", "--json", "--model", "toy", "--model-version", "1")
+    assert result.exit_code == 0, result.output
+    asked, request = peer.requests
+    assert (asked.model.name, asked.model.version) == ("toy", 1)
+    assert list(request.texts) == ["one\n", "two\u2028too\n", "three\n", "two"]
+    names = [json.loads(line)["name"] for line in result.stdout.splitlines()]
+    assert names == [f"{tmp_path / 'a.txt'}:{number}" for number in (1, 3, 4)] + ['"two"']
+
+
+def test_coloured_lines_stand_one_below_the_other(peer: Any, run: Any) -> None:
+    peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
+    result = run("score", "-", "--heatmap", stdin=b"a\nb\n")
+    assert [click.unstyle(line) for line in result.stdout.splitlines()[:2]] == ["a", "b"]
 
 
 def test_score_as_json_is_one_object_a_line(run: Any) -> None:

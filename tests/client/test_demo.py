@@ -3,12 +3,16 @@
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from charlm.v1 import model_pb2
 from charlm_client import Score, demo
+from charlm_client.command_line import charlm
 from charlm_client.demo import DemoFailed
+from click.testing import CliRunner
 
 POLITE = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
 
@@ -71,6 +75,23 @@ def test_a_failing_step_is_named(program: Any) -> None:
     program("raise SystemExit(4)")
     with pytest.raises(DemoFailed, match="`charlm export` failed with status 4"):
         demo._run("export", "run")
+
+
+def test_a_model_of_documents_gets_one_line_at_a_time(
+    peer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    peer.models = [model_pb2.Model(name="demo", documents="lines", validation_loss=1.0)]
+    (tmp_path / "names.txt").write_text("ada\nbob\n" * 100)
+    monkeypatch.setattr(demo, "_run", lambda *_arguments: 0.0)
+    monkeypatch.setattr(demo, "_server", lambda *_arguments: nullcontext(peer.address))
+    monkeypatch.setattr(demo, "_judge", lambda *_scores: None)
+    monkeypatch.setattr(signal, "signal", lambda *_arguments: None)
+    result = CliRunner().invoke(charlm, ["demo", str(tmp_path / "names.txt"), "--folder", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    _, *generations, natural, disorder = peer.requests
+    assert {request.prompt for request in generations} <= {"ada", "bob"}
+    assert {"ada", "bob"} <= set(natural.texts)
+    assert list(map(sorted, disorder.texts)) == list(map(sorted, natural.texts))
 
 
 def test_a_model_that_learnt_no_order_fails() -> None:

@@ -10,6 +10,7 @@ import pytest
 from charlm.v1 import scoring_pb2
 from charlm_client import InvalidRequest, Score
 from charlm_client.scoring import Calls, ScoreSettings, cut, group_texts, score_calls
+from charlm_training.normalization import NORMALIZATIONS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ patient = hypothesis.settings(deadline=None)
 
 # Rich in what normalization treats across a cut.
 TEXTS = st.text(alphabet="ab\r\n\ufeff\U0001f600", max_size=60)
+WORDS = st.lists(st.sampled_from(["a", "Z, ", "e\u0301\u0323.", "b\r\n", "x\ufeff", "o 漢"]), max_size=30).map("".join)
 
 PARTS = st.lists(
     st.builds(
@@ -72,7 +74,16 @@ def test_no_line_end_is_cut_and_no_part_begins_with_a_mark(text: str, limit: int
 
 def test_a_mark_inside_a_text_is_never_first() -> None:
     assert list(cut("abc\ufeffdef", 3)) == ["ab", "c\ufeffd", "ef"]
-    assert list(cut("ab\r\ncd", 3)) == ["ab", "\r\nc", "d"]
+    assert list(cut("12\r\n34", 3)) == ["12", "\r\n3", "4"]
+    assert list(cut("漢字e\u0301漢字", 3)) == ["漢字", "e\u0301漢", "字"]
+
+
+@pytest.mark.parametrize("normalization", sorted(NORMALIZATIONS))
+@patient
+@given(WORDS, st.integers(4, 9))
+def test_each_part_is_normalized_as_it_is_in_the_whole(normalization: str, text: str, limit: int) -> None:
+    normalize = NORMALIZATIONS[normalization]
+    assert "".join(map(normalize, cut(text, limit))) == normalize(text)
 
 
 @patient

@@ -1,4 +1,4 @@
-"""Models of bytes and of documents, loaded and served. Random as `tiny` is, and lively."""
+"""Models of other kinds than `tiny`, which is an LSTM of characters: loaded and served. As random and lively."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +21,7 @@ def kinds(make_checkpoint: Callable[..., Checkpoint]) -> dict[str, Checkpoint]:
         "bytes": make_checkpoint(layers=1, hidden=24, seed=3, vocabulary=of_bytes),
         "lines": make_checkpoint(layers=1, hidden=24, seed=4, documents="lines"),
         "byte-lines": make_checkpoint(layers=1, hidden=24, seed=5, vocabulary=of_bytes, documents="lines"),
+        **{name: make_checkpoint(2, 24, seed, name) for seed, name in enumerate(("gru", "gru-reset-before", "rnn"))},
     }
 
 

@@ -149,7 +149,7 @@ def test_several_documents_in_one_text_are_refused(kinds_channel: grpc.Channel, 
     with pytest.raises(grpc.RpcError) as refusal:
         score(kinds_channel, name, "fine", text)
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"texts[1]: a line feed at position {text.index(text.strip('ab')[0])}" in refusal.value.details()
+    assert f"texts[1]: the line feed at position {text.index(text.strip('ab')[0])}" in refusal.value.details()
     assert "each line in a text of its own" in refusal.value.details()
 
 
@@ -159,7 +159,7 @@ def test_a_prompt_is_the_beginning_of_one_document(kinds_channel: grpc.Channel, 
     with pytest.raises(grpc.RpcError) as refusal:
         generate(kinds_channel, name, prompt)
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"prompt: a line feed at position {prompt.index(chr(10))}" in refusal.value.details()
+    assert f"prompt: the line feed at position {prompt.index(chr(10))}" in refusal.value.details()
 
 
 @every_kind

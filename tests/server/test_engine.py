@@ -85,7 +85,7 @@ def stops_of(model: Model, number: int) -> list[tuple[int, ...]]:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_any_schedule_gives_what_each_sequence_gets_alone(
     kind: Model, expected: dict[int, tuple[object, ...]], seed: int
 ) -> None:
@@ -150,18 +150,18 @@ def takes(decoder: codecs.IncrementalDecoder, byte: int) -> bool:
 
 
 @pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("steps", [1, 2, 3, 16])
 def test_bytes_are_those_of_a_plain_loop_that_asks_python_which_may_come(
-    kinds_loaded: dict[str, Model], number: int, steps: int
+    kinds_loaded: dict[str, Model], number: int
 ) -> None:
     model = kinds_loaded["bytes"]
     sequence = replace(make(model, number), budget=30, score_forced=False, score_free=True)
-    written, scores = plainly(model, replace(sequence))
-    outcome = alone(model, sequence, steps)
-    assert bytes(symbol - 1 for symbol in outcome.written) == written
-    assert outcome.scores == scores
+    written, scores = plainly(model, sequence)
     assert len(written.decode()) == 30
     assert len(written) > 35, "the model writes nothing but ASCII"
+    for steps in (1, 2, 3, 16):
+        outcome = alone(model, replace(sequence), steps)
+        assert bytes(symbol - 1 for symbol in outcome.written) == written
+        assert outcome.scores == scores
 
 
 @pytest.mark.parametrize("name", ["characters", "bytes"])
@@ -171,7 +171,7 @@ def test_a_sequence_cut_anywhere_and_continued_equals_the_uninterrupted_one(
 ) -> None:
     model = kinds_loaded[name]
     whole = alone(model, replace(make(model, 3), budget=30, score_free=True))
-    for cut in range(1, 30):
+    for cut in range(1, 30, 4):  # every remainder by the lengths of a tick
         first = alone(model, replace(make(model, 3), budget=cut, score_free=True), steps)
         assert first.state is not None
         rest = Sequence(first.state, np.empty(0, dtype=np.int64), 30 - cut, make(model, 3).sampling, score_free=True)
@@ -254,8 +254,8 @@ def test_a_row_without_finite_logits_ends_by_itself(model: Model, steps: int) ->
     assert outcomes[good].bits() == expected
 
 
-def test_the_start_up_check_passes_here(kind: Model) -> None:
-    assert is_reproducible(kind)
+def test_the_start_up_check_passes_here(model: Model) -> None:
+    assert is_reproducible(model)
 
 
 def test_the_start_up_check_notices_a_model_that_mixes_rows(model: Model) -> None:

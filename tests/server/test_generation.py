@@ -27,7 +27,7 @@ def varied_request(number: int) -> pb.GenerateRequest:
         sampling=pb.Sampling(
             seed=number, temperature=generator.choice([0, 0.5, 1, 2]), top_k=generator.choice([0, 0, 5])
         ),
-        max_characters=generator.randrange(1, 400),
+        max_characters=generator.randrange(1, 200),
         log_probabilities=True,
         return_ticket=True,
         stop=["ea"] if number % 5 == 0 else [],
@@ -195,7 +195,8 @@ def test_a_vanished_client_frees_its_place(channel: grpc.Channel, server_address
         ({"sampling": pb.Sampling(top_p=1.5)}, "top_p is 1.5"),
         ({"max_characters": 1_000_001}, "max_characters: 1,000,001; at most 1,000,000"),
         ({"prompt": "a" * 1_000_001}, "characters of prompt: 1,000,001; at most 1,000,000"),
-        ({"stop": [""]}, "a stop string is empty"),
+        ({"stop": [""]}, "stop string '' is empty"),
+        ({"stop": ["a", "\ufeff"]}, r"stop string '\ufeff' is empty once normalized"),
         ({"stop": ["a" * 129]}, "characters of a stop string: 129; at most 128"),
         ({"stop": ["a"] * 17}, "number of stop strings: 17; at most 16"),
         ({"start": start_pb2.Start(ticket=b"")}, "the ticket is damaged or belongs to another model"),

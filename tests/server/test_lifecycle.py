@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
+from charlm_training.checkpoint import Checkpoint
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -136,7 +137,7 @@ import sys, time, grpc
 from charlm.v1 import generation_pb2 as pb, generation_pb2_grpc
 stub = generation_pb2_grpc.GenerationServiceStub(grpc.insecure_channel(sys.argv[1]))
 asked = pb.GenerateRequest(prompt="The", max_characters=1_000_000, log_probabilities=True)
-calls = [stub.Generate(asked) for _ in range(16)]
+calls = [stub.Generate(asked) for _ in range(6)]
 for call in calls:
     next(call)
 print("reading", flush=True)
@@ -146,7 +147,7 @@ time.sleep(600)
 
 @contextmanager
 def stopped_client(address: str) -> Iterator[None]:
-    """A process with sixteen open streams, stopped in the midst of reading them."""
+    """A process with six open streams, stopped in the midst of reading them."""
     command = [sys.executable, "-c", STALLING_CLIENT, address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         try:
@@ -159,7 +160,7 @@ def stopped_client(address: str) -> Iterator[None]:
 
 
 def test_clients_that_stop_reading_lose_their_places_and_hold_up_nobody(start_server) -> None:
-    options = ("--stall-timeout", "0.5", "--max-running", "16", "--max-waiting", "4", "--drain-grace", "20")
+    options = ("--stall-timeout", "0.5", "--max-running", "6", "--max-waiting", "2", "--drain-grace", "20")
     with (
         start_server(*options) as server,
         grpc.insecure_channel(server.address) as channel,
@@ -176,18 +177,15 @@ def test_clients_that_stop_reading_lose_their_places_and_hold_up_nobody(start_se
         assert time.monotonic() - began < 15, "the drain waited for clients that never read"
 
 
-def test_of_several_models_one_must_be_named(start_server, models_folder: Path, tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        shutil.copytree(models_folder / "tiny", tmp_path / name)
-    with start_server(models=tmp_path) as server, grpc.insecure_channel(server.address) as channel:
-        stub = model_pb2_grpc.ModelServiceStub(channel)
-        assert [model.name for model in stub.ListModels(model_pb2.ListModelsRequest()).models] == ["first", "second"]
-        named = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name="second"))
-        assert stub.GetModel(named).model.name == "second"
-        with pytest.raises(grpc.RpcError) as refusal:
-            stub.GetModel(model_pb2.GetModelRequest())
-        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "name one of first, second" in refusal.value.details()
+def test_of_several_models_one_must_be_named(kinds_channel: grpc.Channel, kinds: dict[str, Checkpoint]) -> None:
+    stub = model_pb2_grpc.ModelServiceStub(kinds_channel)
+    assert [model.name for model in stub.ListModels(model_pb2.ListModelsRequest()).models] == sorted(kinds)
+    named = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name="lines"))
+    assert stub.GetModel(named).model.name == "lines"
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.GetModel(model_pb2.GetModelRequest())
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"name one of {', '.join(sorted(kinds))}" in refusal.value.details()
 
 
 def test_after_the_lag_new_calls_are_unavailable_while_old_ones_end(start_server) -> None:

@@ -109,3 +109,19 @@ def test_a_text_comes_back_as_utf_8(text: str, vocabulary: Vocabulary) -> None:
         found = b"".join(utf_8(vocabulary.encode(text), vocabulary)).decode()
     known = text if vocabulary is BYTES else "".join(c if c in CHARACTERS.characters else "\ufffd" for c in text)
     assert found == known
+
+
+def test_a_text_of_documents_stays_as_narrow_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long one would else take eight times its size in memory."""
+    seen: list[np.dtype] = []
+    real = NgramModel.in_blocks
+    monkeypatch.setattr(NgramModel, "in_blocks", lambda m, ids, start: seen.append(ids.dtype) or real(m, ids, start))
+    baselines(*encoded(CHARACTERS), CHARACTERS, "lines")
+    assert seen == [np.uint16]
+
+
+@pytest.mark.parametrize("vocabulary", [CHARACTERS, BYTES])
+def test_characters_are_counted_in_blocks(monkeypatch: pytest.MonkeyPatch, vocabulary: Vocabulary) -> None:
+    whole = baselines(*encoded(vocabulary), vocabulary)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    assert baselines(*encoded(vocabulary), vocabulary) == whole

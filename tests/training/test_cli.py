@@ -151,3 +151,19 @@ def test_documents_and_bytes_are_options_of_their_own(tmp_path: Path) -> None:
     assert documents.validation.fresh.characters == 6 * 15  # of 60 times 15, with the end of each
     assert in_bytes.validation.fresh.characters == 6 * 15 - 1
     assert documents.validation.fresh.nats < in_bytes.validation.fresh.nats
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["cats.txt", "--step", 5], "--step says where to go on: give it with --resume RUN"),
+        (["--resume", "run", "--recipe", "best"], "--recipe is for a run that begins: leave it out to resume run"),
+        (["--resume", "run", "--out", "other"], "--out is for a run that begins"),
+        (["--resume", "run", "--field", "text"], "--field is for a run that begins"),
+        (["--resume", "run", "--force"], "--force is for a run that begins"),
+    ],
+)
+def test_no_option_is_left_unheeded(given: list[object], message: str) -> None:
+    result = run_train(*given)
+    assert result.exit_code == 2
+    assert message in result.stderr

@@ -223,6 +223,7 @@ def test_the_file_is_whole_or_not_there(tmp_path: Path) -> None:
         (0.00099, "1 in 1,000"),
         (1 / 12_345, "1 in 12,000"),
         (0.0, "never"),
+        (1e-310, "never"),
     ],
 )
 def test_probabilities_in_words(probability: float, text: str) -> None:

@@ -15,6 +15,7 @@ from charlm_training.models import LanguageModel
 from charlm_training.moment import Moment
 from charlm_training.recipes import TrainingConfig, d2l_lstm
 from charlm_training.vocabulary import Vocabulary
+from charlm_training.world import World
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
@@ -270,6 +271,20 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
         assert torch.equal(trained.model.state_dict()[name], weight), name
 
 
+def test_the_best_weights_are_kept_also_where_at_first_the_last_were_wanted(
+    data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of step 20 were the best, and are gone."""
+    measuring(monkeypatch, [1.0, 3.0, 2.0])
+    stop, wanted = StopAt(41), replace(tiny, keep="last")
+    with pytest.raises(Stopped):
+        Run(data, wanted).train(lambda _: None, stop)
+    assert stop.moment is not None
+    again = Run(data, replace(wanted, keep="best"))
+    again.restore(stop.moment)
+    assert again.train(lambda _: None, lambda _: None).steps == 60
+
+
 def test_a_moment_holds_no_more_than_it_must(data: TrainingData, tiny: TrainingConfig) -> None:
     stop = StopAt(3)
     with pytest.raises(Stopped):
@@ -291,3 +306,29 @@ def test_a_short_precision_is_refused_where_the_fused_layers_have_none(
 ) -> None:
     with pytest.raises(ConfigurationError, match="precision is 'bfloat16', which the fused layers have on a GPU only"):
         Run(data, replace(tiny, precision="bfloat16"))
+
+
+def test_a_short_precision_needs_no_gpu_where_no_layer_is_fused(data: TrainingData, tiny: TrainingConfig) -> None:
+    _, reports = run(data, replace(tiny, precision="bfloat16", architecture="mlp"))
+    assert reports[-1].loss < reports[0].loss / 2
+
+
+def test_fewer_documents_than_rows_cannot_be_shared_out(
+    data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(World, "share", lambda _, model: model)
+    alone = Run(data, replace(tiny, documents="lines", batch=2**14), World(0, 2))
+    with pytest.raises(ConfigurationError, match=r"has fewer documents, .* among 2 processes: set a smaller batch"):
+        alone.train(lambda _: None, lambda _: None)
+
+
+def test_progress_is_measured_on_whole_documents(
+    data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[np.ndarray] = []
+    monkeypatch.setattr(loop, "nats_in_documents", lambda _, ids, __: measured.append(ids) or 1.0)
+    ends = np.flatnonzero(data.validation == data.line_feed)
+    for watched, expected in ((ends[1] + 3, ends[1] + 1), (ends[0], ends[0])):
+        monkeypatch.setattr(loop, "WATCHED", watched)
+        run(data, replace(tiny, documents="lines", steps=1))
+        assert len(measured.pop()) == expected

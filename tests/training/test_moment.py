@@ -12,6 +12,7 @@ from charlm_training.moment import (
     drop_moments,
     load_moment,
     moment_files,
+    moment_step,
     save_moment,
 )
 from charlm_training.recipes import TrainingConfig
@@ -83,7 +84,7 @@ def test_where_the_only_moment_is_damaged_training_anew_is_offered(tmp_path: Pat
 def test_a_folder_without_moments_says_so(tmp_path: Path, origin: Origin) -> None:
     save_moment(tmp_path, origin, moment(1))
     drop_moments(tmp_path)
-    with pytest.raises(CheckpointError, match=r"holds nothing to resume \(moments: none\)"):
+    with pytest.raises(CheckpointError, match=r"holds nothing to resume: no run was stopped there \(moments: none\)"):
         load_moment(tmp_path)
 
 
@@ -100,3 +101,20 @@ def test_a_setting_of_this_version_that_is_out_of_range_is_damage(tmp_path: Path
     save_moment(tmp_path, replace(origin), moment(1))
     with pytest.raises(CheckpointError, match="layers is 99"):
         load_moment(tmp_path)
+
+
+def test_what_a_killed_write_left_is_swept_up(tmp_path: Path, origin: Origin) -> None:
+    for clean in (lambda: save_moment(tmp_path, origin, moment(3)), lambda: drop_moments(tmp_path)):
+        left = tmp_path / ".moment-00000002-0123456789ab.safetensors.77"
+        left.touch()
+        clean()
+        assert not left.exists()
+
+
+def test_moments_of_later_steps_go_when_the_run_went_back(tmp_path: Path, origin: Origin) -> None:
+    for step in (50, 100):
+        save_moment(tmp_path, origin, moment(step))
+    save_moment(tmp_path, replace(origin, recipe="other"), moment(100))
+    assert load_moment(tmp_path, 100)[0].recipe == "other"
+    save_moment(tmp_path, origin, moment(60))
+    assert [moment_step(path) for path in moment_files(tmp_path)] == [50, 60]

@@ -7,8 +7,8 @@ from charlm_training.checkpoint import Checkpoint
 from charlm_training.encoded import EncodedCorpus
 from charlm_training.errors import CorpusError, Interrupted
 from charlm_training.interruption import StopRequest
-from charlm_training.job import Job, begin_job
-from charlm_training.loop import Run
+from charlm_training.job import Job, begin_job, resume_job
+from charlm_training.loop import Progress, Run
 from charlm_training.moment import load_moment, moment_files
 from charlm_training.recipes import TrainingConfig
 from charlm_training.run import Keeper, begin, train, training_data
@@ -102,6 +102,30 @@ def test_a_request_to_stop_saves_whatever_the_clock_says(
     assert caught.value.exit_code == 128 + number
     assert load_moment(made.folder)[1].progression.step == 7
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_a_run_that_was_interrupted_while_it_validated_has_no_step_to_repeat(
+    text_file: Path, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = job(text_file, tiny)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("charlm_training.run.validate", lambda *_: signal.raise_signal(signal.SIGINT))
+        train(made, lambda _: None, World())
+    reports: list[Progress] = []
+    checkpoint = train(resume_job(made.folder, None, None, ()), reports.append, World())
+    assert checkpoint is not None
+    assert (reports, checkpoint.steps) == ([], finished(text_file, tiny)[0].steps)
+
+
+def test_a_signal_during_the_last_step_is_heeded_before_validation(text_file: Path, tiny: TrainingConfig) -> None:
+    made = job(text_file, tiny)
+
+    def report(progress: Progress) -> None:
+        if progress.step == tiny.steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"after step {tiny.steps}"):
+        train(made, report, World())
 
 
 def test_moments_are_saved_every_so_often(text_file: Path, tiny: TrainingConfig) -> None:

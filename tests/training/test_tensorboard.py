@@ -64,6 +64,14 @@ def test_a_resumed_run_replaces_the_steps_that_it_takes_again(tmp_path: Path, co
     assert scalars(tmp_path, "training/nats") == [(20, 10.5), (40, 130.5), (60, 150.5)]
 
 
+def test_the_speed_of_a_resumed_run_is_that_since_the_evaluation_before(tmp_path: Path, config: TrainingConfig) -> None:
+    model: LanguageModel = build_model(config.model(len(VOCABULARY)))
+    before, now = Evaluation(30, 300, 10.0, 2.0, 2.0, 0.1), Evaluation(60, 500, 14.0, 2.0, 2.0, 0.1)
+    with TensorBoardReport(tmp_path, config, VOCABULARY, [before]) as report:
+        report(Progress(60, 2.0, now, model))
+    assert scalars(tmp_path, "speed") == [(60, 50.0)]
+
+
 def test_without_tensorboard_the_remedy_is_named(
     tmp_path: Path, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,9 @@ from charlm_training.vocabulary import Vocabulary
 ORDERS: Final = 8
 """The highest order of the n-gram models."""
 
+BLOCK: Final = 2**20
+"""Symbols that are counted at once."""
+
 LONGEST_TRAINING: Final = 5_000_000
 """Symbols of the training text that the baselines see: its last ones. They take about 10 s and 0.5 GB."""
 
@@ -53,7 +56,7 @@ def baselines(
     """
     training_N = training_N[-LONGEST_TRAINING:]
     if documents == "lines":
-        line_feed = vocabulary.encode("\n")
+        line_feed = vocabulary.encode("\n").astype(text_N.dtype)  # so that the text is not widened
         text_N, first = np.concatenate([line_feed, text_N]), 1
     else:
         first = first_character(text_N, vocabulary)
@@ -84,4 +87,5 @@ def _compressed(training_N: Ids, text_N: Ids, vocabulary: Vocabulary) -> tuple[B
 
 
 def _characters(ids_N: Ids, vocabulary: Vocabulary) -> int:
-    return int(np.count_nonzero(begins_character(ids_N, vocabulary)))
+    blocks = (ids_N[start : start + BLOCK] for start in range(0, len(ids_N), BLOCK))
+    return sum(int(np.count_nonzero(begins_character(block, vocabulary))) for block in blocks)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from charlm_training.world import World
 
 
+REPORT: Final = "report.html"
+RECIPE: Final = "quick"
+"""Unless the command line names another one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What the command line says."""
@@ -29,7 +34,7 @@ class Options:
     corpus: str | None
     field: str | None
     out: Path | None
-    recipe: str
+    recipe: str | None
     settings: tuple[str, ...]
     resume: Path | None
     step: int | None
@@ -46,7 +51,7 @@ class Options:
 @click.argument("corpus", required=False)
 @click.option("--field", help="CORPUS is JSON lines: the field that holds the text.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/CORPUS]")
-@click.option("--recipe", default="quick", show_default=True, help="A configuration by name; a wrong one lists all.")
+@click.option("--recipe", help="A configuration by name; a wrong one lists all.  [default: quick]")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting of the recipe.")
 @click.option("--seed", help="The same as --set seed=N.")
 @click.option("--documents", help='The same as --set documents=...; "lines": each line is a text of its own.')
@@ -98,12 +103,23 @@ def _job(options: Options) -> "Job":
     from charlm_training.recipes import recipe
     from charlm_training.settings import override
 
+    _check_together(options)
     if options.resume is not None:
         return resume_job(options.resume, options.step, options.corpus, options.settings)
     if options.corpus is None:
         raise ConfigurationError("no CORPUS is named: try charlm train pydoc, or charlm train --resume RUN")
-    config = override(recipe(options.recipe), options.settings)
-    return begin_job(options.corpus, options.field, options.recipe, config, options.out)
+    name = options.recipe or RECIPE
+    config = override(recipe(name), options.settings)
+    return begin_job(options.corpus, options.field, name, config, options.out)
+
+
+def _check_together(options: Options) -> None:
+    """Raise ConfigurationError for an option that would be left unheeded."""
+    if options.resume is None and options.step is not None:
+        raise ConfigurationError("--step says where to go on: give it with --resume RUN")
+    begins = {"--recipe": options.recipe, "--field": options.field, "--out": options.out, "--force": options.force}
+    if options.resume is not None and (given := [name for name, value in begins.items() if value]):
+        raise ConfigurationError(f"{given[0]} is for a run that begins: leave it out to resume {options.resume}")
 
 
 def _keep(checkpoint: "Checkpoint", job: "Job", options: Options, seconds: float) -> None:
@@ -128,7 +144,7 @@ def _write_report(checkpoint: "Checkpoint", job: "Job") -> Path:
     from charlm_training.baselines import baselines
     from charlm_training.html_report import write_report
 
-    path, corpus = job.folder / "report.html", job.corpus
+    path, corpus = job.folder / REPORT, job.corpus
     figures = baselines(corpus.training, corpus.validation, corpus.vocabulary, checkpoint.documents)
     write_report(path, checkpoint, corpus.validation, figures)
     return path
@@ -152,7 +168,8 @@ def _reports(job: "Job", world: "World", options: Options) -> Iterator["Report"]
         from charlm_training.loop import in_turn
         from charlm_training.tensorboard import TensorBoardReport
 
-        with TensorBoardReport(job.folder / "tensorboard", job.origin.training, job.corpus.vocabulary) as log:
+        folder, vocabulary = job.folder / "tensorboard", job.corpus.vocabulary
+        with TensorBoardReport(folder, job.origin.training, vocabulary, history) as log:
             yield in_turn(progress, log)
 
 
@@ -189,5 +206,6 @@ def _make_room(folder: Path, *, force: bool) -> None:
         probe.touch()
         probe.unlink()
         drop_moments(folder)
+        (folder / REPORT).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {folder}: {error.strerror}; give another --out") from error

@@ -99,7 +99,11 @@ def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
         split = _split(text, reading)
         vocabulary = _vocabulary(text, split, config)
         encoded = _encoded(corpus.name, text, split, vocabulary, reading)
-    return replace(encoded, training=_beginning(encoded, config))
+    return replace(
+        encoded,
+        training=_beginning(encoded.training, config.max_tokens, encoded.vocabulary, reading),
+        validation=_beginning(encoded.validation, config.max_validation_tokens, encoded.vocabulary, reading),
+    )
 
 
 def encode_with(corpus: Corpus, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
@@ -145,13 +149,13 @@ def _encoded(name: str, text: Spool, split: int, vocabulary: Vocabulary, reading
     )
 
 
-def _beginning(encoded: EncodedCorpus, config: TrainingConfig) -> Ids:
-    """Return the first `max_tokens` ids of the training part, or of documents those that are whole within them."""
-    if config.max_tokens == 0 or config.max_tokens >= len(encoded.training):
-        return encoded.training
-    ids_N = encoded.training[: config.max_tokens]
-    line_feed = int(encoded.vocabulary.encode("\n")[0])
-    return whole_documents(ids_N, line_feed) if config.documents == "lines" else ids_N
+def _beginning(ids_N: Ids, longest: int, vocabulary: Vocabulary, reading: Reading) -> Ids:
+    """Return the first `longest` ids (0 for all), or of documents those that are whole within them."""
+    if longest == 0 or longest >= len(ids_N):
+        return ids_N
+    if reading.documents == "none":
+        return ids_N[:longest]
+    return whole_documents(ids_N[:longest], int(vocabulary.encode("\n")[0]))
 
 
 def _ids(text: Spool, vocabulary: Vocabulary) -> Ids:

@@ -5,6 +5,7 @@ template escapes every text; characters without a shape come as signs (see `glyp
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def bars(report: RunReport) -> list[Bar]:
 
 def percent(probability: float) -> str:
     """Return a probability in words: "37 %", "0.42 %", "1 in 12,000"."""
-    if probability <= 0:
+    if probability < sys.float_info.min:  # whose inverse may overflow
         return "never"
     if probability < RARE:
         return f"1 in {_two_digits(1 / probability):,}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from charlm_training.encoded import EncodedCorpus, encode_corpus
-from charlm_training.errors import CheckpointError, CorpusError
+from charlm_training.errors import CheckpointError, ConfigurationError, CorpusError
 from charlm_training.moment import Moment, Origin, load_moment
 from charlm_training.recipes import TrainingConfig, check_resumable
 from charlm_training.settings import override
@@ -36,19 +36,24 @@ def resume_job(folder: Path, step: int | None, source: str | None, assignments: 
     """Go on with the run in `folder` from its last moment, or that of `step`, with some settings changed.
 
     The corpus is that of the run; `source` names it anew where it has moved. Raises CheckpointError where the moment
-    is missing or damaged or the text is another one, and ConfigurationError for a setting that is fixed by now.
+    is missing or damaged or the text is another one, and ConfigurationError for a setting that is fixed by now or
+    fewer steps than were taken.
     """
     origin, moment = load_moment(folder, step)
     config = override(origin.training, assignments)
     check_resumable(origin.training, config)
-    corpus = encode_corpus(source or origin.source, config, origin.field)
+    _check_steps(moment.progression.step, config)
+    source = source or origin.source
+    corpus = encode_corpus(source, config, origin.field)
     _check_same_corpus(origin, corpus)
-    return Job(corpus=corpus, origin=replace(origin, training=config), folder=folder, moment=moment)
+    return Job(corpus=corpus, origin=replace(origin, source=source, training=config), folder=folder, moment=moment)
 
 
 def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
     """Raise CorpusError unless the corpus fills one step and leaves two symbols to validate on."""
-    needed = 1 if config.documents == "lines" else config.least_training_symbols
+    if config.documents == "lines" and len(corpus.training) == 0:
+        raise CorpusError("the training text holds no whole line: use a longer text or set a larger max_tokens")
+    needed = 0 if config.documents == "lines" else config.least_training_symbols
     if len(corpus.training) < needed:
         raise CorpusError(
             f"the training text has {len(corpus.training)} symbols; this recipe needs {needed} "
@@ -57,6 +62,13 @@ def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
     if len(corpus.validation) < 2:  # noqa: PLR2004 - one to read, one to score
         raise CorpusError(
             f"the validation text, the last tenth, has {len(corpus.validation)} symbols and needs 2: use a longer text"
+        )
+
+
+def _check_steps(taken: int, config: TrainingConfig) -> None:
+    if config.steps < taken:
+        raise ConfigurationError(
+            f"steps is {config.steps}, and the run has taken {taken}: set more, or go back with --step"
         )
 
 

@@ -22,9 +22,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
 from charlm_training.batches import Ids, Minibatch, epoch
+from charlm_training.documents import whole_documents
 from charlm_training.errors import ConfigurationError, Diverged
 from charlm_training.evaluate import nats_in_documents, nats_in_rows
-from charlm_training.models import LanguageModel, State, build_model, initialize
+from charlm_training.models import LanguageModel, Recurrent, State, build_model, initialize
 from charlm_training.moment import Evaluation, Moment, Progression
 from charlm_training.randomness import seed_for
 from charlm_training.recipes import TrainingConfig
@@ -83,9 +84,9 @@ class Run:
         self.progression = Progression()
         self._world = world or World()
         self._world.check_batch(config.batch)
-        _check_precision(config, self._world)
         self._data = data
         self.model = new_model(data.vocabulary_size, config).to(self._world.device)
+        _check_precision(self.model, config, self._world)
         self._shared = self._world.share(_compiled(self.model, config))
         self._optimizer = _optimizer(self.model, config)
         self._scaler = torch.amp.GradScaler(self._world.device.type, enabled=config.precision == "float16")
@@ -99,6 +100,8 @@ class Run:
         PyTorch's global random state is left as it was.
         """
         self._began = time.monotonic() - self.progression.seconds
+        if self._is_over():  # a run that was resumed behind its last step
+            return self._end()
         with torch.random.fork_rng():
             for minibatch in self._minibatches():
                 loss = self._step(minibatch)
@@ -149,11 +152,18 @@ class Run:
         for number in count(begin.epoch):
             start = begin.index if number == begin.epoch else 0
             minibatches = epoch(self._data.training, self.config, number, self._data.line_feed)
+            taken = start
             for index, minibatch in enumerate(islice(minibatches, start, None), start):
                 if world.size > 1 and len(minibatch.keep_B) < self.config.batch:
                     continue  # the last documents of an epoch, which cannot be shared out evenly
                 self.progression = replace(self.progression, epoch=number, index=index + 1)
+                taken += 1
                 yield minibatch
+            if taken == 0:
+                raise ConfigurationError(
+                    f"batch is {self.config.batch}, and the training text has fewer documents, which cannot be shared "
+                    f"out among {world.size} processes: set a smaller batch"
+                )
 
     def _step(self, minibatch: Minibatch) -> float:
         """Update the weights once; return the loss from before the update."""
@@ -196,34 +206,39 @@ class Run:
         self._scaler.update()
 
     def _evaluate(self) -> Evaluation:
-        """Measure progress and keep the weights if they are the best so far."""
+        """Measure progress and keep the weights if they are better than those that are kept."""
         now, (total, steps) = self.progression, self.progression.losses
+        validation = self._world.agreed(self._measure())
+        if not math.isfinite(validation):
+            raise self._diverged(f"the validation loss after step {now.step}", validation)
         evaluation = Evaluation(
             step=now.step,
             symbols=now.symbols,
             seconds=time.monotonic() - self._began,
             training=total / steps,
-            validation=self._measure(),
+            validation=validation,
             learning_rate=learning_rate(now.step - 1, self.config),
         )
         best = min((e.validation for e in now.history), default=math.inf)
-        is_best = evaluation.validation < best
-        if is_best or self.config.keep == "last":
+        kept = next((e.validation for e in now.history if e.step == now.best_step), math.inf)
+        keeps = self.config.keep == "last" or evaluation.validation < kept
+        if keeps:
             self._best = self._weights()
         self.progression = replace(
             now,
             losses=(0.0, 0),
-            best_step=now.step if is_best or self.config.keep == "last" else now.best_step,
-            stale=0 if is_best else now.stale + 1,
+            best_step=now.step if keeps else now.best_step,
+            stale=0 if evaluation.validation < best else now.stale + 1,
             history=(*now.history, evaluation),
         )
         return evaluation
 
     def _measure(self) -> float:
         """Return the nats per symbol of the watched text."""
-        watched_N = self._data.validation[:WATCHED]
+        watched_N, line_feed = self._data.validation[:WATCHED], self._data.line_feed
         if self.config.documents == "lines":
-            return nats_in_documents(self.model, watched_N, self._data.line_feed)
+            whole_N = whole_documents(watched_N, line_feed)
+            return nats_in_documents(self.model, whole_N if len(whole_N) else watched_N, line_feed)
         return nats_in_rows(self.model, watched_N, min(self.config.batch, len(watched_N) - 1))
 
     def _is_measured(self, step: int) -> bool:
@@ -236,8 +251,6 @@ class Run:
         return now.step >= self.config.steps or (patience > 0 and now.stale >= patience)
 
     def _end(self) -> Trained:
-        if self.progression.best_step == 0:
-            raise self._diverged("the validation loss", self.progression.history[-1].validation)
         self.model.load_state_dict(self._best)
         return Trained(self.model.eval(), self.progression.best_step, self.progression.history)
 
@@ -298,8 +311,8 @@ def _compiled(model: LanguageModel, config: TrainingConfig) -> nn.Module:
     return torch.compile(model) if config.compile == "yes" else model  # type: ignore[return-value]
 
 
-def _check_precision(config: TrainingConfig, world: World) -> None:
-    if config.precision != "float32" and config.implementation == "fused" and world.device.type == "cpu":
+def _check_precision(model: LanguageModel, config: TrainingConfig, world: World) -> None:
+    if config.precision != "float32" and isinstance(model, Recurrent) and world.device.type == "cpu":
         raise ConfigurationError(
             f"precision is {config.precision!r}, which the fused layers have on a GPU only: "
             "set precision=float32 or implementation=scratch"

@@ -29,6 +29,8 @@ from charlm_training.recipes import TrainingConfig
 
 KEPT: Final = 2
 _FILE: Final = re.compile(r"moment-(\d{8,})-([0-9a-f]{12})\.safetensors")
+_UNFINISHED: Final = ".moment-*"
+"""What writes that were killed have left; see `atomic`."""
 _METADATA: Final = "charlm.moment"
 
 
@@ -77,6 +79,7 @@ class Progression:
     losses: tuple[float, int] = (0.0, 0)
     """Sum and number of the steps' losses since the last evaluation."""
     best_step: int = 0
+    """The step of the weights that are kept; 0 for none yet."""
     stale: int = 0
     """Evaluations since the best one."""
     history: tuple[Evaluation, ...] = ()
@@ -97,19 +100,31 @@ class _Record:
 
 
 def save_moment(folder: Path, origin: Origin, moment: Moment) -> Path:
-    """Write `moment` to `folder` and drop all but the newest. Raises CheckpointError."""
+    """Write `moment` to `folder` and drop all but the newest. Raises CheckpointError.
+
+    Moments of later steps are dropped as well: the run went back behind them, and what is resumed is the last one.
+    """
     record = msgspec.json.encode(_Record(origin, moment.progression)).decode()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in moment.tensors.items()}
     content = save(tensors, metadata={_METADATA: record})
     digest = hashlib.sha256(content).hexdigest()[:12]
     path = folder / f"moment-{moment.progression.step:08d}-{digest}.safetensors"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-        for stale in moment_files(folder)[:-KEPT]:
+        for stale in _stale(folder, path):
             stale.unlink()
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def _stale(folder: Path, newest: Path) -> list[Path]:
+    """Return what is of no use any more once `newest` is written."""
+    others = [path for path in moment_files(folder) if path != newest]
+    before = [path for path in others if moment_step(path) < moment_step(newest)]
+    kept = before[1 - KEPT :]
+    return [*(path for path in others if path not in kept), *folder.glob(_UNFINISHED)]
 
 
 def moment_files(folder: Path) -> list[Path]:
@@ -119,7 +134,7 @@ def moment_files(folder: Path) -> list[Path]:
 
 def drop_moments(folder: Path) -> None:
     """Remove every moment from `folder`: the run has ended."""
-    for path in moment_files(folder):
+    for path in (*moment_files(folder), *folder.glob(_UNFINISHED)):
         path.unlink()
 
 
@@ -132,7 +147,7 @@ def load_moment(folder: Path, step: int | None = None) -> tuple[Origin, Moment]:
     chosen = [path for path in files if step is None or moment_step(path) == step]
     if not chosen:
         known = ", ".join(str(moment_step(path)) for path in files) or "none"
-        wanted = "nothing to resume" if step is None else f"no moment of step {step}"
+        wanted = "nothing to resume: no run was stopped there" if step is None else f"no moment of step {step}"
         raise CheckpointError(f"{folder} holds {wanted} (moments: {known})")
     path = chosen[-1]
     try:

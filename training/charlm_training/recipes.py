@@ -59,6 +59,8 @@ class TrainingConfig:
     """"lines": each line is a text of its own, read from the zero state; line feeds begin and end it."""
     max_tokens: Annotated[int, Range(0, 2**40)] = 0
     """Symbols of the training text that are used, from its beginning; 0 for all."""
+    max_validation_tokens: Annotated[int, Range(2, 2**40)] = 1_000_000
+    """Symbols of the validation text that are used, from its beginning: they are read one by one, in a minute."""
     partition: Literal["stream", "sequential", "random"] = "stream"
     """How an epoch is cut into minibatches; see `batches`."""
 
@@ -91,6 +93,11 @@ class TrainingConfig:
         if self.preparation != "none" and self.normalization != "letters":
             raise ConfigurationError(
                 f"preparation is {self.preparation!r}, which needs normalization 'letters', not {self.normalization!r}"
+            )
+        if self.documents == "lines" and self.partition != "stream":
+            raise ConfigurationError(
+                f"partition is {self.partition!r}, which cuts through the texts that documents='lines' reads whole; "
+                "leave it out"
             )
 
     def model(self, vocabulary_size: int) -> ModelConfig:

@@ -35,7 +35,9 @@ def train(job: Job, report: Report, world: World, save_every: float = SAVE_EVERY
         run.restore(job.moment)
     try:
         with StopRequest() as stop:
-            trained = run.train(report, Keeper(job, world, stop, save_every))
+            keeper = Keeper(job, world, stop, save_every)
+            trained = run.train(report, keeper)
+            keeper.save(run)  # validation takes a while, and may be interrupted
     except Diverged as error:
         raise Diverged(f"{error}{_remedy(job)}") from None
     return _checkpoint(job, data, trained) if world.is_first else None
@@ -54,8 +56,12 @@ class Keeper:
     def __call__(self, run: Run) -> None:
         """Save `run` if it is time. Raises Interrupted if it is to stop."""
         world, stopped = self._world, self._stop.signal is not None
-        if not world.any(stopped or self._is_due()):
-            return
+        if world.any(stopped or self._is_due()):
+            self.save(run)
+
+    def save(self, run: Run) -> None:
+        """Save `run` now. Raises Interrupted if it is to stop."""
+        world, stopped = self._world, self._stop.signal is not None
         moment = run.moment()
         if world.is_first:
             save_moment(self._job.folder, self._job.origin, moment)

@@ -7,6 +7,7 @@ speed                     symbols per second since the evaluation before
 sample                    a text that the model writes, after each evaluation
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -32,18 +33,20 @@ SAMPLED: Final = 500
 class TensorBoardReport:
     """Writes logs to a folder. Use as a context manager, and call it with each step's progress.
 
-    Of a run that is resumed, TensorBoard forgets what an earlier process logged of the same steps. Raises
-    ConfigurationError where tensorboard is not installed.
+    `history` holds the evaluations of a run that is resumed; TensorBoard forgets what an earlier process logged of
+    the same steps. Raises ConfigurationError where tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path, config: TrainingConfig, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, folder: Path, config: TrainingConfig, vocabulary: Vocabulary, history: Sequence[Evaluation] = ()
+    ) -> None:
         _check_installed()
         self._folder = folder
         self._config = config
         self._sampler = Sampler.of(vocabulary, config.documents)
         self._writer: SummaryWriter | None = None
         self._losses: list[float] = []
-        self._before = (0, 0.0)
+        self._before = (history[-1].symbols, history[-1].seconds) if history else (0, 0.0)
 
     def __enter__(self) -> Self:
         return self

@@ -58,6 +58,14 @@ class World:
         """Say whether `flag` is set in any process."""
         return bool(flag) if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
 
+    def agreed(self, value: float) -> float:
+        """Return the first process's `value`, so that all decide alike what depends on it."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.broadcast(tensor, 0)
+        return float(tensor)
+
     def gather_rows(self, part: Tensor) -> Tensor:
         """Return the states of all rows, where each process holds an equal part of them (axis 1)."""
         if self.size == 1:
@@ -67,8 +75,11 @@ class World:
         return torch.cat(parts, dim=1)
 
     def own_rows(self, whole: Tensor) -> Tensor:
-        """Return this process's part of the states of all rows (axis 1)."""
-        return whole.chunk(self.size, dim=1)[self.rank]
+        """Return this process's part of the states of all rows (axis 1).
+
+        Some get fewer where the rows cannot be shared out evenly: those of the last documents of an epoch.
+        """
+        return whole.tensor_split(self.size, dim=1)[self.rank]
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class GenerateRequest(_message.Message):
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Strings that end the generation as soon as one of them is complete, across any chunk boundary.
         The stop string is part of the text. Only characters that this call generates count: neither the prompt
-        nor text from before a ticket. At most 16, each of 1 to 128 characters.
+        nor text from before a ticket. At most 16, each of 1 to 128 characters; they are normalized as the prompt is.
         """
 
     def __init__(
@@ -130,8 +130,9 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """Sampling says how the next symbol is chosen: a character, or a byte where the model's alphabet is "bytes". Bytes
-    that would not continue well-formed UTF-8 are left out before the filters, which apply in the order of their numbers.
+    """Sampling says how the next symbol is chosen: a character, or a byte where the model's alphabet is "bytes". First
+    `<unk>`, and bytes that would not continue well-formed UTF-8, are left out; then the fields apply in the order of
+    their numbers.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -267,7 +268,7 @@ class GeneratedText(_message.Message):
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One log-probability (nats, a multiple of 2^-24) for each character, under the model itself: before
-        temperature, top_k and top_p, and before bytes are left out. That of a character in several bytes is their sum.
+        temperature, top_k and top_p, and before any symbol is left out. That of a character in several bytes is their sum.
         Empty unless requested.
         """
 

@@ -148,7 +148,8 @@ class Model(_message.Message):
     """The character that an empty prompt from the zero state is read as, and that begins every document."""
     normalization: _builtins.str
     """What is done to every text before it is encoded: "line-feeds" (every line end becomes a line feed, a leading
-    byte order mark is dropped), or one of those that this charlm's training knows.
+    byte order mark is dropped), "nfc" (the same, then Unicode's Normalization Form C) or "letters" (the same as
+    "line-feeds", then every run of other characters than A-Z and a-z becomes one space, and capitals small letters).
     """
     corpus: _builtins.str
     """The text that it was trained on."""

@@ -51,7 +51,8 @@ class ScoringServiceServicer:
 
         From the zero state the first character of a text has nothing before it: it is read, not scored.
         From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
-        exactly. Each part is normalized by itself: do not cut inside CR LF or before a byte order mark.
+        exactly. Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes
+        nothing; inside CR LF, before a byte order mark or before a combining mark it may.
 
         A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
         every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
