@@ -16,7 +16,7 @@ def test_the_wheel_holds_exactly_the_five_import_names(tmp_path: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"charlm", "charlm_client", "charlm_export", "charlm_server", "charlm_training"}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
-    assert "charlm/v1/generation.proto" in names
+    assert {"charlm/v1/generation.proto", "charlm_training/report.html.jinja"} <= set(names)
 
 
 def test_the_generated_code_is_that_of_the_protos(tmp_path: Path) -> None:

@@ -285,6 +285,16 @@ def test_the_best_weights_are_kept_also_where_at_first_the_last_were_wanted(
     assert again.train(lambda _: None, lambda _: None).steps == 60
 
 
+def test_the_best_weights_survive_a_resumption(
+    data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (best, *_) = measuring(monkeypatch, [2.0, 3.0, 3.5]), run(data, tiny)
+    measuring(monkeypatch, [2.0, 3.0, 3.5])
+    trained = resumed(data, tiny, 25, lambda _: None)
+    assert trained.steps == 20
+    assert torch.equal(trained.model.get_parameter("output.bias"), best[0])
+
+
 def test_a_moment_holds_no_more_than_it_must(data: TrainingData, tiny: TrainingConfig) -> None:
     stop = StopAt(3)
     with pytest.raises(Stopped):
