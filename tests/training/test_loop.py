@@ -170,7 +170,7 @@ def test_weights_that_no_measurement_found_finite_are_not_returned(
     data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "nats_in_rows", lambda *_, **__: math.nan)
-    with pytest.raises(Diverged, match="the validation loss is"):
+    with pytest.raises(Diverged, match="the validation loss after step 20 is nan"):
         run(data, tiny)
 
 

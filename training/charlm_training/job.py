@@ -42,7 +42,8 @@ def resume_job(folder: Path, step: int | None, source: str | None, assignments: 
     origin, moment = load_moment(folder, step)
     config = override(origin.training, assignments)
     check_resumable(origin.training, config)
-    _check_steps(moment.progression.step, config)
+    if config.steps != origin.training.steps:
+        _check_steps(moment.progression.step, config)
     source = source or origin.source
     corpus = encode_corpus(source, config, origin.field)
     _check_same_corpus(origin, corpus)
@@ -66,7 +67,7 @@ def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
 
 
 def _check_steps(taken: int, config: TrainingConfig) -> None:
-    if config.steps < taken:
+    if config.steps <= taken:
         raise ConfigurationError(
             f"steps is {config.steps}, and the run has taken {taken}: set more, or go back with --step"
         )

@@ -28,8 +28,8 @@ def reproduce(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Train the models of d2l's recurrent chapters and print them beside the published figures.
 
-    All of them take about a quarter of an hour of two cores. `training` is d2l's figure, the perplexity on the 10,000
-    letters that are learned by heart; `held out` is that on the last tenth of the book.
+    All of them take about half an hour of two cores. `training` is d2l's figure, the perplexity on the 10,000 letters
+    that are learned by heart; `held out` is that on the last tenth of the book. `published` and `on a GPU` are d2l's.
     """
     share_cores()
     from rich.console import Console
@@ -69,7 +69,8 @@ def _show(results: "list[Reproduced]", counted: "tuple[Counted, ...]", console: 
 def _table(results: "list[Reproduced]") -> "Table":
     from rich.table import Table
 
-    table = Table("model", "training", "published", "held out", "tokens/s", "published on a GPU")
+    table = Table("model", "training", "published", "held out", "tokens/s", "on a GPU")
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for result in results:
