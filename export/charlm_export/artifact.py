@@ -27,7 +27,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from charlm_training.atomic import sync_folder, write_atomically
 from charlm_training.normalization import NORMALIZATIONS
-from charlm_training.vocabulary import UNKNOWN_ID, Alphabet, Vocabulary
+from charlm_training.vocabulary import UNKNOWN_ID, Alphabet, Documents, Vocabulary
 
 from charlm_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound
 
@@ -76,7 +76,7 @@ class Manifest:
     """SHA-256 of every other file of the artifact, by name. Empty inside the graph's own metadata."""
     alphabet: Alphabet = "characters"
     """What the model reads at one step: a character, or a byte of the text's UTF-8."""
-    documents: Literal["none", "lines"] = "none"
+    documents: Documents = "none"
     """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
 
     def __post_init__(self) -> None:

@@ -11,8 +11,8 @@ from charlm_training.encoded import EncodedCorpus, Reading
 from charlm_training.errors import ConfigurationError
 from charlm_training.evaluate import Reader, in_windows, validate
 from charlm_training.models import LanguageModel
-from charlm_training.perplexity import Ids, Perplexity, first_character
-from charlm_training.vocabulary import Vocabulary
+from charlm_training.perplexity import Perplexity, first_character
+from charlm_training.vocabulary import Ids, Vocabulary
 
 from charlm_export.artifact import MODEL_FILE, read_artifact
 from charlm_export.errors import ModelsNotFound

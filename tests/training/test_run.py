@@ -11,7 +11,7 @@ from charlm_training.job import Job, begin_job, resume_job
 from charlm_training.loop import Progress, Run
 from charlm_training.moment import load_moment, moment_files
 from charlm_training.recipes import TrainingConfig
-from charlm_training.run import Keeper, begin, train, training_data
+from charlm_training.run import Keeper, train, training_data
 from charlm_training.vocabulary import Vocabulary
 from charlm_training.world import World
 
@@ -77,8 +77,8 @@ def test_without_validation_text_nothing_is_trained(tmp_path: Path, tiny: Traini
 
 
 def test_an_empty_prompt_is_a_line_feed_or_else_the_most_frequent_character() -> None:
-    assert begin(Vocabulary.from_text("aaab\n")) == "\n"
-    assert begin(Vocabulary.from_text("abbb")) == "b"
+    assert Vocabulary.from_text("aaab\n").begin == "\n"
+    assert Vocabulary.from_text("abbb").begin == "b"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,10 +12,9 @@ from typing import Final
 import numpy as np
 
 from charlm_training.compressors import COMPRESSORS, compressed_nats
-from charlm_training.evaluate import Documents
 from charlm_training.ngram import NgramModel
-from charlm_training.perplexity import Ids, begins_character, first_character, to_bits, to_perplexity
-from charlm_training.vocabulary import Vocabulary
+from charlm_training.perplexity import MeanNats, begins_character, first_character
+from charlm_training.vocabulary import Documents, Ids, Vocabulary
 
 ORDERS: Final = 8
 """The highest order of the n-gram models."""
@@ -28,22 +27,12 @@ LONGEST_TRAINING: Final = 5_000_000
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(MeanNats):
     """A rival, and how it did."""
 
     name: str
     nats: float
     """Mean nats of a character."""
-
-    @property
-    def perplexity(self) -> float:
-        """exp(nats)."""
-        return to_perplexity(self.nats)
-
-    @property
-    def bits(self) -> float:
-        """Bits per character."""
-        return to_bits(self.nats)
 
 
 def baselines(

@@ -22,9 +22,8 @@ from torch import Tensor
 from charlm_training.documents import IGNORED, bucketed, document_spans, padded
 from charlm_training.randomness import generator, seed_for
 from charlm_training.recipes import TrainingConfig
-from charlm_training.vocabulary import UNKNOWN_ID
+from charlm_training.vocabulary import UNKNOWN_ID, Ids
 
-Ids = NDArray[np.integer]
 Arrays = NDArray[np.int64]
 Windows = Iterator[tuple[Arrays, Arrays, bool]]
 """(ids_BT, targets_BT, whether the states carry over) of each step of an epoch."""
@@ -69,10 +68,10 @@ def _windows(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) ->
         yield from _documents(ids_N, config, line_feed, seed)
         return
     for positions_BT, carried in _positions(len(ids_N), config, seed):
-        ids_BT, targets_BT = (ids_N[places].astype(np.int64) for places in (positions_BT, positions_BT + 1))
-        ids_BT[hidden(positions_BT, config.shown_unknown, seed)] = UNKNOWN_ID
-        targets_BT[hidden(positions_BT + 1, config.shown_unknown, seed)] = UNKNOWN_ID
-        yield ids_BT, targets_BT, carried
+        read_BS = np.column_stack([positions_BT, positions_BT[:, -1] + 1])  # the last one is a target only
+        ids_BS = ids_N[read_BS].astype(np.int64)
+        ids_BS[hidden(read_BS, config.shown_unknown, seed)] = UNKNOWN_ID
+        yield ids_BS[:, :-1], ids_BS[:, 1:], carried
 
 
 def _positions(length: int, config: TrainingConfig, seed: int) -> Iterator[tuple[Arrays, bool]]:

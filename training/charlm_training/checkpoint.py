@@ -12,7 +12,7 @@ checkpoint it held before.
 import hashlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import torch
@@ -27,7 +27,7 @@ from charlm_training.moment import Evaluation
 from charlm_training.normalization import NORMALIZATIONS
 from charlm_training.perplexity import Validation
 from charlm_training.recipes import TrainingConfig
-from charlm_training.vocabulary import Vocabulary
+from charlm_training.vocabulary import Documents, Vocabulary
 
 FORMAT: Final = 1
 DOCUMENT: Final = "checkpoint.json"
@@ -70,7 +70,7 @@ class Record:
     """How many steps the weights have seen."""
     validation: Validation
     tools: Tools
-    documents: Literal["none", "lines"] = "none"
+    documents: Documents = "none"
     """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
     history: tuple[Evaluation, ...] = ()
     """What was measured on the way."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from charlm_training.errors import ConfigurationError
+from charlm_training.output_folder import changing, make_writable, unless_empty
 from charlm_training.threads import share_cores, use_threads
 
 if TYPE_CHECKING:
@@ -179,33 +180,23 @@ def _output_folder(folder: Path, world: "World", *, resumes: bool, force: bool) 
     if not world.is_first:
         yield
         return
-    is_new = not folder.exists()
-    if not resumes:
-        _make_room(folder, force=force)
-    try:
+    with unless_empty(folder):
+        if not resumes:
+            _make_room(folder, force=force)
         yield
-    except BaseException:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
 
 
 def _make_room(folder: Path, *, force: bool) -> None:
     from charlm_training.checkpoint import is_checkpoint
     from charlm_training.moment import drop_moments, moment_files
 
-    try:
-        if is_checkpoint(folder) and not force:
-            raise ConfigurationError(f"{folder} holds a checkpoint: give --force to replace it, or another --out")
-        if moment_files(folder) and not force:
-            raise ConfigurationError(
-                f"{folder} holds a run that was stopped: go on with --resume {folder}, or give --force to replace it"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+    if is_checkpoint(folder) and not force:
+        raise ConfigurationError(f"{folder} holds a checkpoint: give --force to replace it, or another --out")
+    if moment_files(folder) and not force:
+        raise ConfigurationError(
+            f"{folder} holds a run that was stopped: go on with --resume {folder}, or give --force to replace it"
+        )
+    make_writable(folder)
+    with changing(folder):
         drop_moments(folder)
         (folder / REPORT).unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write to {folder}: {error.strerror}; give another --out") from error

@@ -17,8 +17,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from charlm_training.perplexity import Ids
-from charlm_training.vocabulary import Vocabulary
+from charlm_training.vocabulary import Ids, Vocabulary
 
 BLOCK: Final = 2**20
 """Ids that are decoded at a time."""

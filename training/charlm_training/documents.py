@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm_training.vocabulary import Ids
+
 IGNORED: Final = -100
 """Stands where a padded row has no target: what torch's cross entropy leaves out."""
 
@@ -23,7 +25,6 @@ POOL: Final = 64
 
 _LINE_FEEDS: Final = re.compile("\n+")
 
-Ids = NDArray[np.integer]
 Spans = NDArray[np.int64]
 """[D, 2]: where each document begins, and its symbols without the line feed."""
 

@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Adam
 
 from charlm_training.documents import document_spans
-from charlm_training.evaluate import Documents
+from charlm_training.evaluate import as_tensor
 from charlm_training.models import LanguageModel, State
-from charlm_training.perplexity import Ids, Perplexity, Scored, first_character
+from charlm_training.perplexity import Perplexity, Scored, first_character
 from charlm_training.settings import Range, check_ranges
-from charlm_training.vocabulary import Vocabulary
+from charlm_training.vocabulary import Documents, Ids, Vocabulary
 
 _EPSILON: Final = 1e-8
 _MEMORY: Final = 0.999
@@ -105,13 +105,13 @@ class _Adapting:
 
     @torch.no_grad()
     def _read(self, ids_T: Ids, state: State) -> State:
-        _, *after = self._model(_tensor(ids_T, state)[None], *state)
+        _, *after = self._model(as_tensor(ids_T, state)[None], *state)
         return tuple(after)
 
     def _score(self, ids_T: Ids, targets_T: Ids, state: State) -> tuple[Tensor, State]:
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # whose gradients need training mode
-            logits_BTV, *after = self._model(_tensor(ids_T, state)[None], *state)
-            nats_T = cross_entropy(logits_BTV[0], _tensor(targets_T, state), reduction="none")
+            logits_BTV, *after = self._model(as_tensor(ids_T, state)[None], *state)
+            nats_T = cross_entropy(logits_BTV[0], as_tensor(targets_T, state), reduction="none")
         return nats_T, tuple(part.detach() for part in after)
 
     def _learn(self, loss: Tensor) -> None:
@@ -122,7 +122,3 @@ class _Adapting:
         with torch.no_grad():
             for weight, trained in zip(self._weights, self._trained, strict=True):
                 weight.lerp_(trained, self._adaptation.decay)
-
-
-def _tensor(ids: Ids, state: State) -> Tensor:
-    return torch.from_numpy(ids.astype(np.int64)).to(state[0].device)

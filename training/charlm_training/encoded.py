@@ -14,10 +14,9 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlm_training.corpus import Corpus, find_corpus
 from charlm_training.d2l_text import PREPARATIONS
@@ -26,9 +25,7 @@ from charlm_training.errors import ConfigurationError, CorpusError
 from charlm_training.normalization import normalized
 from charlm_training.recipes import TrainingConfig
 from charlm_training.spool import Spool, spooled, temporary_file
-from charlm_training.vocabulary import Vocabulary, count_characters
-
-Ids = NDArray[np.integer]
+from charlm_training.vocabulary import Documents, Ids, Vocabulary, count_characters
 
 LARGEST_BYTE: Final = 0xF4
 """The largest byte that UTF-8 uses."""
@@ -40,7 +37,7 @@ class Reading:
 
     normalization: str
     preparation: str = "none"
-    documents: Literal["none", "lines"] = "none"
+    documents: Documents = "none"
 
     def __post_init__(self) -> None:
         if self.documents == "lines" and self.normalization == "letters":
@@ -155,7 +152,7 @@ def _beginning(ids_N: Ids, longest: int, vocabulary: Vocabulary, reading: Readin
         return ids_N
     if reading.documents == "none":
         return ids_N[:longest]
-    return whole_documents(ids_N[:longest], int(vocabulary.encode("\n")[0]))
+    return whole_documents(ids_N[:longest], vocabulary.line_feed)
 
 
 def _ids(text: Spool, vocabulary: Vocabulary) -> Ids:

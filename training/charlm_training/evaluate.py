@@ -11,7 +11,7 @@ Shapes: N symbols of a text, M symbols read before it, T of a chunk, B rows, C c
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from torch.nn.functional import cross_entropy
 
 from charlm_training.documents import IGNORED, document_spans, padded
 from charlm_training.models import State
-from charlm_training.perplexity import Ids, Perplexity, Scored, Validation, first_character
-from charlm_training.vocabulary import Vocabulary
+from charlm_training.perplexity import Perplexity, Scored, Validation, first_character
+from charlm_training.vocabulary import Documents, Ids, Vocabulary
 
 CHUNK: Final = 1024
 """Symbols of a row for which activations are held at a time."""
@@ -32,8 +32,6 @@ ROWS: Final = 64
 
 WARM_UP: Final = 4096
 """Symbols of the training text that are read before the validation text is scored in a carried state."""
-
-Documents = Literal["none", "lines"]
 
 
 class Reader(Protocol):
@@ -137,7 +135,7 @@ def _side_by_side(model: Reader, ids_BC: Ids, targets_BC: Ids) -> Iterator[Score
 
 def _from_zero(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Documents) -> Iterator[Scored]:
     if documents == "lines":
-        return in_documents(model, ids_N, int(vocabulary.encode("\n")[0]))
+        return in_documents(model, ids_N, vocabulary.line_feed)
     first = first_character(ids_N, vocabulary)
     return in_one_piece(model, ids_N[:first], ids_N[first:])
 
@@ -146,20 +144,21 @@ def _read(model: Reader, ids_N: Ids, chunk: int) -> State:
     """Return the state that reading `ids_N` from zero leaves."""
     state = model.zero_state(1)
     for start in range(0, len(ids_N), chunk):
-        _, *after = model(_tensor(ids_N[start : start + chunk][None], state), *state)
+        _, *after = model(as_tensor(ids_N[start : start + chunk][None], state), *state)
         state = tuple(after)
     return state
 
 
 def _predict(model: Reader, ids_BT: Ids, targets_BT: Ids, state: State) -> tuple[NDArray[np.float32], State]:
     """Return ln P of each target (0 where it is to be ignored), and the state behind `ids_BT`."""
-    logits_BTV, *after = model(_tensor(ids_BT, state), *state)
-    targets = _tensor(targets_BT, state).flatten()
+    logits_BTV, *after = model(as_tensor(ids_BT, state), *state)
+    targets = as_tensor(targets_BT, state).flatten()
     nats = cross_entropy(logits_BTV.flatten(0, 1).float(), targets, reduction="none", ignore_index=IGNORED)
     return -nats.view(targets_BT.shape).cpu().numpy(), tuple(after)
 
 
-def _tensor(ids: Ids, state: State) -> Tensor:
+def as_tensor(ids: Ids, state: State) -> Tensor:
+    """Return `ids` as a model reads them, on the device of its state."""
     return torch.from_numpy(ids.astype(np.int64)).to(state[0].device)
 
 

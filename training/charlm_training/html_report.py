@@ -22,10 +22,11 @@ from charlm_training.errors import TrainingError
 from charlm_training.glyphs import glyph, legible, one_line
 from charlm_training.models import ModelConfig
 from charlm_training.moment import Evaluation
-from charlm_training.perplexity import Ids, to_perplexity
+from charlm_training.perplexity import to_perplexity
 from charlm_training.report import duration
 from charlm_training.run_report import RunReport, gather
 from charlm_training.surprisal import Alternative, Surprisal
+from charlm_training.vocabulary import Ids
 
 TEMPLATE: Final = "report.html.jinja"
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
-from charlm_training.batches import Ids, Minibatch, epoch
+from charlm_training.batches import Minibatch, epoch
 from charlm_training.documents import whole_documents
 from charlm_training.errors import ConfigurationError, Diverged
 from charlm_training.evaluate import nats_in_documents, nats_in_rows
@@ -29,6 +29,7 @@ from charlm_training.models import LanguageModel, Recurrent, State, build_model,
 from charlm_training.moment import Evaluation, Moment, Progression
 from charlm_training.randomness import seed_for
 from charlm_training.recipes import TrainingConfig
+from charlm_training.vocabulary import Ids
 from charlm_training.world import World
 
 WATCHED: Final = 32_768
@@ -281,12 +282,20 @@ def in_turn(*reports: Report) -> Report:
     return report
 
 
+def warmed(step: int, rate: float, warmup: int) -> float:
+    """Return the rate of step 0, 1, ... of a linear warm-up to `rate`."""
+    return rate * min(1.0, (step + 1) / (warmup + 1))
+
+
+def cosine(step: int, steps: int) -> float:
+    """Return the share of the rate that is left at a step: from 1 to 0 (Loshchilov and Hutter 2017)."""
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Return the rate of step 0, 1, ...: a linear warm-up, then a constant or a cosine that ends at 0."""
-    warmup = min(1.0, (step + 1) / (config.warmup + 1))
-    if config.schedule == "constant":
-        return config.learning_rate * warmup
-    return config.learning_rate * warmup * (1 + math.cos(math.pi * step / config.steps)) / 2
+    warm = warmed(step, config.learning_rate, config.warmup)
+    return warm if config.schedule == "constant" else warm * cosine(step, config.steps)
 
 
 def new_model(vocabulary_size: int, config: TrainingConfig) -> LanguageModel:

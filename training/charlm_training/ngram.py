@@ -25,7 +25,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm_training.perplexity import Ids
+from charlm_training.vocabulary import Ids
 
 BLOCK: Final = 2**18
 """Symbols that are scored at a time."""

@@ -25,10 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm_training.errors import CorpusError
-from charlm_training.vocabulary import UNKNOWN_ID, Vocabulary
-
-Ids = NDArray[np.integer]
-"""Ids of any width, in memory or mapped from a file."""
+from charlm_training.vocabulary import UNKNOWN_ID, Ids, Vocabulary
 
 Scored = tuple[NDArray[np.floating], Ids]
 """ln P of each symbol of a part of a text, and those symbols."""
@@ -59,16 +56,10 @@ def to_bits(nats: float) -> float:
     return nats / math.log(2)
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """What scoring a text came to."""
+class MeanNats:
+    """A mean of nats per character, in the other units."""
 
     nats: float
-    """Mean negative log-probability of a character, in nats."""
-    characters: int
-    """How many were scored: of a text from its beginning all but the first, which is read only."""
-    unknown: int
-    """How many of them are outside the vocabulary, and scored as `<unk>`."""
 
     @property
     def perplexity(self) -> float:
@@ -79,6 +70,18 @@ class Perplexity:
     def bits(self) -> float:
         """Bits per character."""
         return to_bits(self.nats)
+
+
+@dataclass(frozen=True)
+class Perplexity(MeanNats):
+    """What scoring a text came to."""
+
+    nats: float
+    """Mean negative log-probability of a character, in nats."""
+    characters: int
+    """How many were scored: of a text from its beginning all but the first, which is read only."""
+    unknown: int
+    """How many of them are outside the vocabulary, and scored as `<unk>`."""
 
     @classmethod
     def of(cls, scored: Iterable[Scored], vocabulary: Vocabulary) -> Self:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from charlm_training.errors import ConfigurationError
 from charlm_training.models import Architecture, Dropout, ModelConfig
 from charlm_training.settings import Range, check_ranges
-from charlm_training.vocabulary import Alphabet
+from charlm_training.vocabulary import Alphabet, Documents
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainingConfig:
     alphabet: Alphabet = "characters"
     minimum_count: Annotated[int, Range(1, 2**31)] = 1
     """Characters that occur less often in the training text are read as `<unk>`."""
-    documents: Literal["none", "lines"] = "none"
+    documents: Documents = "none"
     """"lines": each line is a text of its own, read from the zero state; line feeds begin and end it."""
     max_tokens: Annotated[int, Range(0, 2**40)] = 0
     """Symbols of the training text that are used, from its beginning; 0 for all."""

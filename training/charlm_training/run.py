@@ -16,7 +16,6 @@ from charlm_training.job import Job
 from charlm_training.loop import Report, Run, Trained, TrainingData
 from charlm_training.models import to_checkpoint
 from charlm_training.moment import moment_files, moment_step, save_moment
-from charlm_training.vocabulary import Vocabulary
 from charlm_training.world import World
 
 SAVE_EVERY: Final = 60.0
@@ -80,11 +79,6 @@ class Keeper:
         )
 
 
-def begin(vocabulary: Vocabulary) -> str:
-    """Return the character that an empty prompt is read as: a line feed, or else the most frequent one."""
-    return "\n" if "\n" in vocabulary.characters else vocabulary.characters[1]
-
-
 def tools() -> Tools:
     """Return what this process trains with."""
     return Tools(version("charlm"), platform.python_version(), str(torch.__version__), torch.get_num_threads())
@@ -92,8 +86,8 @@ def tools() -> Tools:
 
 def training_data(corpus: EncodedCorpus) -> TrainingData:
     """Return what a loop reads of `corpus`."""
-    line_feed = int(corpus.vocabulary.encode("\n")[0])
-    return TrainingData(corpus.training, corpus.validation, len(corpus.vocabulary), line_feed)
+    vocabulary = corpus.vocabulary
+    return TrainingData(corpus.training, corpus.validation, len(vocabulary), vocabulary.line_feed)
 
 
 def _checkpoint(job: Job, data: TrainingData, trained: Trained) -> Checkpoint:
@@ -103,7 +97,7 @@ def _checkpoint(job: Job, data: TrainingData, trained: Trained) -> Checkpoint:
         model=model.config,
         vocabulary=corpus.vocabulary,
         normalization=config.normalization,
-        begin=begin(corpus.vocabulary),
+        begin=corpus.vocabulary.begin,
         documents=config.documents,
         corpus=CorpusRecord(corpus.name, corpus.sha256, corpus.characters),
         recipe=job.origin.recipe,

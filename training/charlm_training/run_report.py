@@ -7,13 +7,12 @@ from typing import Final
 from charlm_training.baselines import Baseline
 from charlm_training.checkpoint import Checkpoint
 from charlm_training.errors import ConfigurationError
-from charlm_training.evaluate import Documents
 from charlm_training.loop import learning_rate
 from charlm_training.models import LanguageModel
-from charlm_training.perplexity import Ids
 from charlm_training.recipes import recipe
 from charlm_training.sample import LINE_FEED, Sampler
 from charlm_training.surprisal import Surprisal, passage, surprisals
+from charlm_training.vocabulary import Documents, Ids
 
 TEMPERATURES: Final = (0.5, 0.8, 1.0)
 

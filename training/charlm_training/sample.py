@@ -16,9 +16,8 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
-from charlm_training.evaluate import Documents
 from charlm_training.models import LanguageModel
-from charlm_training.vocabulary import UNKNOWN_ID, Vocabulary
+from charlm_training.vocabulary import UNKNOWN_ID, Documents, Vocabulary
 
 LINE_FEED: Final = "\n"
 
@@ -35,8 +34,8 @@ class Sampler:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, documents: Documents) -> Self:
-        """Begin texts with a line feed, or where none is known with the most frequent character."""
-        return cls(vocabulary, LINE_FEED if LINE_FEED in vocabulary.characters else vocabulary.characters[1], documents)
+        """Begin texts as an empty prompt does."""
+        return cls(vocabulary, vocabulary.begin, documents)
 
     def __call__(self, model: LanguageModel, length: int, *, temperature: float = 0.8, seed: int = 0) -> str:
         """Return `length` characters; of a model of lines, as many lines as that takes, of which none is cut.

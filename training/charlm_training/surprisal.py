@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from charlm_training.documents import document_spans, whole_documents
-from charlm_training.evaluate import Documents
 from charlm_training.models import LanguageModel
-from charlm_training.perplexity import Ids, begins_character
+from charlm_training.perplexity import begins_character
 from charlm_training.sample import LINE_FEED
-from charlm_training.vocabulary import UNKNOWN_ID, Vocabulary
+from charlm_training.vocabulary import UNKNOWN_ID, Documents, Ids, Vocabulary
 
 CHUNK: Final = 512
 """Symbols for which logits are held at a time."""
@@ -88,7 +87,7 @@ def passage(vocabulary: Vocabulary, ids_N: Ids, longest: int, documents: Documen
     """
     if len(ids_N) <= longest:
         return ids_N
-    if documents == "lines" and len(whole_N := whole_documents(ids_N[:longest], int(vocabulary.encode(LINE_FEED)[0]))):
+    if documents == "lines" and len(whole_N := whole_documents(ids_N[:longest], vocabulary.line_feed)):
         return whole_N
     return ids_N[: _starts(vocabulary, ids_N[: longest + 1])[-1]]
 
@@ -99,7 +98,7 @@ def _texts(vocabulary: Vocabulary, ids_N: Ids, documents: Documents) -> Iterator
         yield ids_N
         return
     line_feed = vocabulary.encode(LINE_FEED)
-    for start, length in document_spans(ids_N, int(line_feed[0])):
+    for start, length in document_spans(ids_N, vocabulary.line_feed):
         yield np.concatenate([line_feed, ids_N[start : start + length + 1]])
 
 

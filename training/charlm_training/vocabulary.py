@@ -16,6 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Alphabet = Literal["characters", "bytes"]
+Documents = Literal["none", "lines"]
+"""Whether a text is read as one, or each line as a text of its own, which a line feed begins and ends."""
+
+Ids = NDArray[np.integer]
+"""Ids of any width, in memory or mapped from a file."""
 
 UNKNOWN: Final = "<unk>"
 UNKNOWN_ID: Final = 0
@@ -60,6 +65,16 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.characters)
+
+    @cached_property
+    def line_feed(self) -> int:
+        """The id of the line feed, which ends documents; UNKNOWN_ID where it is not known."""
+        return int(self.encode("\n")[0])
+
+    @property
+    def begin(self) -> str:
+        """The character that an empty prompt is read as: a line feed, or else the most frequent one."""
+        return "\n" if "\n" in self.characters else self.characters[1]
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the ids of `text`: one for each code point, 0 for those outside the vocabulary; or for each byte."""

@@ -4,14 +4,12 @@
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from charlm_training.errors import ConfigurationError
+from charlm_training.output_folder import make_writable, unless_empty
 
 
 @click.command()
@@ -37,7 +35,8 @@ def agreement(*, out: Path, processes: int | None, as_json: bool, **settings: An
     from charlm_training.atomic import write_atomically
 
     config = AgreementConfig(**{name: value for name, value in settings.items() if value is not None})
-    with _output_folder(out):
+    with unless_empty(out):
+        make_writable(out)
         with progress(config, Console(stderr=True)) as report:
             results = run(config, report, processes=processes or os.cpu_count() or 1)
         figure = draw(results)
@@ -49,22 +48,3 @@ def agreement(*, out: Path, processes: int | None, as_json: bool, **settings: An
         for curriculum in CURRICULA:
             Console().print(accuracies(results, curriculum))
         click.echo(f"plot: {out / 'agreement.svg'} and .png")
-
-
-@contextmanager
-def _output_folder(folder: Path) -> Iterator[None]:
-    """Make sure, before the work, that `folder` can be written to; leave none empty."""
-    is_new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
-    try:
-        yield
-    except BaseException:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
-        raise

@@ -18,7 +18,8 @@ from torch.optim import AdamW, Optimizer
 from charlm_training.agreement.config import AgreementConfig, Curriculum
 from charlm_training.agreement.sentences import SHORTEST, VOCABULARY, draw_sentence, encode, is_distance
 from charlm_training.errors import Diverged
-from charlm_training.models import Architecture, LanguageModel, ModelConfig, Recurrent, build_model
+from charlm_training.loop import cosine, warmed
+from charlm_training.models import Architecture, LanguageModel, ModelConfig, build_model, initialize
 from charlm_training.vocabulary import UNKNOWN_ID
 
 WIDEST: Final = 2**14
@@ -61,8 +62,7 @@ def draw_distance(longest: float, chance: random.Random) -> int:
 
 def learning_rate(step: int, config: AgreementConfig) -> float:
     """Return the rate of step 0, 1, ...: a linear warm-up on a cosine that ends at 0."""
-    warmup = min(1.0, (step + 1) / (config.warmup + 1))
-    return config.learning_rate * warmup * (1 + math.cos(math.pi * step / config.steps)) / 2
+    return warmed(step, config.learning_rate, config.warmup) * cosine(step, config.steps)
 
 
 def shape(architecture: Architecture, config: AgreementConfig) -> ModelConfig:
@@ -82,8 +82,7 @@ def parameters(model: LanguageModel) -> int:
 
 def _new_model(architecture: Architecture, config: AgreementConfig) -> LanguageModel:
     model = build_model(shape(architecture, config))
-    if architecture == "lstm" and isinstance(model, Recurrent):
-        model.set_forget_bias(config.forget_bias)
+    initialize(model, "pytorch", config.forget_bias)
     return model
 
 

@@ -19,10 +19,11 @@ import torch
 from charlm_training.encoded import encode_corpus
 from charlm_training.errors import ConfigurationError
 from charlm_training.evaluate import perplexity
-from charlm_training.loop import Report, TrainingData, in_turn, train
+from charlm_training.loop import Report, in_turn, train
 from charlm_training.models import LanguageModel
 from charlm_training.ngram import NgramModel
 from charlm_training.recipes import TrainingConfig, recipe
+from charlm_training.run import training_data
 from charlm_training.vocabulary import Vocabulary
 
 PREFIXES: Final = ("time traveller", "traveller")
@@ -102,10 +103,9 @@ def reproduce(row: Row, source: str, seed: int, report: Report, steps: int | Non
     """Train `row` on the corpus that `source` names, which is d2l's The Time Machine. Raises CorpusError."""
     config = replace(row.config, seed=seed, steps=steps or row.config.steps)
     corpus = encode_corpus(source, config)
-    data = TrainingData(corpus.training, corpus.validation, len(corpus.vocabulary), 0)
     losses = deque[float](maxlen=EPOCH)
     began = time.monotonic()
-    trained = train(data, config, in_turn(report, lambda now: losses.append(now.loss)))
+    trained = train(training_data(corpus), config, in_turn(report, lambda now: losses.append(now.loss)))
     seconds = time.monotonic() - began
     return Reproduced(
         row,
