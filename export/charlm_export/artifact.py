@@ -1,8 +1,10 @@
 """The artifact: what export writes and the server reads.
 
-    models/<name>/<version>/
-        model.onnx      the portable graph, with the manifest (without `files`) in its metadata
-        manifest.json   what stands in the graph, and the SHA-256 of every file
+    models/<name>/
+        config.pbtxt        for NVIDIA Triton (see `triton`)
+        <version>/
+            model.onnx      the portable graph, with the manifest (without `files`) in its metadata
+            manifest.json   what stands in the graph, and the SHA-256 of every file
 
 The portable graph (L layers, B sequences, T characters, H units, V characters in the vocabulary):
 
@@ -12,24 +14,32 @@ The portable graph (L layers, B sequences, T characters, H units, V characters i
 `logits[b, t]` scores the character that follows `tokens[b, t]`. B and T are free; the zero state is all zeros. An
 architecture without a memory cell (a GRU, an RNN) returns c as it came, so that there is one contract for all.
 A version's folder appears whole or not at all, and never changes afterwards.
+
+A folder may come from anywhere, so reading one trusts nothing: its files are regular ones of bounded size that lie in
+it, every number of the manifest has a bound, and the graph must be exactly what the manifest implies (`graph_check`).
 """
 
 import hashlib
+import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 from charlm_training.atomic import sync_folder, write_atomically
 from charlm_training.normalization import NORMALIZATIONS
 from charlm_training.vocabulary import UNKNOWN_ID, Alphabet, Documents, Vocabulary
 
-from charlm_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound
+from charlm_export.errors import ArtifactError, DamagedArtifact, ForeignGraph, InvalidName, ModelsNotFound
+
+if TYPE_CHECKING:
+    from charlm_export.graph import Weights
 
 FORMAT_VERSION: Final = 1
 MODEL_FILE: Final = "model.onnx"
@@ -38,8 +48,13 @@ METADATA_KEY: Final = "charlm.manifest"
 ARCHITECTURES: Final = ("lstm", "gru", "gru-reset-before", "rnn")
 """Those that carry a recurrent state, and so fit the graph above."""
 
+WeightType = Literal["float32", "int8"]
+
+MAX_MANIFEST_BYTES: Final = 2**21
+"""Room for the largest vocabulary, 12 bytes a character, and as much again."""
+
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_Positive = Annotated[int, msgspec.Meta(ge=1)]
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 
 
 @dataclass(frozen=True)
@@ -61,9 +76,9 @@ class Manifest:
 
     format_version: int
     architecture: str
-    layers: _Positive
-    hidden: _Positive
-    characters: tuple[str, ...]
+    layers: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    hidden: Annotated[int, msgspec.Meta(ge=1, le=2**14)]
+    characters: Annotated[tuple[str, ...], msgspec.Meta(max_length=2**16)]
     normalization: str
     begin: str
     corpus: CorpusDescription
@@ -76,6 +91,9 @@ class Manifest:
     """SHA-256 of every other file of the artifact, by name. Empty inside the graph's own metadata."""
     alphabet: Alphabet = "characters"
     """What the model reads at one step: a character, or a byte of the text's UTF-8."""
+    weights: WeightType = "float32"
+    """What the recurrent layers' and the output's matrices are stored in, and multiplied in by the server. With
+    "int8" each row of a matrix has its own scale, and h is rounded to 8 bits before each product."""
     documents: Documents = "none"
     """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
 
@@ -103,12 +121,20 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as indented UTF-8 JSON."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        return to_json(self)
 
     @classmethod
-    def from_json(cls, document: bytes) -> "Manifest":
+    def from_json(cls, document: bytes | str) -> "Manifest":
         """Read what `to_json` wrote; msgspec.MsgspecError names the field at fault."""
-        return msgspec.json.decode(document, type=cls)
+        try:
+            return msgspec.json.decode(document, type=cls)
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise msgspec.DecodeError("nested too deeply, or not UTF-8") from error
+
+
+def to_json(value: object) -> bytes:
+    """Return `value` as indented UTF-8 JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
 @dataclass(frozen=True)
@@ -120,6 +146,8 @@ class Artifact:
     manifest: Manifest
     graph: bytes
     """The serialized ONNX model."""
+    weights: "Weights" = field(repr=False, compare=False)
+    """What the graph holds, by torch's names; not to be written to."""
 
     @property
     def sha256(self) -> str:
@@ -131,14 +159,24 @@ def write_artifact(models: Path, name: str, manifest: Manifest, graph: bytes) ->
     """Write `graph` and `manifest` as the next version of `name` and return its folder.
 
     The files are written and synced in a temporary folder beside it, then renamed into place. Raises InvalidName
-    or, where the disk does not do, ArtifactError; nothing is left behind.
+    or, where the disk does not do or `read_artifact` would refuse the model, ArtifactError; nothing is left behind.
     """
     _check_name(name)
+    _check_readable(manifest, graph)
     manifest = replace(manifest, files={MODEL_FILE: hashlib.sha256(graph).hexdigest()})
     try:
         return _write_version(models / name, manifest, graph)
     except OSError as error:
         raise ArtifactError(f"cannot write below {models / name}: {error.strerror}; choose another --models") from error
+
+
+def _check_readable(manifest: Manifest, graph: bytes) -> None:
+    from charlm_export.graph_check import check_graph
+
+    try:
+        check_graph(graph, Manifest.from_json(manifest.to_json()))
+    except (msgspec.MsgspecError, ForeignGraph) as error:
+        raise ArtifactError(f"no artifact can hold this model: {error}; train a smaller one") from error
 
 
 def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
@@ -160,13 +198,19 @@ def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
 
 def read_artifact(folder: Path) -> Artifact:
     """Read and verify `models/<name>/<version>`; raises DamagedArtifact with the file at fault."""
-    manifest = _read_manifest(folder / MANIFEST_FILE)
-    graph = _read(folder / MODEL_FILE)
+    from charlm_export.graph_check import check_graph, largest_graph  # they need onnx, and the manifest above
+
+    manifest = _read_manifest(folder)
+    graph = _read(folder, MODEL_FILE, largest_graph(manifest))
     if hashlib.sha256(graph).hexdigest() != manifest.files.get(MODEL_FILE):
         raise DamagedArtifact(
             f"{folder / MODEL_FILE} is not the file that its manifest describes (SHA-256 differs); export it again"
         )
-    return Artifact(folder.parent.name, int(folder.name), manifest, graph)
+    try:
+        weights = check_graph(graph, manifest)
+    except ForeignGraph as error:
+        raise ForeignGraph(f"{folder / MODEL_FILE} {error}; use only what charlm export wrote") from error
+    return Artifact(folder.parent.name, int(folder.name), manifest, graph, weights)
 
 
 def find_artifacts(models: Path) -> list[Path]:
@@ -191,15 +235,36 @@ def _versions(home: Path) -> Iterator[int]:
     return (int(path.name) for path in home.iterdir() if re.fullmatch(r"[1-9][0-9]{0,8}", path.name))
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(folder: Path) -> Manifest:
+    document = _read(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     try:
-        return Manifest.from_json(_read(path))
+        return Manifest.from_json(document)
     except msgspec.MsgspecError as error:
-        raise DamagedArtifact(f"{path}: {error}; export the model again") from error
+        reason = " ".join(str(error).split())[:200]  # it may quote anything
+        raise DamagedArtifact(f"{folder / MANIFEST_FILE}: {reason}; export the model again") from error
 
 
-def _read(path: Path) -> bytes:
+def _read(folder: Path, name: str, limit: int) -> bytes:
+    """Read a file of at most `limit` bytes that lies in `folder`, also where a link within it leads there."""
+    path = folder / name
     try:
-        return path.read_bytes()
+        target = os.path.realpath(path, strict=True)
+        if not Path(target).is_relative_to(os.path.realpath(folder)):
+            raise DamagedArtifact(f"{path} is a link to a file outside its folder; copy the file there instead")
+        with open(target, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DamagedArtifact(f"{path} is not a regular file; export the model again")
+            if status.st_size > limit:
+                raise DamagedArtifact(
+                    f"{path} has {status.st_size:,} bytes, and no model like it more than {limit:,}; "
+                    "export the model again"
+                )
+            return file.read(status.st_size)
     except OSError as error:
         raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); export the model again") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a pipe too without waiting for its other end."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

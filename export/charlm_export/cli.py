@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from charlm_training.encoded import EncodedCorpus
 
     from charlm_export.evaluation import Subject
+    from charlm_export.export import Quantization
 
 
 @click.command()
@@ -22,23 +23,70 @@ if TYPE_CHECKING:
     "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Folder of models."
 )
 @click.option("--name", help="Name of the model.  [default: the name of its corpus]")
+@click.option("--quantize", type=click.Choice(["int8"]), help="Store and multiply matrices in 8 bits: for the CPU.")
+@click.option(
+    "--text", help="What the cost of that is measured on.  [default: what training held out of a corpus known by name]"
+)
+@click.option(
+    "--allow-worse",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    metavar="PERCENT",
+    help="By how much the perplexity may rise.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def export(*, checkpoint: Path, models: Path, name: str | None, as_json: bool) -> None:
+def export(  # noqa: PLR0913 - one parameter for each option
+    *,
+    checkpoint: Path,
+    models: Path,
+    name: str | None,
+    quantize: str | None,
+    text: str | None,
+    allow_worse: float,
+    as_json: bool,
+) -> None:
     """Write the folder CHECKPOINT as an ONNX artifact: the next version below MODELS/NAME.
 
     The graph is compared with torch first; where they differ, nothing is written.
     """
     from charlm_export.export import export_checkpoint
 
-    done = export_checkpoint(checkpoint, models, name)
+    quantization = _quantization(checkpoint, text, allow_worse / 100) if quantize else None
+    done = export_checkpoint(checkpoint, models, name, quantization)
     if as_json:
-        report = {"folder": str(done.folder), "bytes": done.graph_bytes, "parity": done.parity.graph}
+        report: dict[str, object] = {
+            "folder": str(done.folder),
+            "bytes": done.graph_bytes,
+            "parity": done.parity.graph,
+        }
+        if done.cost:
+            report |= {"perplexity": done.cost.before.perplexity, "perplexity_int8": done.cost.after.perplexity}
         click.echo(json.dumps(report))
         return
     click.echo(
         f"{done.folder}: {done.manifest.layers} x {done.manifest.hidden} {done.manifest.architecture}, "
         f"{done.graph_bytes / 1e6:.1f} MB; differs from torch by {done.parity.graph:.1e} at most"
     )
+    if done.cost:
+        click.echo(
+            f"perplexity {done.cost.before.perplexity:.4f} in float32, {done.cost.after.perplexity:.4f} in int8 "
+            f"({done.cost.share:+.2%})"
+        )
+
+
+def _quantization(folder: Path, source: str | None, most: float) -> "Quantization":
+    """Read the text to measure on: `source`, or else the checkpoint's own corpus if that is known by its name."""
+    from charlm_training.checkpoint import load_checkpoint
+    from charlm_training.corpus import NAMED_CORPORA
+
+    from charlm_export.evaluation import load_subject
+    from charlm_export.export import Quantization
+
+    name = source or load_checkpoint(folder).corpus.name
+    if source is None and name not in NAMED_CORPORA:
+        raise click.UsageError(f"--quantize measures what it costs: name the text for that, say {name}, with --text")
+    return Quantization(_encode(name, None, load_subject(folder)), most)
 
 
 @click.command()

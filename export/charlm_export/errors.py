@@ -2,9 +2,11 @@
 
 ArtifactError
 |-- DamagedArtifact          a file is missing, or is not what the manifest says
+|   `-- ForeignGraph         the model file is not one that export writes for its manifest
 |-- ModelsNotFound           a folder that holds no artifact
 |-- InvalidName              a model name that could not be a folder's name
 |-- UnsupportedArchitecture  a model without a recurrent state
+|-- QuantizationError        int8 costs more than allowed; nothing was written
 `-- ParityError              the ONNX graph and torch disagree; nothing was written
 """
 
@@ -20,6 +22,10 @@ class ArtifactError(Exception):
 
 class DamagedArtifact(ArtifactError):  # noqa: N818 - says what it is
     """A file of the artifact is missing, or is not what the manifest says."""
+
+
+class ForeignGraph(DamagedArtifact):
+    """The model file is not one that export writes for its manifest."""
 
 
 class ModelsNotFound(ArtifactError):  # noqa: N818 - says what it is
@@ -42,3 +48,7 @@ class UnsupportedArchitecture(ArtifactError):  # noqa: N818 - says what it is
 
 class ParityError(ArtifactError):
     """The ONNX graph and torch disagree by more than rounding."""
+
+
+class QuantizationError(ArtifactError):
+    """Rounding the weights costs more than allowed."""

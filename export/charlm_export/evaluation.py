@@ -109,7 +109,9 @@ def _artifact(folder: Path, threads: int | None) -> Subject:
     artifact = read_artifact(folder)
     manifest = artifact.manifest
     reading = Reading(manifest.normalization, manifest.corpus.preparation, manifest.documents)
-    return Subject(ExportedModel(artifact, threads), manifest.vocabulary, reading, manifest.corpus.sha256, None)
+    return Subject(
+        ExportedModel(manifest, artifact.weights, threads), manifest.vocabulary, reading, manifest.corpus.sha256, None
+    )
 
 
 def _held_out(subject: Subject, text: EncodedCorpus) -> tuple[Ids, Ids]:

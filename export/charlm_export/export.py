@@ -1,19 +1,51 @@
 """From a checkpoint to an artifact: build the graph, prove it against torch, write it."""
 
+import math
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import torch
 from charlm_training.checkpoint import Checkpoint, load_checkpoint
+from charlm_training.encoded import EncodedCorpus
+from charlm_training.evaluate import perplexity
+from charlm_training.models.convert import from_checkpoint
+from charlm_training.perplexity import Perplexity
 
 from charlm_export.artifact import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, write_artifact
-from charlm_export.errors import UnsupportedArchitecture
-from charlm_export.graph import portable_graph
+from charlm_export.errors import QuantizationError, UnsupportedArchitecture
+from charlm_export.exported_model import ExportedModel
+from charlm_export.graph import Weights, portable_graph
 from charlm_export.parity import Parity, check_parity
+from charlm_export.quantization import dequantize, quantize
+from charlm_export.triton import write_triton_config
 
 _TOOLS: Final = ("charlm", "onnx", "torch")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the weights are to be stored, and what that may cost."""
+
+    text: EncodedCorpus
+    """What the cost is measured on: where it is the checkpoint's own corpus, the part that training held out."""
+    most: float
+    """By how much the perplexity may rise, as a share of it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What quantization did to the perplexity."""
+
+    before: Perplexity
+    after: Perplexity
+
+    @property
+    def share(self) -> float:
+        """How much higher the perplexity is, as a share of what it was."""
+        return math.expm1(self.after.nats - self.before.nats)
 
 
 @dataclass(frozen=True)
@@ -25,21 +57,52 @@ class Export:
     manifest: Manifest
     graph_bytes: int
     parity: Parity
+    cost: Cost | None = None
+    """Of quantization."""
 
 
-def export_checkpoint(folder: Path, models: Path, name: str | None) -> Export:
+def export_checkpoint(folder: Path, models: Path, name: str | None, quantization: Quantization | None = None) -> Export:
     """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) below `models`.
 
-    Raises CheckpointError, ParityError (nothing was written), InvalidName, or ArtifactError for an architecture that
-    no artifact can hold.
+    Beside the versions lies a `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are
+    stored and multiplied in int8.
+
+    Raises CheckpointError, ParityError or QuantizationError (nothing was written), InvalidName, or ArtifactError for
+    an architecture that no artifact can hold.
     """
     checkpoint = load_checkpoint(folder)
     _check_architecture(checkpoint)
-    manifest = describe(checkpoint)
-    graph = portable_graph(manifest, {key: tensor.numpy() for key, tensor in checkpoint.weights.items()})
-    parity = check_parity(graph, manifest, checkpoint.build_model())
+    manifest, model = describe(checkpoint), checkpoint.build_model()
+    weights: Weights = {key: tensor.numpy() for key, tensor in checkpoint.weights.items()}
+    cost = None
+    if quantization:
+        exact, weights = (manifest, weights), quantize(weights, manifest.layers)
+        manifest = replace(manifest, weights="int8")
+        cost = _cost(exact, (manifest, weights), quantization)
+        from_checkpoint(model, {k: torch.from_numpy(v) for k, v in dequantize(weights, manifest.layers).items()})
+    graph = portable_graph(manifest, weights)
+    parity = check_parity(graph, manifest, model)
     target = write_artifact(models, name or manifest.corpus.name, manifest, graph)
-    return Export(target, manifest, len(graph), parity)
+    write_triton_config(target.parent, manifest)
+    return Export(target, manifest, len(graph), parity, cost)
+
+
+def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], quantization: Quantization) -> Cost:
+    """Measure what a server would compute; raises QuantizationError where it is worse than allowed."""
+    manifest, _ = exact
+    text = quantization.text
+    ids = text.validation if text.sha256 == manifest.corpus.sha256 else text.ids
+    before, after = (
+        perplexity(ExportedModel(*model), ids, manifest.vocabulary, manifest.documents) for model in (exact, rounded)
+    )
+    cost = Cost(before, after)
+    if not cost.share <= quantization.most:  # `not`: NaN is no cost to bear
+        raise QuantizationError(
+            f"in int8 the perplexity on {text.name} rises from {before.perplexity:.4f} to {after.perplexity:.4f}, by "
+            f"{cost.share:.2%}, and {quantization.most:.2%} is allowed; nothing was written. Export it without "
+            "--quantize, or allow more with --allow-worse"
+        )
+    return cost
 
 
 def describe(checkpoint: Checkpoint) -> Manifest:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from charlm_client.command_line import charlm
 from charlm_export import export as export_module
-from charlm_export.artifact import ARCHITECTURES, METADATA_KEY, find_artifacts, read_artifact
+from charlm_export.artifact import ARCHITECTURES, METADATA_KEY, find_artifacts, read_artifact, write_artifact
 from charlm_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound, ParityError
 from charlm_export.export import describe, export_checkpoint
 from charlm_export.graph import portable_graph
@@ -165,7 +165,16 @@ def test_a_failed_write_leaves_nothing_behind(
     monkeypatch.setattr("charlm_export.artifact.write_atomically", full_disk)
     with pytest.raises(ArtifactError, match="No space left on device"):
         export_checkpoint(checkpoint_folder, models, "a")
-    assert [path.name for path in (models / "a").iterdir()] == ["1"]
+    assert {path.name for path in (models / "a").iterdir()} == {"1", "config.pbtxt"}
+
+
+def test_what_could_not_be_read_is_not_written(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    manifest, graph = describe(checkpoint), portable_graph(describe(checkpoint), weights_of(checkpoint))
+    many = tuple(map(chr, range(0x10000, 0x20000)))
+    for other in (replace(manifest, characters=("<unk>", *many, "\n")), replace(manifest, hidden=25)):
+        with pytest.raises(ArtifactError, match="no artifact can hold this model: "):
+            write_artifact(tmp_path / "models", "a", other, graph)
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "A", "-a", "x" * 65])

@@ -1,0 +1,71 @@
+"""Weights in 8 bits, and how the server multiplies with them.
+
+    h = (a - 64) / 63             a unsigned, 1 to 127: |h| is at most 1 in every architecture
+    W[n, :] = scale[n] w[n, :]    w signed 8 bits, one scale for each row, that is for each column of the product
+
+A scale measured on a batch, as dynamic quantization does it, would make a row's result depend on its neighbours.
+The sums of a * w are exact integers, so no order of adding changes them; and a has 7 bits, because processors
+without VNNI add two products a * w in 16 bits. The input's table, the biases and
+everything between the products stay float32.
+"""
+
+# Shape suffixes: G gates, H hidden, K inner dimension, N rows of a weight (columns of its product).
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ACTIVATION_ZERO: Final = 64
+ACTIVATION_SCALE: Final = 1 / 63
+WEIGHT_LEVELS: Final = 127
+OUTPUT_SCALE: Final = "output.scale"
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+def layer_scale(k: int) -> str:
+    """Return the name of the scales [GH] of layer k's matrices."""
+    return f"recurrent.scale_l{k}"
+
+
+def quantize(weights: Weights, layers: int) -> Weights:
+    """Return `weights` with matrices in int8 and their scales beside them.
+
+    The matrices of a layer share one scale a row, because their products are one product. That of layer 0's input
+    stays as it is: it becomes a table.
+    """
+    quantized = dict(weights)
+    for k in range(layers):
+        names = [f"recurrent.weight_hh_l{k}", *([f"recurrent.weight_ih_l{k}"] if k else [])]
+        scale = _row_scales(np.concatenate([weights[name] for name in names], axis=1))
+        quantized |= {name: _rounded(weights[name], scale) for name in names}
+        quantized[layer_scale(k)] = scale
+    scale = _row_scales(weights["output.weight"])
+    return {**quantized, "output.weight": _rounded(weights["output.weight"], scale), OUTPUT_SCALE: scale}
+
+
+def dequantize(weights: Weights, layers: int) -> Weights:
+    """Return the float32 weights that the quantized ones stand for, without the scales."""
+    scales = {f"recurrent.{part}_l{k}": layer_scale(k) for k in range(layers) for part in ("weight_hh", "weight_ih")}
+    scales["output.weight"] = OUTPUT_SCALE
+    return {
+        name: value.astype(np.float32) * weights[scales[name]][:, np.newaxis] if value.dtype == np.int8 else value
+        for name, value in weights.items()
+        if name not in scales.values()
+    }
+
+
+def _row_scales(matrix_NK: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the scale of each row: its largest value is the last level. Rows of next to nothing get no finer one."""
+    largest_N = np.abs(matrix_NK).max(axis=1)
+    floor = max(float(largest_N.max()) * 1e-3, 1e-6)
+    scale_N: NDArray[np.float32] = (np.maximum(largest_N, floor) / WEIGHT_LEVELS).astype(np.float32)
+    return scale_N
+
+
+def _rounded(matrix_NK: NDArray[np.float32], scale_N: NDArray[np.float32]) -> NDArray[np.int8]:
+    levels_NK = np.rint(matrix_NK / scale_N[:, np.newaxis])
+    rounded_NK: NDArray[np.int8] = np.clip(levels_NK, -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8)
+    return rounded_NK

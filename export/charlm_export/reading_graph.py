@@ -1,0 +1,79 @@
+"""The graph that reads symbols which are known, and scores them.
+
+    steps int64 [], tokens int64 [T, B], targets int64 [T, B], h, c float [L, B, H]
+        -> log_probabilities float [T, B], h_out, c_out float [L, B, H]
+
+`log_probabilities[t, b]` is that of `targets[t, b]` after `tokens[: t + 1, b]`. Only the targets' come out: of all V
+they would be the larger part of the work of a small model. The output's product is one for all steps together.
+
+The ragged variant takes rows of different lengths: `length` int64 [B, 1]; a row's state stays as it is after its last
+symbol, and its later log-probabilities mean nothing.
+
+What a row gets depends on that row alone, is the same to the bit however its symbols are divided into runs, and the
+same that the writing graph computes where it writes these symbols itself.
+"""
+
+# Shape suffixes: B rows, T steps, L layers, H hidden, V vocabulary.
+
+import numpy as np
+from onnx import TensorProto
+
+from charlm_export.artifact import Manifest
+from charlm_export.graph import Weights
+from charlm_export.repeated import Repetition, Value, Values, serialize
+from charlm_export.step import Constants, Nodes, Step, state_parts
+
+
+def reading_graph(
+    manifest: Manifest, weights: Weights, *, ragged: bool, unrolled: int = 0, every_logit: bool = False
+) -> bytes:
+    """Return the serialized graph; `unrolled` is the number of steps written out, 0 for a loop of any number.
+
+    With `every_logit`, no targets go in, and logits [T, B, V] come out: to evaluate what a server would compute.
+    """
+    step = Step(manifest, weights)
+
+    def read(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:
+        after = step.states(nodes, nodes.add("Gather", ["tokens", index], "token", axis=0), before)
+        if ragged:
+            going_on = nodes.add("Less", [index, "length"], "going_on")
+            for part in state_parts(manifest):
+                after[part] = nodes.add("Where", [going_on, after[part], before[part]], f"{part}_kept")
+        return after, {"tops": nodes.add("Identity", [after[f"h{manifest.layers - 1}"]], "top_now")}
+
+    repetition = Repetition(
+        manifest, (), [Value("tops", TensorProto.FLOAT, ("batch", manifest.hidden))], read, unrolled
+    )
+    texts = [Value("tokens", TensorProto.INT64, ("time", "batch"))]
+    if ragged:
+        texts.append(Value("length", TensorProto.INT64, ("batch", 1)))
+    if every_logit:
+        result = Value("logits", TensorProto.FLOAT, ("time", "batch", len(manifest.vocabulary)))
+    else:
+        texts.append(Value("targets", TensorProto.INT64, ("time", "batch")))
+        result = Value("log_probabilities", TensorProto.FLOAT, ("time", "batch"))
+    output, constants = _output(step, manifest, every_logit=every_logit)
+    return serialize(
+        [*repetition.nodes(), *output.nodes],
+        [*repetition.inputs, *(value.declared for value in texts)],
+        [*repetition.outputs, result.declared],
+        step.constants | repetition.constants | constants,
+    )
+
+
+def _output(step: Step, manifest: Manifest, *, every_logit: bool) -> tuple[Nodes, Constants]:
+    """From tops [T, B, H] to the result; all steps share one product."""
+    nodes = Nodes()
+    constants: Constants = {"top_rows": np.array([-1, manifest.hidden], dtype=np.int64)}
+    logits = step.logits(Nodes("_together", nodes.nodes), nodes.add("Reshape", ["tops", "top_rows"], "tops_together"))
+    if every_logit:
+        constants["vocabulary"] = np.array([len(manifest.vocabulary)], dtype=np.int64)
+        two = nodes.add("Shape", ["tokens"], "text_shape")
+        nodes.add("Reshape", [logits, nodes.add("Concat", [two, "vocabulary"], "logits_shape", axis=0)], "logits")
+        return nodes, constants
+    constants["column"] = np.array([-1, 1], dtype=np.int64)
+    scores = nodes.add("LogSoftmax", [logits], "scores", axis=1)
+    column = nodes.add("Reshape", ["targets", "column"], "targets_together")
+    chosen = nodes.add("GatherElements", [scores, column], "scores_of_targets", axis=1)
+    nodes.add("Reshape", [chosen, nodes.add("Shape", ["targets"], "text_shape")], "log_probabilities")
+    return nodes, constants
