@@ -7,8 +7,8 @@ with Client("127.0.0.1:50051") as client:
     print(client.score("Once upon a time").perplexity)
 """
 
-from charlm_client.async_client import AsyncClient, AsyncGeneration
-from charlm_client.client import Client, Generation
+from charlm_client.async_client import AsyncClient, AsyncGeneration, AsyncSamples
+from charlm_client.client import Client, Generation, Samples
 from charlm_client.errors import (
     Cancelled,
     CharlmError,
@@ -19,14 +19,16 @@ from charlm_client.errors import (
     ServerFault,
     ServerUnavailable,
 )
-from charlm_client.events import Chunk, Finished, FinishReason, Started
+from charlm_client.events import Alternative, Chunk, Finished, FinishReason, Started
 from charlm_client.model import Model
 from charlm_client.request import UnknownPolicy
 from charlm_client.scoring import Score
 
 __all__ = [
+    "Alternative",
     "AsyncClient",
     "AsyncGeneration",
+    "AsyncSamples",
     "Cancelled",
     "CharlmError",
     "Chunk",
@@ -38,6 +40,7 @@ __all__ = [
     "InvalidRequest",
     "Model",
     "ModelNotFound",
+    "Samples",
     "Score",
     "ServerBusy",
     "ServerFault",

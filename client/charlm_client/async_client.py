@@ -1,10 +1,10 @@
 """The asynchronous client. One AsyncClient belongs to one event loop."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self, TypeAlias, cast
+from typing import Self, TypeAlias, Unpack, cast
 
 import grpc
 from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2_grpc
@@ -12,9 +12,9 @@ from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_
 from charlm_client.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES, channel_options
 from charlm_client.deadline import Deadline
 from charlm_client.errors import Cancelled, translate
-from charlm_client.events import Chunk, Finished, Started, Transcript
+from charlm_client.events import Chunk, Finished, Started, Transcript, joined
 from charlm_client.model import Model, model_from
-from charlm_client.request import UnknownPolicy, generate_request, model_reference
+from charlm_client.request import GenerationOptions, UnknownPolicy, generate_request, model_reference
 from charlm_client.scoring import Calls, Score, ScoreSettings, score_calls
 
 _Call: TypeAlias = "grpc.aio.UnaryStreamCall[generation_pb2.GenerateRequest, generation_pb2.GenerateResponse]"
@@ -38,17 +38,8 @@ def _translated(target: str) -> Iterator[None]:
         raise Cancelled("the call was cancelled") from error
 
 
-class AsyncGeneration:
-    """A text being generated: an asynchronous iterator of its chunks.
-
-        async with await client.generate("Once ") as generation:
-            async for chunk in generation:
-                print(chunk.text, end="", flush=True)
-
-    The server stops as soon as the `async with` block is left, `cancel` is called, the reading task is
-    cancelled, or the object is dropped. Reading raises the errors of `charlm_client.errors`; every chunk
-    before an error was delivered.
-    """
+class _Answer:
+    """What the server sends to one request for texts."""
 
     def __init__(self, call: _Call, target: str, transcript: Transcript) -> None:
         self._call = call
@@ -56,23 +47,14 @@ class AsyncGeneration:
         self._transcript = transcript
 
     @classmethod
-    async def open(cls, call: _Call, target: str) -> Self:
+    async def open(cls, call: _Call, target: str, samples: int = 1) -> Self:
         """Wait until the server has accepted the request."""
-        return cls(call, target, Transcript(await _read(call, target)))
+        return cls(call, target, Transcript(await _read(call, target), samples))
 
     @property
     def started(self) -> Started:
         """What the server resolved the request to."""
         return self._transcript.started
-
-    @property
-    def finished(self) -> Finished | None:
-        """How the text ended; None until it was read to its end."""
-        return self._transcript.finished
-
-    async def text(self) -> str:
-        """Read to the end; return the text from here on."""
-        return "".join([chunk.text async for chunk in self])
 
     def cancel(self) -> None:
         """Stop generating. Reading on raises Cancelled; after the end nothing happens."""
@@ -81,7 +63,7 @@ class AsyncGeneration:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Chunk:
+    async def _next(self) -> tuple[int, Chunk]:
         while (message := await _read(self._call, self._target)) is not None:
             if chunk := self._transcript.take(message):
                 return chunk
@@ -100,6 +82,53 @@ class AsyncGeneration:
         # A dropped grpc.aio call waits for the garbage collector, and its server with it.
         with suppress(RuntimeError):  # the event loop is closed, and the call with it
             self.cancel()
+
+
+class AsyncGeneration(_Answer):
+    """A text being generated: an asynchronous iterator of its chunks.
+
+        async with await client.generate("Once ") as generation:
+            async for chunk in generation:
+                print(chunk.text, end="", flush=True)
+
+    The server stops as soon as the `async with` block is left, `cancel` is called, the reading task is
+    cancelled, or the object is dropped. Reading raises the errors of `charlm_client.errors`; every chunk
+    before an error was delivered.
+    """
+
+    @property
+    def finished(self) -> Finished | None:
+        """How the text ended; None until it was read to its end."""
+        return self._transcript.finished[0]
+
+    async def text(self) -> str:
+        """Read to the end; return the text from here on."""
+        return "".join([chunk.text async for chunk in self])
+
+    async def __anext__(self) -> Chunk:
+        _, chunk = await self._next()
+        return chunk
+
+
+class AsyncSamples(_Answer):
+    """Several texts being generated at once: an asynchronous iterator of (sample, chunk), as `charlm_client.Samples`.
+
+    async with await client.generate_samples("Once ", 3) as samples:
+        async for sample, chunk in samples:
+            print(sample, chunk.text)
+    """
+
+    @property
+    def finished(self) -> tuple[Finished | None, ...]:
+        """How the text of each sample ended; None for those that were not yet read to their ends."""
+        return tuple(self._transcript.finished)
+
+    async def texts(self) -> list[str]:
+        """Read to the end; return the text of each sample from here on."""
+        return joined(len(self.finished), [chunk async for chunk in self])
+
+    async def __anext__(self) -> tuple[int, Chunk]:
+        return await self._next()
 
 
 async def _read(call: _Call, target: str) -> generation_pb2.GenerateResponse | None:
@@ -147,10 +176,15 @@ class AsyncClient:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
+        biases: Mapping[str, float] | None = None,
+        allowed_characters: str = "",
+        forbidden_characters: str = "",
         seed: int | None = None,
         max_characters: int = 256,
         stop: str | Sequence[str] = (),
         log_probabilities: bool = False,
+        top_alternatives: int = 0,
         unknown: UnknownPolicy = "replace",
         return_ticket: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
@@ -164,15 +198,33 @@ class AsyncClient:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
+            biases=biases,
+            allowed_characters=allowed_characters,
+            forbidden_characters=forbidden_characters,
             seed=seed,
             max_characters=max_characters,
             stop=stop,
             log_probabilities=log_probabilities,
+            top_alternatives=top_alternatives,
             unknown=unknown,
             return_ticket=return_ticket,
         )
         call = self._generation.Generate(request, timeout=self._limit(timeout))
         return await AsyncGeneration.open(call, self._target)
+
+    async def generate_samples(
+        self,
+        prompt: str,
+        samples: int,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncSamples:
+        """Continue `prompt` several times at once, as `Client.generate_samples` does."""
+        request = generate_request(prompt, samples=samples, **options)
+        call = self._generation.Generate(request, timeout=self._limit(timeout))
+        return await AsyncSamples.open(call, self._target, samples)
 
     async def score(  # noqa: PLR0913 - the fields of the request
         self,

@@ -13,9 +13,10 @@ import click
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from charlm_client.client import Generation
     from charlm_client.model import Model
+    from charlm_client.request import GenerationOptions
     from charlm_client.scoring import Score
+    from charlm_client.written import Written
 
 HEATMAP_CHARACTERS: Final = 2000
 """Up to how many characters are coloured without being asked for: about one screen."""
@@ -59,6 +60,21 @@ _TICKET_IN: Final = click.option(
 )
 
 
+def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """Read each CHAR=VALUE; the character may be "=" itself."""
+    biases: dict[str, float] = {}
+    for value in values:
+        character, _, number = value.rpartition("=")
+        character = _unescaped(character)
+        if character in biases:
+            raise click.BadParameter(f"{character!r} is given twice")
+        try:
+            biases[character] = float(number)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not a character, = and a number, such as e=-2.5") from None
+    return biases
+
+
 @click.command()
 @click.argument("prompt", default="")
 @_SERVER
@@ -67,9 +83,24 @@ _TICKET_IN: Final = click.option(
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is always the likeliest.")
 @click.option("--top-k", type=click.IntRange(min=0), default=0, help="Keep the k likeliest.  [default: all]")
 @click.option("--top-p", type=float, default=1.0, help="Keep the likeliest up to this probability.")
+@click.option("--min-p", type=float, default=0.0, help="Keep those this many times as probable as the likeliest.")
+@click.option(
+    "--bias",
+    "biases",
+    multiple=True,
+    metavar="CHAR=VALUE",
+    callback=_biases,
+    help="Add VALUE to the logit of CHAR. Repeatable.",
+)
+@click.option("--allow", default="", metavar="TEXT", help="Write only characters of TEXT.  [default: all]")
+@click.option("--forbid", default="", metavar="TEXT", help="Write no character of TEXT.")
 @click.option("--seed", type=click.IntRange(min=0), help="Repeats a text.  [default: a new one]")
 @click.option("--max-characters", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--stop", multiple=True, help=r"End after this string; \n, \r, \t and \\ as in C. Repeatable.")
+@click.option("--stop", multiple=True, help="End after this string. Repeatable.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, help="Write this many texts, with consecutive seeds.")
+@click.option(
+    "--alternatives", type=click.IntRange(min=0), default=0, help="Show this many of the likeliest for each character."
+)
 @_UNKNOWN
 @_TICKET_IN
 @click.option(
@@ -88,107 +119,90 @@ def generate(  # noqa: PLR0913 - the options of the command
     temperature: float,
     top_k: int,
     top_p: float,
+    min_p: float,
+    biases: dict[str, float],
+    allow: str,
+    forbid: str,
     seed: int | None,
     max_characters: int,
     stop: tuple[str, ...],
+    samples: int,
+    alternatives: int,
     unknown: Literal["replace", "refuse"],
     ticket_in: Path | None,
     ticket_out: Path | None,
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Continue PROMPT; "-" reads it from standard input.
+    r"""Continue PROMPT; "-" reads it from standard input.
 
-    Prompt and text go to standard output as they come, without a line feed of their own in a pipe. A summary
-    goes to standard error.
+    Prompt and text go to standard output as they come, without a line feed of their own in a pipe; several samples
+    each whole, below a heading. A summary goes to standard error. In the texts of --bias, --allow, --forbid and --stop
+    \n, \r, \t and \\ stand for what they do in C.
     """
+    from charlm_client import written
     from charlm_client.client import Client
 
-    if ticket_out and not ticket_out.parent.is_dir():
-        raise click.UsageError(f"--ticket-out: there is no folder {ticket_out.parent}")
+    _check_ticket_out(ticket_out, samples)
     prompt = _decoded("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
+    options: GenerationOptions = {
+        "model": model,
+        "version": model_version,
+        "ticket": ticket_in.read_bytes() if ticket_in else None,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "biases": biases,
+        "allowed_characters": _unescaped(allow),
+        "forbidden_characters": _unescaped(forbid),
+        "seed": seed,
+        "max_characters": max_characters,
+        "stop": [_unescaped(each) for each in stop],
+        "log_probabilities": alternatives > 0,
+        "top_alternatives": alternatives,
+        "unknown": unknown,
+        "return_ticket": ticket_out is not None,
+    }
     began = time.monotonic()
-    with (
-        Client(server, timeout=timeout) as client,
-        client.generate(
-            prompt,
-            model=model,
-            version=model_version,
-            ticket=ticket_in.read_bytes() if ticket_in else None,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            max_characters=max_characters,
-            stop=[_unescaped(each) for each in stop],
-            unknown=unknown,
-            return_ticket=ticket_out is not None,
-        ) as generation,
-    ):
-        text = generation.text() if as_json else _stream(prompt, generation)
+    with Client(server, timeout=timeout) as client:
+        if samples == 1:
+            with client.generate(prompt, **options) as generation:
+                started = generation.started
+                texts = [written.read(generation) if as_json else written.show(prompt, generation)]
+        else:
+            with client.generate_samples(prompt, samples, **options) as several:
+                started = several.started
+                texts = list(written.read_samples(several)) if as_json else written.show_samples(prompt, several)
     seconds = time.monotonic() - began
     if as_json:
-        _print_json(_generation_fields(prompt, text, generation, seconds))
+        _print_json(written.generation_fields(prompt, started, texts, seconds))
     else:
-        click.secho(_summary(generation, seconds), dim=True, err=True)
-    _keep_ticket(generation, ticket_out)
+        click.secho(written.summary(started, texts, seconds), dim=True, err=True)
+    _keep_ticket(texts, ticket_out)
 
 
-def _stream(prompt: str, generation: "Generation") -> str:
-    """Print prompt and text as they come; return the text."""
-    from charlm_client.render import printable
-
-    on_terminal = sys.stdout.isatty()
-    show = printable if on_terminal else str
-    click.secho(show(prompt), dim=True, nl=False)
-    pieces: list[str] = []
-    for chunk in generation:
-        click.echo(show(chunk.text), nl=False)
-        pieces.append(chunk.text)
-    if on_terminal and not "".join(pieces[-1:]).endswith("\n"):
-        click.echo()
-    return "".join(pieces)
+def _check_ticket_out(path: Path | None, samples: int) -> None:
+    if path and samples > 1:
+        raise click.UsageError("--ticket-out keeps one state; leave --samples out, and give the --seed of the sample.")
+    if path and not path.parent.is_dir():
+        raise click.UsageError(f"--ticket-out: there is no folder {path.parent}")
 
 
-def _summary(generation: "Generation", seconds: float) -> str:
-    started, finished = generation.started, generation.finished
-    assert finished
-    count = finished.generated_count
-    unknown = f", {started.unknown_count:,} unknown in the prompt" if started.unknown_count else ""
-    return (
-        f"{started.model}/{started.version}: {count:,} characters, {count / seconds:,.0f}/s, "
-        f"{finished.reason}, seed {started.seed}{unknown}"
-    )
-
-
-def _generation_fields(prompt: str, text: str, generation: "Generation", seconds: float) -> dict[str, object]:
-    started, finished = generation.started, generation.finished
-    assert finished
-    return {
-        "prompt": prompt,
-        "text": text,
-        "model": started.model,
-        "version": started.version,
-        "seed": started.seed,
-        "unknown_count": started.unknown_count,
-        "reason": finished.reason,
-        "stop": finished.stop,
-        "generated_count": finished.generated_count,
-        "seconds": seconds,
-    }
-
-
-def _keep_ticket(generation: "Generation", path: Path | None) -> None:
-    """Write the ticket where it was asked for; fail where the server stopped before the end of the text."""
+def _keep_ticket(texts: Sequence["Written"], path: Path | None) -> None:
+    """Write the ticket where it was asked for; fail where the server stopped before the end of a text."""
     from charlm_client.errors import ServerUnavailable
     from charlm_client.events import FinishReason
     from charlm_client.ticket_file import write_ticket
 
-    finished = generation.finished
-    assert finished
+    finished = texts[0].finished
     if path and finished.ticket:
         write_ticket(path, finished.ticket)
-    if finished.reason is FinishReason.DRAINED:
+    drained = [text.finished for text in texts if text.finished.reason is FinishReason.DRAINED]
+    if drained and len(texts) > 1:
+        remedy = f"all can be written again with --seed {texts[0].seed}"
+        raise ServerUnavailable(f"the server stopped before the end of {len(drained)} of {len(texts)} texts; {remedy}")
+    if drained:
         remedy = f"continue with --ticket-in {path}" if path else "with --ticket-out the text can be continued"
         raise ServerUnavailable(f"the server stopped after {finished.generated_count:,} characters; {remedy}")
 
@@ -369,5 +383,5 @@ _ESCAPES: Final = {r"\n": "\n", r"\r": "\r", r"\t": "\t", "\\\\": "\\"}
 
 
 def _unescaped(text: str) -> str:
-    """Read the escapes of --stop; a backslash before anything else stands for itself."""
+    """Read the escapes of an option; a backslash before anything else stands for itself."""
     return re.sub(r"\\[nrt\\]", lambda escape: _ESCAPES[escape[0]], text)

@@ -1,9 +1,9 @@
 """The synchronous client. One Client may be used from any number of threads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, Unpack
 
 import grpc
 from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2_grpc
@@ -11,9 +11,9 @@ from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_
 from charlm_client.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES, channel_options
 from charlm_client.deadline import Deadline
 from charlm_client.errors import translate
-from charlm_client.events import Chunk, Finished, Started, Transcript
+from charlm_client.events import Chunk, Finished, Started, Transcript, joined
 from charlm_client.model import Model, model_from
-from charlm_client.request import UnknownPolicy, generate_request, model_reference
+from charlm_client.request import GenerationOptions, UnknownPolicy, generate_request, model_reference
 from charlm_client.scoring import Calls, Score, ScoreSettings, score_calls
 
 
@@ -26,42 +26,25 @@ def _translated(target: str) -> Iterator[None]:
 
 
 class _Call(Protocol):
-    """The part of a gRPC server-streaming call that a Generation needs."""
+    """The part of a gRPC server-streaming call that an answer needs."""
 
     def __next__(self) -> generation_pb2.GenerateResponse: ...
 
     def cancel(self) -> object: ...
 
 
-class Generation:
-    """A text being generated: an iterator of its chunks.
+class _Answer:
+    """What the server sends to one request for texts."""
 
-        with client.generate("Once ") as generation:
-            for chunk in generation:
-                print(chunk.text, end="", flush=True)
-
-    The server stops as soon as the `with` block is left, `cancel` is called, or the object is dropped.
-    Reading raises the errors of `charlm_client.errors`; every chunk before an error was delivered.
-    """
-
-    def __init__(self, call: _Call, target: str) -> None:
+    def __init__(self, call: _Call, target: str, samples: int = 1) -> None:
         self._call = call
         self._target = target
-        self._transcript = Transcript(self._read())
+        self._transcript = Transcript(self._read(), samples)
 
     @property
     def started(self) -> Started:
         """What the server resolved the request to."""
         return self._transcript.started
-
-    @property
-    def finished(self) -> Finished | None:
-        """How the text ended; None until it was read to its end."""
-        return self._transcript.finished
-
-    def text(self) -> str:
-        """Read to the end; return the text from here on."""
-        return "".join([chunk.text for chunk in self])
 
     def cancel(self) -> None:
         """Stop generating, from any thread. Reading on raises Cancelled; after the end nothing happens."""
@@ -70,7 +53,7 @@ class Generation:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Chunk:
+    def _next(self) -> tuple[int, Chunk]:
         while (message := self._read()) is not None:
             if chunk := self._transcript.take(message):
                 return chunk
@@ -89,6 +72,55 @@ class Generation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cancel()
+
+
+class Generation(_Answer):
+    """A text being generated: an iterator of its chunks.
+
+        with client.generate("Once ") as generation:
+            for chunk in generation:
+                print(chunk.text, end="", flush=True)
+
+    The server stops as soon as the `with` block is left, `cancel` is called, or the object is dropped.
+    Reading raises the errors of `charlm_client.errors`; every chunk before an error was delivered.
+    """
+
+    @property
+    def finished(self) -> Finished | None:
+        """How the text ended; None until it was read to its end."""
+        return self._transcript.finished[0]
+
+    def text(self) -> str:
+        """Read to the end; return the text from here on."""
+        return "".join([chunk.text for chunk in self])
+
+    def __next__(self) -> Chunk:
+        _, chunk = self._next()
+        return chunk
+
+
+class Samples(_Answer):
+    """Several texts being generated at once: an iterator of (sample, chunk), as the chunks of any of them come.
+
+        with client.generate_samples("Once ", 3) as samples:
+            for sample, chunk in samples:
+                print(sample, chunk.text)
+
+    Samples are counted from 0; sample i is what `generate` brings with the seed `started.seed` + i. In all else this
+    is a `Generation`.
+    """
+
+    @property
+    def finished(self) -> tuple[Finished | None, ...]:
+        """How the text of each sample ended; None for those that were not yet read to their ends."""
+        return tuple(self._transcript.finished)
+
+    def texts(self) -> list[str]:
+        """Read to the end; return the text of each sample from here on."""
+        return joined(len(self.finished), self)
+
+    def __next__(self) -> tuple[int, Chunk]:
+        return self._next()
 
 
 class Client:
@@ -131,10 +163,15 @@ class Client:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
+        biases: Mapping[str, float] | None = None,
+        allowed_characters: str = "",
+        forbidden_characters: str = "",
         seed: int | None = None,
         max_characters: int = 256,
         stop: str | Sequence[str] = (),
         log_probabilities: bool = False,
+        top_alternatives: int = 0,
         unknown: UnknownPolicy = "replace",
         return_ticket: bool = False,
         timeout: float | None = None,
@@ -145,10 +182,17 @@ class Client:
         temperature         0 (always the likeliest character) to 100
         top_k               keep the k likeliest characters; 0 keeps all
         top_p               keep the likeliest up to this probability, above 0, to 1
+        min_p               keep those at least this many times as probable as the likeliest, 0 to below 1
+        biases              what is added to the logits of up to 256 characters, each -100 to 100
+        allowed_characters, forbidden_characters
+                            up to 10,000 that alone may be written ("": all), and that may not be
         seed                0 to 2^64 - 1; None: the ticket's, or a new one, told in `started`
         max_characters      1 to 1,000,000
         stop                up to 16 strings of 1 to 128 characters that end the text
+        log_probabilities   whether chunks carry that of each character
+        top_alternatives    for each character, how many of the likeliest ones chunks carry, 0 to 20
         unknown             "replace" prompt characters outside the vocabulary, or "refuse" the call
+        return_ticket       whether `finished` carries one, to continue from
         timeout             seconds for the whole text
         """
         request = generate_request(
@@ -159,15 +203,28 @@ class Client:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
+            biases=biases,
+            allowed_characters=allowed_characters,
+            forbidden_characters=forbidden_characters,
             seed=seed,
             max_characters=max_characters,
             stop=stop,
             log_probabilities=log_probabilities,
+            top_alternatives=top_alternatives,
             unknown=unknown,
             return_ticket=return_ticket,
         )
         call = self._generation.Generate(request, timeout=self._limit(timeout))
         return Generation(call, self._target)
+
+    def generate_samples(
+        self, prompt: str, samples: int, *, timeout: float | None = None, **options: Unpack[GenerationOptions]
+    ) -> Samples:
+        """Continue `prompt` 1 to 64 times at once, with the options of `generate`; the server reads it once."""
+        request = generate_request(prompt, samples=samples, **options)
+        call = self._generation.Generate(request, timeout=self._limit(timeout))
+        return Samples(call, self._target, samples)
 
     def score(  # noqa: PLR0913 - the fields of the request
         self,

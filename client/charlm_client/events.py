@@ -1,8 +1,9 @@
 """The events of a generation: what its stream brings, in which order."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from charlm.v1 import generation_pb2
 
@@ -29,9 +30,17 @@ class Started:
     model: str
     version: int
     seed: int
-    """The seed in use: repeat it to get the same text again."""
+    """The seed in use, that of the first sample: repeat it to get the same text again."""
     unknown_count: int
     """How many prompt characters were read as `<unk>`."""
+
+
+class Alternative(NamedTuple):
+    """One of the likeliest characters in a place."""
+
+    character: str
+    log_probability: float
+    """In nats, under the model itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +49,11 @@ class Chunk:
 
     text: str
     log_probabilities: tuple[float, ...]
-    """In nats, one for each character, before temperature, top_k and top_p. Empty unless requested."""
+    """In nats, one for each character, under the model itself, whatever the settings. Empty unless requested."""
     position: int
     """The number of symbols behind the state after this text: characters, or bytes for a model of bytes."""
+    alternatives: tuple[tuple[Alternative, ...], ...] = ()
+    """For each character the likeliest ones in its place, likeliest first. Empty unless requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,32 +79,43 @@ _FINISH_REASONS: Final = {
 
 
 class Transcript:
-    """What a stream has told so far. It holds the server to the order: started, chunks, finished.
+    """What a stream has told so far. It holds the server to the order: started; for each sample chunks, finished.
 
     `first` is the stream's first message, None where there was none. Every disorder raises ServerFault.
     """
 
-    def __init__(self, first: generation_pb2.GenerateResponse | None) -> None:
+    def __init__(self, first: generation_pb2.GenerateResponse | None, samples: int = 1) -> None:
         event = event_from(first) if first else None
         if not isinstance(event, Started):
             raise ServerFault("the server did not begin the stream with `started`")
         self.started = event
-        self.finished: Finished | None = None
+        self.finished: list[Finished | None] = [None] * samples
 
-    def take(self, message: generation_pb2.GenerateResponse) -> Chunk | None:
-        """Note the next message; return its chunk where it brings one."""
-        event = event_from(message)
-        if isinstance(event, Started) or self.finished:
+    def take(self, message: generation_pb2.GenerateResponse) -> tuple[int, Chunk] | None:
+        """Note the next message; return the sample and its chunk where it brings one."""
+        event, sample = event_from(message), message.sample
+        if sample >= len(self.finished):
+            raise ServerFault(f"the server sent sample {sample}, though {len(self.finished)} were requested")
+        if isinstance(event, Started) or self.finished[sample]:
             raise ServerFault(f"the server sent `{type(event).__name__.lower()}` out of order")
         if isinstance(event, Chunk):
-            return event
-        self.finished = event
+            return sample, event
+        self.finished[sample] = event
         return None
 
     def close(self) -> None:
         """Note the end of the stream."""
-        if not self.finished:
-            raise ServerFault("the server ended the stream without `finished`")
+        if None in self.finished:
+            sample = self.finished.index(None)
+            raise ServerFault(f"the server ended the stream without `finished` for sample {sample}")
+
+
+def joined(samples: int, chunks: Iterable[tuple[int, Chunk]]) -> list[str]:
+    """Join the texts of each sample."""
+    texts: list[list[str]] = [[] for _ in range(samples)]
+    for sample, chunk in chunks:
+        texts[sample].append(chunk.text)
+    return ["".join(pieces) for pieces in texts]
 
 
 def event_from(message: generation_pb2.GenerateResponse) -> Event:
@@ -114,7 +136,21 @@ def _started(event: generation_pb2.GenerationStarted) -> Started:
 
 
 def _chunk(event: generation_pb2.GeneratedText) -> Chunk:
-    return Chunk(text=event.text, log_probabilities=tuple(event.log_probabilities), position=event.position)
+    for name, values in (("log_probabilities", event.log_probabilities), ("alternatives", event.alternatives)):
+        if len(values) not in (0, len(event.text)):
+            raise ServerFault(f"the server sent {len(values)} {name} for {len(event.text)} characters")
+    return Chunk(
+        text=event.text,
+        log_probabilities=tuple(event.log_probabilities),
+        position=event.position,
+        alternatives=_alternatives(event.alternatives),
+    )
+
+
+def _alternatives(places: Sequence[generation_pb2.Alternatives]) -> tuple[tuple[Alternative, ...], ...]:
+    if any(len(place.characters) != len(place.log_probabilities) for place in places):
+        raise ServerFault("the server sent alternatives without a log-probability for each")
+    return tuple(tuple(map(Alternative, place.characters, place.log_probabilities)) for place in places)
 
 
 def _finished(event: generation_pb2.GenerationFinished) -> Finished:

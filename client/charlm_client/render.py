@@ -1,5 +1,6 @@
 """Scores, models and texts for a person to look at."""
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from charlm_client.events import Alternative
 from charlm_client.model import Model
 from charlm_client.scoring import Score
 
@@ -24,6 +26,9 @@ _CONTROL_PICTURES: Final = {
     0x7F: 0x2421,
     **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
 }
+
+_VISIBLE_PICTURES: Final = {ord(" "): "\u2423", ord("\n"): "\u240a", ord("\t"): "\u2409"}
+"""Of what else would not be seen where a character stands alone."""
 
 
 def console(*, forced: bool = False) -> Console:
@@ -62,6 +67,31 @@ def surprisal_legend() -> Text:
     for bound, colour in SURPRISAL_COLOURS:
         legend.append(f"<{bound:g} ", style=colour)
     return legend.append("more", style=HIGHEST_COLOUR)
+
+
+def alternatives_table(
+    text: str, log_probabilities: Sequence[float], alternatives: Sequence[Sequence[Alternative]]
+) -> Table:
+    """Lay out each character with its probability, beside the likeliest ones in its place; all are one for each."""
+    table = Table("character", Column("probability", justify="right"), "likeliest", box=None, pad_edge=False)
+    for character, log_probability, likeliest in zip(text, log_probabilities, alternatives, strict=True):
+        chosen = Text(_visible(character), style=_colour(-log_probability))
+        table.add_row(chosen, f"{math.exp(log_probability):.1%}", _likeliest_cell(character, likeliest))
+    return table
+
+
+def _likeliest_cell(chosen: str, likeliest: Iterable[Alternative]) -> Text:
+    return Text("  ").join(
+        Text(
+            f"{_visible(character)} {math.exp(log_probability):.1%}",
+            style="bold" if character == chosen else "",
+        )
+        for character, log_probability in likeliest
+    )
+
+
+def _visible(character: str) -> str:
+    return printable(character).translate(_VISIBLE_PICTURES)
 
 
 def score_table(scores: Iterable[tuple[str, Score]]) -> Table:

@@ -1,7 +1,7 @@
 """Building the messages that a client sends: the one place where its arguments become protobuf."""
 
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, TypedDict
 
 from charlm.v1 import generation_pb2, start_pb2
 
@@ -16,26 +16,56 @@ _UNKNOWN_POLICIES: Final = {
 }
 
 
+class GenerationOptions(TypedDict, total=False):
+    """What `Client.generate` and `Client.generate_samples` can be told, beside the prompt; see there."""
+
+    model: str
+    version: int
+    ticket: bytes | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    biases: Mapping[str, float] | None
+    allowed_characters: str
+    forbidden_characters: str
+    seed: int | None
+    max_characters: int
+    stop: str | Sequence[str]
+    log_probabilities: bool
+    top_alternatives: int
+    unknown: UnknownPolicy
+    return_ticket: bool
+
+
 def generate_request(  # noqa: PLR0913 - the fields of the message
     prompt: str,
     *,
-    model: str,
-    version: int,
-    ticket: bytes | None,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    seed: int | None,
-    max_characters: int,
-    stop: str | Sequence[str],
-    log_probabilities: bool,
-    unknown: UnknownPolicy,
-    return_ticket: bool,
+    samples: int = 1,
+    model: str = "",
+    version: int = 0,
+    ticket: bytes | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    biases: Mapping[str, float] | None = None,
+    allowed_characters: str = "",
+    forbidden_characters: str = "",
+    seed: int | None = None,
+    max_characters: int = 256,
+    stop: str | Sequence[str] = (),
+    log_probabilities: bool = False,
+    top_alternatives: int = 0,
+    unknown: UnknownPolicy = "replace",
+    return_ticket: bool = False,
 ) -> generation_pb2.GenerateRequest:
     """Return the request; raise InvalidRequest for what the wire cannot carry or would read as a default."""
     stops = [stop] if isinstance(stop, str) else stop
     if max_characters == 0:
         raise InvalidRequest("max_characters is 0; choose 1 to 1,000,000")
+    if samples == 0:
+        raise InvalidRequest("samples is 0; choose 1 to 64")
     return generation_pb2.GenerateRequest(
         model=model_reference(model, version),
         start=start_from(ticket),
@@ -45,12 +75,21 @@ def generate_request(  # noqa: PLR0913 - the fields of the message
             top_k=_unsigned("top_k", top_k, 32),
             top_p=top_p,
             seed=None if seed is None else _unsigned("seed", seed, 64),
+            min_p=min_p,
+            biases=[
+                generation_pb2.CharacterBias(character=encodable("biases", character), bias=bias)
+                for character, bias in (biases or {}).items()
+            ],
+            allowed_characters=encodable("allowed_characters", allowed_characters),
+            forbidden_characters=encodable("forbidden_characters", forbidden_characters),
         ),
         max_characters=_unsigned("max_characters", max_characters, 32),
         stop=[encodable("stop", each) for each in stops],
         log_probabilities=log_probabilities,
         unknown_policy=unknown_policy(unknown),
         return_ticket=return_ticket,
+        samples=_unsigned("samples", samples, 32),
+        top_alternatives=_unsigned("top_alternatives", top_alternatives, 32),
     )
 
 

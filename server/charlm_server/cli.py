@@ -20,14 +20,11 @@ import click
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores that one step of a model may use."
 )
 @click.option(
-    "--max-running", type=click.IntRange(1), default=512, show_default=True, help="Sequences that share a tick."
-)
-@click.option(
-    "--max-waiting",
-    type=click.IntRange(0),
-    default=512,
+    "--max-sequences",
+    type=click.IntRange(1),
+    default=8192,
     show_default=True,
-    help="Further sequences that wait; beyond them, RESOURCE_EXHAUSTED.",
+    help="Streams and texts that are served at once; beyond them, RESOURCE_EXHAUSTED.",
 )
 @click.option(
     "--stall-timeout",
@@ -60,8 +57,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     port: int,
     device: str,
     threads: int,
-    max_running: int,
-    max_waiting: int,
+    max_sequences: int,
     stall_timeout: float,
     drain_lag: float,
     drain_grace: float,
@@ -85,6 +81,6 @@ def serve(  # noqa: PLR0913 - one parameter for each option
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = ServerConfig(
-        models, host, port, Device(device), threads, max_running, max_waiting, stall_timeout, drain_lag, drain_grace
+        models, host, port, Device(device), threads, max_sequences, stall_timeout, drain_lag, drain_grace
     )
     asyncio.run(serve(config))

@@ -1,162 +1,207 @@
 """The engine: cellular batching of sequences, without I/O, threads, clock or global randomness.
 
-Each tick advances every running sequence by up to `steps` symbols, or the few more that complete a character, and
-the sequences of a tick share the matrix products (P. Gao et al., "Low Latency RNN Inference with Cellular Batching",
-EuroSys 2018). A sequence joins at the tick after it was added and leaves at the tick in which it ends.
+Sequences join and leave at every tick and share its matrix products (P. Gao et al., "Low Latency RNN Inference with
+Cellular Batching", EuroSys 2018). A tick is at most three runs of the model:
 
-Two groups share a tick, by what they do in it:
+    reading     some of those that read, for as long as the caller grants
+    newcomers   those that are to write their first symbols, so that these come soon
+    writing     one cohort of those that write; the cohorts take turns
 
-    reading  every row reads `steps` symbols that are known: one run over [rows, steps]
-    writing  some symbol depends on the one before it: `steps` runs over [rows, 1]
-
-A state belongs to its sequence, never to a row: rows are gathered before and scattered after each tick. It always
-stands at the end of a character (see `symbols`), so rows that read to different ends are run apart.
+A state belongs to its sequence, never to a row; a sequence borrows a row while it writes. What a sequence gets
+depends neither on its company nor on how its symbols are divided into ticks.
 """
 
-# Shape suffixes: L layers, B rows (sequences of the tick), K steps of the tick, H hidden units, V symbols.
-
-from collections import defaultdict, deque
+from collections import deque
 from typing import Final
 
-import numpy as np
+from charlm_server.cohort import LONGEST_TICK, Cohort
+from charlm_server.model import Model
+from charlm_server.readers import STEP_ROWS, Readers
+from charlm_server.sequence import Advance, Finish, Sequence
 
-from charlm_server.model import Floats32, Model
-from charlm_server.sampling import Floats, Ids, finite_rows, log_probabilities
-from charlm_server.sequence import Advance, Finish, Sequence, State
-from charlm_server.tick import WritingTick
+ROWS: Final = 256
+"""Of a cohort: matrix products gain nothing from more, and the batch still fits into a core's cache."""
 
-_NO_IDS: Final = np.empty(0, dtype=np.int64)
-_NO_FLOATS: Final = np.empty(0, dtype=np.float64)
+_FIRST_STEPS: Final = 8
+"""Symbols that a newcomer writes before it joins a cohort."""
 
 
 class Engine:
     """Advances sequences together. Not thread-safe: one caller at a time."""
 
-    def __init__(self, model: Model, max_running: int) -> None:
-        """Run `model` with at most `max_running` sequences in a tick; the others wait in order of arrival."""
+    def __init__(self, model: Model, rows: int = ROWS) -> None:
+        """Run `model`; up to `rows` sequences share a run."""
         self._model = model
-        self._symbols = model.symbols
-        self._max_running = max_running
-        self._running: list[Sequence] = []
-        self._waiting: deque[Sequence] = deque()
-        self._paused: set[Sequence] = set()
+        self._most_rows = rows
+        self._readers = Readers(model)
+        self._newcomers: list[Sequence] = []
+        self._cohorts: deque[Cohort] = deque()
+        self._paused: dict[Sequence, None] = {}
+        self._collectable: list[Sequence] = []
         self._draining = False
+        self.work = 0
+        """What the last tick cost, in rows of a step; each step counts as `STEP_ROWS` further ones."""
 
     def __len__(self) -> int:
-        """How many sequences are alive: running, waiting or paused."""
-        return len(self._running) + len(self._waiting) + len(self._paused)
+        """How many sequences are alive: reading, writing or paused."""
+        return len(self._readers) + self.writing + len(self._paused)
+
+    @property
+    def writing(self) -> int:
+        """How many sequences write."""
+        return len(self._newcomers) + sum(map(len, self._cohorts))
 
     @property
     def rows(self) -> int:
-        """How many sequences the next tick will advance."""
-        return min(len(self._running) + len(self._waiting), self._max_running)
+        """How many rows the next tick's cohort has."""
+        return len(self._cohorts[0]) if self._cohorts else 0
 
     @property
     def idle(self) -> bool:
         """Whether a tick would have nothing to do."""
-        return not (self._running or self._waiting or (self._draining and self._paused))
+        return not (len(self._readers) or self.writing or self._collectable or (self._draining and self._paused))
 
     def add(self, sequence: Sequence) -> None:
-        """Let `sequence` join at the next tick that has room."""
-        self._waiting.append(sequence)
+        """Let `sequence` join at the next tick."""
+        if len(sequence.forced):
+            self._readers.join(sequence)
+        else:
+            self._newcomers.append(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget `sequence`; no advance of it follows. Does nothing where it has ended."""
-        for group in (self._running, self._waiting):
-            if sequence in group:
-                group.remove(sequence)
-        self._paused.discard(sequence)
+        if sequence in self._paused:
+            del self._paused[sequence]
+        else:
+            self._take_out(sequence)
+        self._collectable = [other for other in self._collectable if other is not sequence]
 
     def pause(self, sequence: Sequence) -> None:
         """Keep `sequence`, but spend no tick on it until it is resumed. Does nothing where it has ended."""
-        if sequence in self._running or sequence in self._waiting:
-            self.abort(sequence)
-            self._paused.add(sequence)
+        if self._take_out(sequence):
+            self._paused[sequence] = None
+            self._collectable.append(sequence)
 
     def resume(self, sequence: Sequence) -> None:
         """Let a paused sequence join again."""
         if sequence in self._paused:
-            self._paused.remove(sequence)
-            self._waiting.append(sequence)
+            del self._paused[sequence]
+            self.add(sequence)
 
     def drain(self) -> None:
-        """Make the next tick end every sequence where it stands, with Finish.DRAINED."""
+        """Make the next tick end every sequence at the end of its character, with Finish.DRAINED."""
         self._draining = True
 
-    def step(self, steps: int) -> list[Advance]:
-        """Run one tick of up to `steps` symbols for each running sequence, and on to the end of its character."""
+    def step(self, steps: int, reading_work: int) -> list[Advance]:
+        """Run one tick; return the sequences that ended, and those that have just begun to write.
+
+        Writes up to `steps` symbols, 1 to `LONGEST_TICK`, and reads for up to `reading_work` rows of a step. What
+        the others have read and written waits to be collected.
+        """
         if self._draining:
             return self._end_all()
-        reading, writing = self._schedule(steps)
-        advances = [advance for length, group in reading.items() for advance in self._read(group, length)]
-        advances += self._write(writing, steps)
-        self._running = [advance.sequence for advance in advances if advance.finish is None]
+        steps = min(steps, LONGEST_TICK)
+        self.work = 0
+        advances = [sequence.collect(self._model.symbols) for sequence in self._collectable]
+        self._collectable = []
+        advances += self._read(reading_work)
+        advances += self._write_first(min(steps, _FIRST_STEPS))
+        advances += self._write(steps)
         return advances
 
-    def _schedule(self, steps: int) -> tuple[dict[int, list[Sequence]], list[Sequence]]:
-        """Fill free places from the queue; return who reads, by the number of symbols, and who writes."""
-        while self._waiting and len(self._running) < self._max_running:
-            self._running.append(self._waiting.popleft())
-        reading: dict[int, list[Sequence]] = defaultdict(list)
-        for sequence in self._running:
-            if len(sequence.forced) >= steps:
-                reading[self._symbols.whole(sequence.forced, steps)].append(sequence)
-        return reading, [sequence for sequence in self._running if len(sequence.forced) < steps]
+    def collect(self) -> list[Advance]:
+        """Return what every sequence has read and written since this was last asked, of those that have."""
+        groups = [self._readers.sequences, *(cohort.sequences for cohort in self._cohorts)]
+        with_news = (s for group in groups for s in group if s.ids_written or s.scores_read)
+        advances = [sequence.collect(self._model.symbols) for sequence in with_news]
+        return [advance for advance in advances if len(advance.written) or len(advance.log_probabilities)]
 
-    def _read(self, sequences: list[Sequence], steps: int) -> list[Advance]:
-        """Advance sequences that all read `steps` known symbols: one run."""
-        targets_BK = np.stack([sequence.forced[:steps] for sequence in sequences])
-        tokens_BK = np.column_stack([[sequence.state.last for sequence in sequences], targets_BK[:, :-1]])
-        logits_BKV, h_LBH, c_LBH = self._model.run(tokens_BK, *_gather(sequences))
-        finite_B = finite_rows(logits_BKV)
+    def _read(self, work: int) -> list[Advance]:
+        through, faulty = self._readers.read(work)
+        self.work += self._readers.work
+        advances = [sequence.collect(self._model.symbols, Finish.FAULT) for sequence in faulty]
+        for sequence in through:
+            if sequence.budget:
+                self.add(sequence)
+            else:
+                advances.append(sequence.collect(self._model.symbols, Finish.LENGTH, state=sequence.state))
+        return advances
+
+    def _write_first(self, steps: int) -> list[Advance]:
+        """Let newcomers write; those that go on join a cohort."""
         advances = []
-        for row, sequence in enumerate(sequences):
-            if not finite_B[row]:
-                advances.append(Advance(sequence, _NO_IDS, _NO_FLOATS, sequence.state, Finish.FAULT))
+        for filtered in (False, True):
+            now = [s for s in self._newcomers if s.sampling.filtered == filtered][: self._most_rows]
+            if not now:
                 continue
-            scores = self._scores(logits_BKV[row], targets_BK[row]) if sequence.score_forced else _NO_FLOATS
-            sequence.forced = sequence.forced[steps:]
-            self._move(sequence, h_LBH[:, row], c_LBH[:, row], int(targets_BK[row, -1]), steps)
-            finish = None if sequence.remaining else Finish.LENGTH
-            advances.append(Advance(sequence, _NO_IDS, scores, sequence.state, finish))
+            leaving = set(now)
+            self._newcomers = [s for s in self._newcomers if s not in leaving]
+            cohort = self._cohort_of(now, filtered)
+            self.work += steps * (len(cohort) + STEP_ROWS)
+            advances += cohort.write(steps)
+            going_on = cohort.dissolve()
+            advances += [sequence.collect(self._model.symbols) for sequence in going_on]
+            self._seat(going_on, filtered)
         return advances
 
-    def _write(self, sequences: list[Sequence], steps: int) -> list[Advance]:
-        """Advance sequences of which each reads what is left, then writes: one run a step."""
-        if not sequences:
+    def _cohort_of(self, sequences: list[Sequence], filtered: bool) -> Cohort:
+        cohort = Cohort(self._model, filtered=filtered)
+        cohort.join(sequences)
+        return cohort
+
+    def _write(self, steps: int) -> list[Advance]:
+        """Let the next cohort write."""
+        if not self._cohorts:
             return []
-        tick = WritingTick(sequences, self._symbols, steps)
-        h_LBH, c_LBH = _gather(sequences)
-        last_B = np.array([sequence.state.last for sequence in sequences])
-        step = 0
-        while step < tick.length:
-            logits_B1V, h_LBH, c_LBH = self._model.run(last_B[:, np.newaxis], h_LBH, c_LBH)
-            last_B = tick.take(step, logits_B1V[:, 0])
-            step += 1
-            for row in tick.ending(step):
-                self._move(sequences[row], h_LBH[:, row], c_LBH[:, row], int(last_B[row]), step)
-        return tick.advances()
+        cohort = self._cohorts.popleft()
+        self.work += steps * (len(cohort) + STEP_ROWS)
+        advances = cohort.write(steps)
+        self._put_back(cohort)
+        return advances
 
-    def _scores(self, logits_KV: Floats32, targets_K: Ids) -> Floats:
-        """Return the log-probability of each character."""
-        return self._symbols.by_character(log_probabilities(logits_KV, targets_K), targets_K)
+    def _put_back(self, cohort: Cohort) -> None:
+        """Queue a cohort up again; a small one goes into another that has room for all of it."""
+        if not len(cohort):
+            return
+        for other in self._cohorts:
+            if other.filtered == cohort.filtered and len(other) + len(cohort) <= self._most_rows:
+                other.join(cohort.dissolve())
+                return
+        self._cohorts.append(cohort)
 
-    def _move(self, sequence: Sequence, h_LH: Floats32, c_LH: Floats32, last: int, steps: int) -> None:
-        """Give `sequence` the state that it has `steps` symbols further on."""
-        state = sequence.state
-        if last == self._symbols.end:  # of a document: (h, c) is what the next one begins from
-            h_LH = c_LH = np.zeros_like(h_LH)
-        sequence.state = State(h_LH.copy(), c_LH.copy(), last, state.position + steps, state.seed)
+    def _seat(self, sequences: list[Sequence], filtered: bool) -> None:
+        """Let sequences join cohorts that have room."""
+        for cohort in self._cohorts:
+            room = self._most_rows - len(cohort)
+            if cohort.filtered == filtered and room > 0:
+                cohort.join(sequences[:room])
+                sequences = sequences[room:]
+        while sequences:
+            self._cohorts.append(self._cohort_of(sequences[: self._most_rows], filtered))
+            sequences = sequences[self._most_rows :]
+
+    def _take_out(self, sequence: Sequence) -> bool:
+        """Take `sequence` from where it is; return whether it was anywhere."""
+        if sequence in self._newcomers:
+            self._newcomers.remove(sequence)
+            return True
+        groups: tuple[Readers | Cohort, ...] = (self._readers, *self._cohorts)
+        for group in groups:
+            if sequence in group.sequences:
+                group.leave([sequence])
+                self._cohorts = deque(cohort for cohort in self._cohorts if len(cohort))
+                return True
+        return False
 
     def _end_all(self) -> list[Advance]:
-        ended = [*self._running, *self._waiting, *self._paused]
-        self._running, self._waiting, self._paused = [], deque(), set()
-        return [Advance(s, _NO_IDS, _NO_FLOATS, s.state, Finish.DRAINED) for s in ended]
-
-
-def _gather(sequences: list[Sequence]) -> tuple[Floats32, Floats32]:
-    """Return the states of the sequences as h and c, each [L, B, H]."""
-    return (
-        np.stack([sequence.state.h for sequence in sequences], axis=1),
-        np.stack([sequence.state.c for sequence in sequences], axis=1),
-    )
+        groups: tuple[Readers | Cohort, ...] = (self._readers, *self._cohorts)
+        dissolved = [sequence for group in groups for sequence in group.dissolve()]
+        sequences = [*dissolved, *self._newcomers, *self._paused]
+        self._cohorts, self._newcomers, self._paused, self._collectable = deque(), [], {}, []
+        symbols = self._model.symbols
+        advances = [s.collect(symbols, Finish.DRAINED, state=s.state) for s in sequences if not s.unfinished]
+        for filtered in (False, True):
+            within = [s for s in sequences if s.unfinished and s.sampling.filtered == filtered]
+            if within:
+                advances += self._cohort_of(within, filtered).finish_characters()
+        return advances

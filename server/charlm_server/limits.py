@@ -18,8 +18,15 @@ class RequestLimits:
     default_generated: int = 256
     max_generated: int = 1_000_000
     max_temperature: float = 100.0
+    max_biases: int = 256
+    max_bias: float = 100.0
+    """Of either sign."""
+    max_listed: int = 10_000
+    """Of allowed_characters, and of forbidden_characters."""
     max_stops: int = 16
     max_stop: int = 128
+    max_samples: int = 64
+    max_alternatives: int = 20
     max_texts: int = 4_096
     max_texts_with_tickets: int = 256
     """A ticket holds a whole state: 8 KB for two layers of 512."""

@@ -1,28 +1,21 @@
-"""A loaded artifact on ONNX Runtime."""
+"""A loaded artifact, ready to read and to write."""
 
-# Shape suffixes: L layers, B batch, T time, H hidden, V vocabulary.
+# Shape suffixes: L layers, B rows, T symbols read, K symbols written, H hidden, V vocabulary.
 
-import os
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any
 
 import numpy as np
-from charlm_export.artifact import MODEL_FILE, Artifact, Manifest
+from charlm_export.artifact import Artifact, Manifest
+from charlm_export.reading_graph import reading_graph
+from charlm_export.writing_graph import WritingVariant, writing_graph
 from charlm_training.vocabulary import Vocabulary
-from numpy.typing import NDArray
 
 from charlm_server.errors import StartupError
+from charlm_server.program import CPU, CUDA, Program, cuda_is_built_in, open_session
+from charlm_server.sampling import Floats32, Ids, SamplingRows
 from charlm_server.symbols import Symbols
-
-# The library reports usage to its maker by default, which a text service must not; read when it is imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime
-
-_CUDA: Final = "CUDAExecutionProvider"
-_CPU: Final = "CPUExecutionProvider"
-
-Floats32 = NDArray[np.float32]
 
 
 class Device(StrEnum):
@@ -34,13 +27,32 @@ class Device(StrEnum):
     """CUDA where it works, otherwise the CPU."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """What B rows wrote in K steps."""
+
+    ids_KB: Ids
+    h_LBH: Floats32
+    c_LBH: Floats32
+    spelling_B: Ids
+    """The state of the automaton of `symbols` after the last symbol."""
+    log_probabilities_KBV: Floats32 | None
+    """Of all symbols at each step, under the model itself; None unless asked for."""
+
+
 class Model:
-    """One version of a model, ready to run. Its methods may be called from one thread at a time."""
+    """One version of a model. Its methods may be called from one thread at a time.
 
-    def __init__(self, artifact: Artifact, device: Device = Device.CPU, threads: int = 1) -> None:
-        """Load `artifact`; raises StartupError where the device or the graph does not do.
+    What a row gets depends on that row alone: see `self_check`.
+    """
 
-        `threads` is how many of the host's cores one step may use.
+    def __init__(
+        self, artifact: Artifact, device: Device = Device.CPU, threads: int = 1, *, unrolled: bool | None = None
+    ) -> None:
+        """Load `artifact`; raises StartupError where the device does not do.
+
+        `threads` is how many of the host's cores one step may use. `unrolled`: whether graphs have their steps
+        written out; None: on CUDA.
         """
         self.name = artifact.name
         self.version = artifact.version
@@ -48,48 +60,92 @@ class Model:
         self.sha256 = artifact.sha256
         self.symbols = _symbols(artifact.manifest)
         self.state_shape = (artifact.manifest.layers, artifact.manifest.hidden)
-        self._session = _session(artifact, device, threads)
-        self.provider: str = self._session.get_providers()[0]
-        self._check_contract()
+        self.provider = _provider(artifact, device)
+        self._unrolled = self.provider == CUDA if unrolled is None else unrolled
+        self._threads = threads
+        self._even, self._ragged = (self._reading_program(artifact, ragged=ragged) for ragged in (False, True))
+        self._writing = {
+            (filtered, scored): self._writing_program(artifact, filtered=filtered, scored=scored)
+            for filtered in (False, True)
+            for scored in (False, True)
+        }
+        self._check_finite()
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The symbols by id."""
         return self.manifest.vocabulary
 
-    def run(
-        self, tokens_BT: NDArray[np.int64], h_LBH: Floats32, c_LBH: Floats32
+    def read(
+        self, tokens_TB: Ids, targets_TB: Ids, length_B: Ids, h_LBH: Floats32, c_LBH: Floats32
     ) -> tuple[Floats32, Floats32, Floats32]:
-        """Read T symbols in each of B rows; return logits [B, T, V] and the state after the last, h and c."""
-        logits_BTV, h_LBH, c_LBH = self._session.run(
-            ["logits", "h_out", "c_out"], {"tokens": tokens_BT, "h": h_LBH, "c": c_LBH}
+        """Read the first `length_B` symbols of each row; return the targets' log-probabilities [T, B], h and c."""
+        steps = len(tokens_TB)
+        feed: dict[str, Any] = {"h": h_LBH, "c": c_LBH}
+        program = self._even
+        if (length_B < steps).any():
+            program, feed["length"] = self._ragged, length_B[:, np.newaxis]
+        outputs = program.run(steps, feed, {"tokens": tokens_TB, "targets": targets_TB})
+        return outputs["log_probabilities"], outputs["h_out"], outputs["c_out"]
+
+    def write(  # noqa: PLR0913, PLR0917 - the inputs of a graph
+        self,
+        token_B: Ids,
+        h_LBH: Floats32,
+        c_LBH: Floats32,
+        spelling_B: Ids,
+        sampling: SamplingRows,
+        uniform_KB: Floats32,
+        *,
+        filtered: bool,
+        scored: bool,
+    ) -> Written:
+        """Write K symbols in each row, after `token_B` and the state before it was read.
+
+        Rows of a sampling that filters need `filtered`; others must be written without.
+        """
+        feed: dict[str, Any] = {
+            "token": token_B,
+            "h": h_LBH,
+            "c": c_LBH,
+            "inverse_temperature": sampling.inverse_temperature_B1,
+            "bias": sampling.bias,
+        }
+        if filtered:
+            feed |= {"top_k": sampling.top_k_B1, "top_p": sampling.top_p_B1, "min_p": sampling.min_p_B1}
+        if not self.symbols.single:
+            feed["spelling"] = spelling_B
+        program = self._writing[filtered, scored]
+        outputs = program.run(len(uniform_KB), feed, {"uniform": uniform_KB[:, :, np.newaxis]})
+        return Written(
+            outputs["ids"],
+            outputs["h_out"],
+            outputs["c_out"],
+            outputs.get("spelling_out", spelling_B),
+            outputs.get("log_probabilities"),
         )
-        return logits_BTV, h_LBH, c_LBH
 
-    def _check_contract(self) -> None:
-        """Refuse a graph with other inputs or outputs than the artifact's contract, or without finite results."""
+    def _reading_program(self, artifact: Artifact, *, ragged: bool) -> Program:
+        def build(steps: int) -> bytes:
+            return reading_graph(artifact.manifest, artifact.weights, ragged=ragged, unrolled=steps)
+
+        return Program(build, self.provider, self._threads, unrolled=self._unrolled)
+
+    def _writing_program(self, artifact: Artifact, *, filtered: bool, scored: bool) -> Program:
+        def build(steps: int) -> bytes:
+            variant = WritingVariant(filtered, scored, steps)
+            return writing_graph(artifact.manifest, artifact.weights, variant, self.symbols.automaton)
+
+        return Program(build, self.provider, self._threads, unrolled=self._unrolled)
+
+    def _check_finite(self) -> None:
+        """Refuse a model whose first step already is not finite."""
         layers, hidden = self.state_shape
-        expected = {
-            "tokens": ("tensor(int64)", 2),
-            **dict.fromkeys(("h", "c", "h_out", "c_out", "logits"), ("tensor(float)", 3)),
-        }
-        found = {
-            value.name: (value.type, len(value.shape))
-            for value in (*self._session.get_inputs(), *self._session.get_outputs())
-        }
-        if found != expected:
-            raise StartupError(f"{self._title}: the graph's inputs and outputs are {found}, not {expected}")
-        try:
-            zeros = np.zeros((layers, 1, hidden), dtype=np.float32)
-            logits, *_ = self.run(np.zeros((1, 1), dtype=np.int64), zeros, zeros)
-        except Exception as error:
-            raise StartupError(f"{self._title}: the graph does not run as its manifest says: {error}") from error
-        if logits.shape != (1, 1, len(self.vocabulary)) or not np.isfinite(logits).all():
-            raise StartupError(f"{self._title}: the graph's logits are not {len(self.vocabulary)} finite numbers")
-
-    @property
-    def _title(self) -> str:
-        return f"model {self.name} version {self.version}"
+        zeros = np.zeros((layers, 1, hidden), dtype=np.float32)
+        first = np.zeros((1, 1), dtype=np.int64)
+        outputs = self.read(first, first, np.array([1]), zeros, zeros)
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise StartupError(f"model {self.name} version {self.version}: its results are not finite numbers")
 
 
 def _symbols(manifest: Manifest) -> Symbols:
@@ -97,42 +153,28 @@ def _symbols(manifest: Manifest) -> Symbols:
     return Symbols.of(manifest.vocabulary, int(manifest.vocabulary.encode(manifest.begin)[0]) if ends else None)
 
 
-def _session(artifact: Artifact, device: Device, threads: int) -> onnxruntime.InferenceSession:
+def _provider(artifact: Artifact, device: Device) -> str:
+    """Return the execution provider to use; raises StartupError where CUDA is asked for and does not work."""
     if device is Device.CPU:
-        return _open(artifact, _CPU, threads)
-    session, reason = _open_on_cuda(artifact, threads)
-    if session is not None:
-        return session
+        return CPU
+    reason = _why_no_cuda(artifact)
+    if not reason:
+        return CUDA
     if device is Device.AUTO:
-        return _open(artifact, _CPU, threads)
+        return CPU
     raise StartupError(f"--device cuda: {reason}. Use --device cpu, or install charlm[server-gpu] on a host with a GPU")
 
 
-def _open_on_cuda(artifact: Artifact, threads: int) -> tuple[onnxruntime.InferenceSession | None, str]:
-    """Return a session that really runs on CUDA, or None and the reason why there is none."""
-    if _CUDA not in onnxruntime.get_available_providers():
-        return None, "the installed onnxruntime has no CUDA support (it is the CPU package)"
-    onnxruntime.preload_dlls()
+def _why_no_cuda(artifact: Artifact) -> str:
+    """Return why CUDA does not work here, or nothing if it does."""
+    if artifact.manifest.weights == "int8":
+        return "an int8 model runs on the CPU alone"
+    if not cuda_is_built_in():
+        return "the installed onnxruntime has no CUDA support (it is the CPU package)"
     try:
-        session = _open(artifact, _CUDA, threads)
+        session = open_session(reading_graph(artifact.manifest, artifact.weights, ragged=False, unrolled=1), CUDA, 1)
     except StartupError as error:
-        return None, str(error)
-    if session.get_providers()[0] != _CUDA:  # it warns and takes the CPU where CUDA does not start
-        return None, "onnxruntime could not start CUDA here: no GPU, or no driver, CUDA or cuDNN library that fits"
-    return session, ""
-
-
-def _open(artifact: Artifact, provider: str, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Idle threads sleep instead of taking cores from the event loop.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings = {"use_tf32": "0"} if provider == _CUDA else {}  # full float32, as on the CPU
-    try:
-        return onnxruntime.InferenceSession(
-            artifact.graph, options, providers=[(provider, settings)], enable_fallback=0
-        )
-    except Exception as error:
-        graph = f"{artifact.name}/{artifact.version}/{MODEL_FILE}"
-        raise StartupError(f"ONNX Runtime cannot load {graph} with {provider}: {error}") from error
+        return str(error)
+    if session.get_providers()[0] != CUDA:  # it warns and takes the CPU where CUDA does not start
+        return "onnxruntime could not start CUDA here: no GPU, or no driver, CUDA or cuDNN library that fits"
+    return ""

@@ -1,17 +1,23 @@
 """Random numbers that are a function of (seed, position), so that a stream can stop and resume anywhere.
 
 Philox4x32-10, the counter-based generator of J. K. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3"
-(SC 2011): ten rounds of multiplying and mixing a 128-bit counter under a 64-bit key. Here the key is the seed and
-the counter is the position of the symbol that is being chosen.
+(SC 2011): ten rounds of multiplying and mixing a 128-bit counter under a 64-bit key. Here the key is the seed, and
+each block of four words serves four positions: the counter is the position divided by four.
 """
+
+# Shape suffixes: B rows, P positions.
 
 from typing import Final
 
 import numpy as np
+from charlm_export.writing_graph import UNIFORM_BITS
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 """32-bit words in 64-bit integers, so that their products do not overflow."""
+
+WORDS: Final = 4
+"""Of a block."""
 
 _ROUNDS: Final = 10
 _MULTIPLIERS: Final = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -20,13 +26,18 @@ _LOW: Final = np.uint64(0xFFFFFFFF)
 _32: Final = np.uint64(32)
 
 
-def uniforms(seeds: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Return one number in [0, 1) with 53 random bits for each pair; the two arrays broadcast."""
-    zero = np.zeros_like(positions)
-    counter = (positions & _LOW, positions >> _32, zero, zero)
-    high, low, _, _ = philox(counter, (seeds & _LOW, seeds >> _32))
-    bits = (high << np.uint64(21)) | (low >> np.uint64(11))
-    return bits.astype(np.float64) * 2.0**-53
+def uniforms(seeds: NDArray[np.uint64], starts: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
+    """Return [B, count] numbers in (0, 1), those of the positions from starts[b] on under seeds[b].
+
+    `starts` and `count` are multiples of four.
+    """
+    block: Words = np.arange(count // WORDS, dtype=np.uint64)
+    counters: Words = np.add((starts // np.uint64(WORDS))[:, np.newaxis], block, dtype=np.uint64)
+    zero: Words = np.zeros_like(counters)
+    keys = seeds[:, np.newaxis]
+    words = philox((counters & _LOW, counters >> _32, zero, zero), (keys & _LOW, keys >> _32))
+    bits = np.stack(words, axis=-1).reshape(len(seeds), count) >> np.uint64(32 - UNIFORM_BITS)
+    return ((bits + 0.5) * 2.0**-UNIFORM_BITS).astype(np.float32)
 
 
 def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:

@@ -1,5 +1,6 @@
 """From protocol buffers to sequences: the one place where a request's fields are read and checked."""
 
+import math
 import secrets
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
@@ -19,16 +20,50 @@ from charlm_server.tickets import read_ticket
 SCORING_SEED: Final = 0
 """A ticket from scoring holds this seed: the same request gives the same ticket."""
 
+SEEDS: Final = 2**64
+"""Behind the last seed comes the first."""
+
 
 @dataclass(frozen=True)
 class Generation:
     """A checked GenerateRequest."""
 
-    sequence: Sequence
-    budget: int
-    """How many characters the sequence may write, from the start."""
-    stops: tuple[str, ...]
+    state: State
+    """Before the symbols of `forced`."""
+    forced: Ids
+    """The ids to read on from there."""
     unknown_count: int
+    samples: int
+    budget: int
+    """How many characters each sample may write."""
+    sampling: Sampling
+    stops: tuple[str, ...]
+    """As the request has them."""
+    stop_ids: tuple[tuple[int, ...], ...]
+    log_probabilities: bool
+    alternatives: int
+    return_ticket: bool
+
+    def prompt(self) -> Sequence | None:
+        """Return the sequence that reads for all samples; None where there is one alone, or nothing to read."""
+        return Sequence(self.state, self.forced) if self.samples > 1 and len(self.forced) else None
+
+    def sequences(self, read: State | None = None) -> list[Sequence]:
+        """Return the sequence of each sample; they write on from `read`, the state behind `forced`, where given."""
+        state, forced = (self.state, self.forced) if read is None else (read, self.forced[:0])
+        return [self._sequence(replace(state, seed=(state.seed + i) % SEEDS), forced) for i in range(self.samples)]
+
+    def _sequence(self, state: State, forced: Ids) -> Sequence:
+        return Sequence(
+            state=state,
+            forced=forced,
+            budget=self.budget,
+            sampling=self.sampling,
+            stops=StopStrings(self.stop_ids),
+            score_free=self.log_probabilities,
+            alternatives=self.alternatives,
+            keep_state=self.return_ticket,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,9 +83,11 @@ class TextToScore:
 
 
 def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Generation:
-    """Check `request` against the limits and turn it into a sequence; raises InvalidRequest, InvalidTicket."""
-    sampling = _read_sampling(request.sampling)
-    stops = _read_stops(request.stop, model)
+    """Check `request` against the limits and against `model`; raises InvalidRequest, InvalidTicket."""
+    samples = read_samples(request)
+    alternatives = _read_alternatives(request.top_alternatives, model)
+    sampling = _read_sampling(request.sampling, model)
+    stop_ids = _read_stops(request.stop, model)
     budget = request.max_characters or LIMITS.default_generated
     _check_at_most("max_characters", budget, LIMITS.max_generated)
     _check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
@@ -59,15 +96,25 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
     ids, unknown_count = _encode("prompt", prompt, model, request.unknown_policy)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
     state, forced = _prime(request.start, ids, seed, model)
-    sequence = Sequence(
+    return Generation(
         state=state,
         forced=forced,
+        unknown_count=unknown_count,
+        samples=samples,
         budget=budget,
         sampling=sampling,
-        stops=StopStrings(stops),
-        score_free=request.log_probabilities,
+        stops=tuple(request.stop),
+        stop_ids=stop_ids,
+        log_probabilities=request.log_probabilities,
+        alternatives=alternatives,
+        return_ticket=request.return_ticket,
     )
-    return Generation(sequence, budget, tuple(request.stop), unknown_count)
+
+
+def read_samples(request: generation_pb2.GenerateRequest) -> int:
+    """Return how many samples `request` asks for; raises InvalidRequest."""
+    _check_at_most("samples", request.samples, LIMITS.max_samples)
+    return request.samples or 1
 
 
 def read_texts(request: scoring_pb2.ScoreRequest, model: Model) -> list[TextToScore]:
@@ -136,17 +183,89 @@ def _encode(field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy
     return ids, len(unknown)
 
 
-def _read_sampling(sampling: generation_pb2.Sampling) -> Sampling:
+def _read_alternatives(count: int, model: Model) -> int:
+    _check_at_most("top_alternatives", count, LIMITS.max_alternatives)
+    if count and model.vocabulary.alphabet == "bytes":
+        raise InvalidRequest(
+            f"top_alternatives is {count}; this model's symbols are bytes, and alternatives to a byte are no "
+            "characters: it must be 0"
+        )
+    return count
+
+
+def _read_sampling(sampling: generation_pb2.Sampling, model: Model) -> Sampling:
     temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
     if not 0 <= temperature <= LIMITS.max_temperature:  # NaN fails every comparison
         raise InvalidRequest(f"temperature is {temperature:g}; it must be from 0 to {LIMITS.max_temperature:g}")
     top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
     if not 0 < top_p <= 1:
         raise InvalidRequest(f"top_p is {top_p:g}; it must be above 0 and at most 1")
-    return Sampling(temperature, sampling.top_k, top_p)
+    min_p = sampling.min_p
+    if not 0 <= min_p < 1:
+        raise InvalidRequest(f"min_p is {min_p:g}; it must be at least 0 and below 1")
+    return Sampling(temperature, sampling.top_k, top_p, min_p, _read_bias(sampling, model))
 
 
-def _read_stops(stops: Items[str], model: Model) -> list[tuple[int, ...]]:
+def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> tuple[tuple[int, float], ...]:
+    """Return what is added to the logits: the biases, and minus infinity for what may not be written."""
+    biases = _read_biases(sampling.biases, model)
+    allowed = _read_listed("allowed_characters", sampling.allowed_characters, model)
+    barred = _read_listed("forbidden_characters", sampling.forbidden_characters, model)
+    known = range(UNKNOWN_ID + 1, len(model.vocabulary))
+    if allowed:
+        barred |= set(known) - allowed
+    if len(barred) == len(known):
+        raise InvalidRequest(
+            "allowed_characters and forbidden_characters leave no character to write; allow another one, or forbid less"
+        )
+    return tuple(sorted((biases | dict.fromkeys(barred, -math.inf)).items()))
+
+
+def _read_biases(biases: Items[generation_pb2.CharacterBias], model: Model) -> dict[int, float]:
+    _check_at_most("number of biases", len(biases), LIMITS.max_biases)
+    symbols = _read_characters("biases", [entry.character for entry in biases], model)
+    by_symbol: dict[int, float] = {}
+    for symbol, entry in zip(symbols, biases, strict=True):
+        if symbol in by_symbol:
+            raise InvalidRequest(f"biases: character {entry.character!r} has a bias already; give each only one")
+        if not abs(entry.bias) <= LIMITS.max_bias:
+            raise InvalidRequest(
+                f"bias of {entry.character!r} is {entry.bias}; "
+                f"it must be from {-LIMITS.max_bias:g} to {LIMITS.max_bias:g}"
+            )
+        by_symbol[symbol] = entry.bias
+    return by_symbol
+
+
+def _read_listed(field: str, characters: str, model: Model) -> set[int]:
+    _check_at_most(f"characters of {field}", len(characters), LIMITS.max_listed)
+    return set(_read_characters(field, list(dict.fromkeys(characters)), model))
+
+
+def _read_characters(field: str, characters: Items[str], model: Model) -> list[int]:
+    """Return the symbol that each of `characters` is, once it is normalized as the model's text is."""
+    normalized = [model.manifest.normalize(character) for character in characters]
+    for character, after in zip(characters, normalized, strict=True):
+        if len(after) != 1:
+            raise InvalidRequest(
+                f"{field}: {character!r:.80} is {len(after)} characters once normalized; give exactly one"
+            )
+        if model.vocabulary.alphabet == "bytes" and not after.isascii():
+            raise InvalidRequest(
+                f"{field}: character {character!r} takes {len(after.encode())} bytes; this model's symbols are bytes, "
+                "so that only characters of one byte (ASCII) can be named"
+            )
+    ids = model.vocabulary.encode("".join(normalized))
+    unknown = np.flatnonzero(ids == UNKNOWN_ID)
+    if len(unknown):
+        raise InvalidRequest(
+            f"{field}: character {characters[int(unknown[0])]!r} is not in the model's vocabulary; leave it out"
+        )
+    symbols: list[int] = ids.tolist()
+    return symbols
+
+
+def _read_stops(stops: Items[str], model: Model) -> tuple[tuple[int, ...], ...]:
     """Return the ids of each stop string, normalized as the model's text is."""
     _check_at_most("number of stop strings", len(stops), LIMITS.max_stops)
     for stop in stops:
@@ -157,7 +276,7 @@ def _read_stops(stops: Items[str], model: Model) -> list[tuple[int, ...]]:
             f"stop string {stops[normalized.index('')]!r} is empty once normalized; "
             "leave it out, or give it at least one character"
         )
-    return [tuple(model.vocabulary.encode(stop).tolist()) for stop in normalized]
+    return tuple(tuple(model.vocabulary.encode(stop).tolist()) for stop in normalized)
 
 
 def _check_at_most(what: str, value: int, limit: int) -> None:

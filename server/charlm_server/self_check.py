@@ -18,6 +18,7 @@ from charlm_server.sequence import Advance, Sequence, State
 
 BATCH_SIZES: Final = (2, 7, 64)
 TICK_LENGTHS: Final = (1, 5, 32)
+_READING_WORK: Final = 500
 _READ: Final = 40
 _WRITTEN: Final = 12
 
@@ -33,20 +34,23 @@ def is_reproducible(model: Model) -> bool:
 
 def _outcome(model: Model, rows: Iterable[int], steps: int) -> Outcome:
     """Run the sequences `rows` together; return, for each, all that it gave, as bytes."""
-    engine = Engine(model, max_running=max(BATCH_SIZES))
+    engine = Engine(model, rows=max(BATCH_SIZES))
     sequences = [_sequence(model, row) for row in rows]
     for sequence in sequences:
         engine.add(sequence)
     advances: list[Advance] = []
     while len(engine):
-        advances += engine.step(steps)
-    return [_bytes_of(sequence, [a for a in advances if a.sequence is sequence]) for sequence in sequences]
+        advances += engine.step(steps, steps * _READING_WORK)
+        advances += engine.collect()
+    return [_bytes_of([a for a in advances if a.sequence is sequence]) for sequence in sequences]
 
 
-def _bytes_of(sequence: Sequence, advances: list[Advance]) -> tuple[bytes, ...]:
+def _bytes_of(advances: list[Advance]) -> tuple[bytes, ...]:
     written = np.concatenate([advance.written for advance in advances])
     scores = np.concatenate([advance.log_probabilities for advance in advances])
-    return written.tobytes(), scores.tobytes(), sequence.state.h.tobytes(), sequence.state.c.tobytes()
+    state = advances[-1].state
+    assert state is not None
+    return written.tobytes(), scores.tobytes(), state.h.tobytes(), state.c.tobytes()
 
 
 def _sequence(model: Model, row: int) -> Sequence:

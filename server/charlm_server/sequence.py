@@ -1,13 +1,20 @@
 """A running request inside the engine: its state, what it still has to read, and what it may still write."""
 
+# Shape suffixes: N symbols.
+
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm_server.sampling import Floats, Ids, Sampling
+from charlm_server.symbols import Symbols
+
+NO_IDS: Final[Ids] = np.empty(0, dtype=np.int64)
+NO_FLOATS: Final[Floats] = np.empty(0, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,16 @@ class State:
         zeros = np.zeros(shape, dtype=np.float32)
         return cls(zeros, zeros, first, 1, seed)
 
+    @classmethod
+    def of_row(
+        cls, h_LH: NDArray[np.float32], c_LH: NDArray[np.float32], last: int, position: int, seed: int
+    ) -> "State":
+        """Return the state in a row of a batch, as a copy.
+
+        Without negative zeros: they change nothing that follows, and ONNX Runtime's Where does not keep them.
+        """
+        return cls(h_LH + np.float32(0), c_LH + np.float32(0), last, position, seed)
+
 
 class Finish(Enum):
     """Why a sequence ended."""
@@ -44,29 +61,61 @@ class Finish(Enum):
     STOP = auto()
     """A stop string is complete."""
     END = auto()
-    """It wrote the end of a document."""
+    """The model ended the document. From its state the next one begins."""
     DRAINED = auto()
-    """The engine is being emptied; the state continues elsewhere."""
+    """The engine was told to end everything; the sequence can go on elsewhere from its state."""
     FAULT = auto()
-    """Its logits are not finite numbers; only this sequence ends."""
+    """The model gave no finite numbers; only this sequence ends."""
 
 
 class StopStrings:
-    """Recognizes the first of several strings to be completed by a stream of ids."""
+    """Finds the first of several strings to be completed by a stream of ids."""
 
     def __init__(self, stops: Items[tuple[int, ...]] = ()) -> None:
-        self._stops = stops
-        self._longest = max(map(len, stops), default=0)
-        self._tail: tuple[int, ...] = ()
+        self._stops = [_as_text(np.array(stop, dtype=np.int64)) for stop in stops]
+        self._longest = max(map(len, self._stops), default=0)
+        self._tail = ""
 
     def __bool__(self) -> bool:
         return bool(self._stops)
 
-    def complete(self, symbol: int) -> int | None:
-        """Take the next id; return the index of the stop string that it completes, or None."""
-        self._tail = (*self._tail, symbol)[-self._longest :]
-        ends = (i for i, stop in enumerate(self._stops) if self._tail[-len(stop) :] == stop)
-        return next(ends, None)
+    def find(self, ids_N: Ids) -> tuple[int, int] | None:
+        """Take the next ids; return how many of them complete a stop string and its index, or None.
+
+        Of several that are completed by the same symbol, it is the first in order.
+        """
+        text = self._tail + _as_text(ids_N)
+        ends = [(text.find(stop) + len(stop), i) for i, stop in enumerate(self._stops) if stop in text]
+        known = len(self._tail)  # in which none is complete, or this would not be asked
+        self._tail = text[max(0, len(text) - self._longest + 1) :]
+        if not ends:
+            return None
+        end, index = min(ends)
+        return end - known, index
+
+
+def _as_text(ids_N: Ids) -> str:
+    """Return one character for each id: strings are searched by the interpreter's own code."""
+    return ids_N.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """The likeliest symbols, other than `<unk>`, at each of N steps, likeliest first."""
+
+    ids: Ids
+    """[N, alternatives]"""
+    log_probabilities: Floats
+    """[N, alternatives], under the model itself, as those of the symbols that were chosen."""
+
+
+def joined_alternatives(parts: Items[Alternatives]) -> Alternatives | None:
+    """Return the alternatives of the steps of all parts, None where there are none."""
+    if not parts:
+        return None
+    return Alternatives(
+        np.concatenate([part.ids for part in parts]), np.concatenate([part.log_probabilities for part in parts])
+    )
 
 
 @dataclass(eq=False, slots=True)
@@ -78,6 +127,7 @@ class Sequence:
     """
 
     state: State
+    """Of no use while the engine runs it: that is when a row of a batch holds the state."""
     forced: Ids
     """Ids still to be read. The engine takes them from the front."""
     budget: int = 0
@@ -88,29 +138,84 @@ class Sequence:
     """Whether to return the log-probabilities of the characters it reads."""
     score_free: bool = False
     """Whether to return the log-probabilities of the characters it writes."""
+    alternatives: int = 0
+    """How many of the likeliest symbols to return for each symbol that it writes."""
+    keep_state: bool = True
+    """Whether its last state is asked for. It costs a few steps more."""
+    unfinished: int = 0
+    """How many symbols it has written of a character that is not whole yet. The last of them is `state.last`."""
+    spelling: int = 0
+    """The state of the automaton of `symbols` after them."""
+    scores_read: list[Floats] = field(default_factory=list)
+    """What is to be returned of the characters that it read."""
+    ids_written: list[Ids] = field(default_factory=list)
+    """What it wrote. The last `unfinished` symbols are not to be returned yet."""
+    scores_written: list[Floats] = field(default_factory=list)
+    """One for each symbol of it, where they are asked for."""
+    alternatives_written: list[Alternatives] = field(default_factory=list)
+    position: int = 0
+    """How many symbols are behind the last character that was read or returned."""
 
     def __post_init__(self) -> None:
         if len(self.forced) + self.budget < 1:
             raise ValueError("a sequence needs a symbol to read or a character to write")
+        self.position = self.state.position
+
+    @property
+    def scored(self) -> bool:
+        """Whether it needs the log-probabilities of what it writes."""
+        return self.score_free or self.alternatives > 0
 
     @property
     def remaining(self) -> int:
         """How many symbols it still has to read, and characters it may write."""
         return len(self.forced) + self.budget
 
+    def collect(
+        self, symbols: Symbols, finish: Finish | None = None, stop: int | None = None, state: State | None = None
+    ) -> "Advance":
+        """Return what it read and wrote since the last time, as far as it is whole."""
+        ids = _taken(self.ids_written, self.unfinished, NO_IDS)
+        scores = _taken(self.scores_written, self.unfinished, NO_FLOATS)
+        if len(scores):
+            scores = symbols.by_character(scores, ids)
+        if self.scores_read:
+            scores = np.concatenate([*self.scores_read, scores])
+            self.scores_read = []
+        alternatives = joined_alternatives(self.alternatives_written)
+        self.alternatives_written = []
+        self.position += len(ids)
+        return Advance(self, ids, scores, self.position, alternatives, finish, stop, state)
 
-@dataclass(frozen=True, slots=True)
+
+def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
+    """Take everything but the last `unfinished` values out of `parts` and return it as one array."""
+    if not parts:
+        return nothing
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    parts.clear()
+    if unfinished:
+        parts.append(whole[-unfinished:])
+        whole = whole[:-unfinished]
+    return whole
+
+
+@dataclass(slots=True)
 class Advance:
-    """What one tick did for one sequence."""
+    """What became of one sequence since its last advance."""
 
     sequence: Sequence
     written: Ids
     """The symbols that it wrote: whole characters."""
     log_probabilities: Floats
     """One for each character read and written, as far as the sequence asks for them."""
-    state: State
-    """The state after the last of these characters, or the one that it brought."""
+    position: int
+    """How many symbols are behind the last of these characters."""
+    alternatives: Alternatives | None = None
+    """For each symbol written, where the sequence asks for them."""
     finish: Finish | None = None
     """Set with the last advance of a sequence."""
     stop: int | None = None
     """Which stop string ended it."""
+    state: State | None = None
+    """With the last advance, where the sequence keeps it: the state after the last character."""

@@ -43,6 +43,10 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),  # replies are bounded by the limits of requests
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a few KB could unpack to GB
+    # A burst of calls waits for the event loop: admission refuses what is too much, with a hint when to retry. gRPC's
+    # own limit would cancel calls, without a word.
+    ("grpc.server.max_pending_requests", 2**17),
+    ("grpc.server.max_pending_requests_hard_limit", 2**17),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind the same address
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -67,10 +71,8 @@ class ServerConfig:
     device: Device = Device.AUTO
     threads: int = 1
     """Cores that one step of a model may use."""
-    max_running: int = 512
-    """Sequences in a tick."""
-    max_waiting: int = 512
-    """Further sequences that wait for a place in a tick, or for their reader."""
+    max_sequences: int = 8192
+    """Streams and texts that are served at once; each takes about 30 KB and a state."""
     stall_timeout: float = 60.0
     """Seconds that a client may leave its stream unread."""
     drain_lag: float = 0.0
@@ -85,7 +87,7 @@ async def serve(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    registry = Registry([_served(model, config, loop) for model in load_models(config)])
+    registry = Registry([_served(model, loop) for model in load_models(config)])
     health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor()
     server = _server(registry, health, interceptor, config)
     address = _bind(server, config)
@@ -118,13 +120,13 @@ def load_models(config: ServerConfig) -> list[Model]:
     return [Model(artifact, config.device, config.threads) for artifact in artifacts]
 
 
-def _served(model: Model, config: ServerConfig, loop: asyncio.AbstractEventLoop) -> Served:
+def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
     reproducible = is_reproducible(model)
     _log.info(
         "model %s version %d on %s: results %s on the company they are computed in",
         *(model.name, model.version, model.provider, "do not depend" if reproducible else "MAY DEPEND"),
     )
-    worker = Worker(Engine(model, config.max_running), loop, f"{model.name}/{model.version}")
+    worker = Worker(Engine(model), loop, f"{model.name}/{model.version}")
     return Served(model, worker, reproducible)
 
 
@@ -132,7 +134,7 @@ def _server(
     registry: Registry, health: grpc_health_aio.HealthServicer, interceptor: CallInterceptor, config: ServerConfig
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
-    admission = Admission(config.max_running + config.max_waiting)
+    admission = Admission(config.max_sequences)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(
         GenerationService(registry, admission, config.stall_timeout), server
     )

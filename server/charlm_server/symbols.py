@@ -8,7 +8,7 @@ handed out in the midst of one.
 State 0 is the end of a character. Characters that are one symbol each need no other state.
 """
 
-# Shape suffixes: S states of the automaton, V symbols of the vocabulary, B rows, N symbols of a text.
+# Shape suffixes: S states of the automaton, V symbols of the vocabulary, B rows, K steps, N symbols of a text.
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ import numpy as np
 from charlm_training.vocabulary import UNKNOWN_ID, Vocabulary
 from numpy.typing import NDArray
 
-from charlm_server.sampling import Barred, Floats, Ids
+from charlm_server.sampling import Floats, Floats32, Ids
 
 _END: Final = 0
 _NEVER: Final = -1
@@ -82,15 +82,28 @@ class Symbols:
         """The symbols of the longest character."""
         return 1 + int(self.missing_S.max())
 
+    @property
+    def automaton(self) -> Ids | None:
+        """`next_SV` where there is more than one state."""
+        return None if self.single else self.next_SV
+
     @cached_property
-    def barred(self) -> Barred:
-        """What is added to the logits [S, V]: 0, or minus infinity where a symbol may not come."""
-        return np.where(self.next_SV == _NEVER, -np.inf, 0).astype(np.float32)
+    def barred(self) -> Floats32:
+        """What is added to the logits [V] whatever came before: 0, or minus infinity where a symbol never comes."""
+        return np.where((self.next_SV == _NEVER).all(axis=0), -np.inf, 0).astype(np.float32)
 
     @cached_property
     def may_end(self) -> NDArray[np.bool_]:
         """Whether a symbol [V] can be the last of a character."""
         return np.asarray(self.single | (self.next_SV == _END).any(axis=0))
+
+    def ends(self, ids_KB: Ids, spelling_B: Ids) -> NDArray[np.bool_]:
+        """Return which of the symbols written [K, B] are the last of a character.
+
+        `spelling_B` is the state after the last of them.
+        """
+        begins_KB = self.begins_V[ids_KB]
+        return np.concatenate([begins_KB[1:], (spelling_B == _END)[np.newaxis]])
 
     def count(self, ids_N: Ids) -> int:
         """Return how many characters begin in `ids_N`."""
@@ -109,28 +122,6 @@ class Symbols:
         The rest of a character that began before is left out: its first symbol has no value, and so neither has it.
         """
         return values_N if self.single else np.add.reduceat(values_N, np.flatnonzero(self.begins_V[ids_N]))
-
-
-class Spelling:
-    """How far each of B rows is within the character that it writes. At first, each is at the end of one."""
-
-    def __init__(self, symbols: Symbols, rows: int) -> None:
-        self._symbols = symbols
-        self._state_B = np.full(rows, _END)
-
-    @property
-    def barred(self) -> Barred:
-        """What is added to the logits, [B, V] or the same for every row [1, V]: minus infinity bars a symbol."""
-        return self._symbols.barred if self._symbols.single else self._symbols.barred[self._state_B]
-
-    def take(self, ids_B: Ids, free_B: NDArray[np.bool_]) -> None:
-        """Note the next symbols, of which those that are `free_B` were written."""
-        if not self._symbols.single:
-            self._state_B = np.where(free_B, self._symbols.next_SV[self._state_B, ids_B], _END)
-
-    def missing(self, row: int) -> int:
-        """Return how many symbols the character of `row` still lacks."""
-        return int(self._symbols.missing_S[self._state_B[row]])
 
 
 def _utf8_automaton() -> Ids:

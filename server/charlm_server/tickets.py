@@ -24,7 +24,8 @@ from typing import Final
 import numpy as np
 
 from charlm_server.errors import InvalidTicket
-from charlm_server.model import Floats32, Model
+from charlm_server.model import Model
+from charlm_server.sampling import Floats32
 from charlm_server.sequence import State
 
 _MAGIC: Final = b"CLT1"

@@ -18,47 +18,17 @@ import numpy as np
 
 from charlm_server.engine import Engine
 from charlm_server.errors import EngineFailed
+from charlm_server.pace import Pace
 from charlm_server.sampling import Floats, Ids
-from charlm_server.sequence import Advance, Sequence
+from charlm_server.sequence import Advance, Alternatives, Sequence, joined_alternatives
 
-HIGH_WATER: Final = 2048
-"""Symbols that a stream buffers before its sequence is paused; a tick counts as one at least. Ticks under way
-add to it."""
+HIGH_WATER: Final = 4096
+"""Symbols that a stream buffers before its sequence is paused; an advance counts as one at least. What is under way
+adds to it."""
 
 _log = logging.getLogger(__name__)
 
 Command = Callable[[Engine], None]
-
-
-class TickLength:
-    """Chooses the steps of a tick so that text flows evenly and messages do not become the bottleneck.
-
-    A tick takes about `target` seconds of CPU time, or longer where many rows each need a message at its end:
-    `per_row` seconds for each. Results do not depend on it.
-    """
-
-    SHORTEST: Final = 4
-    LONGEST: Final = 128
-
-    def __init__(self, target: float = 0.1, per_row: float = 0.0005) -> None:
-        self._target = target
-        self._per_row = per_row
-        self._steps = self.SHORTEST
-        self._seconds_per_step = 0.0
-        self._rows = 1
-
-    def steps(self, rows: int) -> int:
-        """Return the steps for a tick of `rows` rows: at most twice as many as before, fewer at once."""
-        expected = self._seconds_per_step * max(1.0, rows / self._rows)
-        target = max(self._target, self._per_row * rows)
-        fitting = int(target / expected) if expected else self.SHORTEST
-        self._steps = max(self.SHORTEST, min(fitting, 2 * self._steps, self.LONGEST))
-        return self._steps
-
-    def observe(self, seconds: float, rows: int) -> None:
-        """Take the CPU time of the tick that the last call of `steps` was for."""
-        self._seconds_per_step = seconds / self._steps
-        self._rows = max(1, rows)
 
 
 class Stream:
@@ -71,6 +41,7 @@ class Stream:
         self._latest: Advance | None = None
         self._written: list[Ids] = []
         self._log_probabilities: list[Floats] = []
+        self._alternatives: list[Alternatives] = []
         self._buffered = 0
         self._paused = False
         self._failed = False
@@ -85,18 +56,21 @@ class Stream:
             self._latest,
             written=np.concatenate(self._written),
             log_probabilities=np.concatenate(self._log_probabilities),
+            alternatives=joined_alternatives(self._alternatives),
         )
-        self._written, self._log_probabilities, self._buffered = [], [], 0
+        self._written, self._log_probabilities, self._alternatives, self._buffered = [], [], [], 0
         if self._paused:
             self._paused = False
             self._worker.command(lambda engine: engine.resume(self._sequence))
         return advance
 
     def deliver(self, advance: Advance) -> None:
-        """Take what a tick did."""
+        """Take what the engine did."""
         self._latest = advance
         self._written.append(advance.written)
         self._log_probabilities.append(advance.log_probabilities)
+        if advance.alternatives is not None:
+            self._alternatives.append(advance.alternatives)
         self._buffered += max(1, len(advance.written))
         self._arrived.set()
         if self._buffered > HIGH_WATER and not self._paused and advance.finish is None:
@@ -167,15 +141,23 @@ class Worker:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        length = TickLength()
+        pace, flushed = Pace(), time.monotonic()
         while self._obey_commands():
-            # Of this thread alone: time spent waiting for the interpreter would shorten the ticks, and so add
-            # messages, just when messages are what the interpreter is busy with.
-            rows, started = self._engine.rows, time.thread_time()
-            advances = self._engine.step(length.steps(rows))
-            length.observe(time.thread_time() - started, rows)
+            advances = self._tick(pace)
+            if time.monotonic() >= flushed + pace.flush_interval(self._engine.writing):
+                advances += self._engine.collect()
+                flushed = time.monotonic()
             self._live = len(self._engine)
-            self._loop.call_soon_threadsafe(self._deliver, advances)
+            if advances:
+                self._loop.call_soon_threadsafe(self._deliver, advances)
+
+    def _tick(self, pace: Pace) -> list[Advance]:
+        # Of this thread alone: time spent waiting for the interpreter would shorten the ticks, and so make more of
+        # them, just when the interpreter is busy.
+        engine, started = self._engine, time.thread_time()
+        advances = engine.step(pace.steps(engine.rows), pace.reading_work(alone=not engine.writing))
+        pace.observe(time.thread_time() - started, engine.work)
+        return advances
 
     def _obey_commands(self) -> bool:
         """Carry out every command that has come, waiting for one if the engine is idle. False: stop."""

@@ -59,13 +59,14 @@ def started(**fields: Any) -> generation_pb2.GenerateResponse:
     return generation_pb2.GenerateResponse(started=generation_pb2.GenerationStarted(**fields))
 
 
-def text(characters: str, **fields: Any) -> generation_pb2.GenerateResponse:
-    return generation_pb2.GenerateResponse(text=generation_pb2.GeneratedText(text=characters, **fields))
+def text(characters: str, *, sample: int = 0, **fields: Any) -> generation_pb2.GenerateResponse:
+    event = generation_pb2.GeneratedText(text=characters, **fields)
+    return generation_pb2.GenerateResponse(text=event, sample=sample)
 
 
-def finished(**fields: Any) -> generation_pb2.GenerateResponse:
-    fields = {"reason": generation_pb2.FINISH_REASON_LENGTH, **fields}
-    return generation_pb2.GenerateResponse(finished=generation_pb2.GenerationFinished(**fields))
+def finished(*, sample: int = 0, **fields: Any) -> generation_pb2.GenerateResponse:
+    event = generation_pb2.GenerationFinished(**{"reason": generation_pb2.FINISH_REASON_LENGTH, **fields})
+    return generation_pb2.GenerateResponse(finished=event, sample=sample)
 
 
 def hello(_request: generation_pb2.GenerateRequest) -> Iterator[generation_pb2.GenerateResponse]:
@@ -184,6 +185,16 @@ def free_port() -> int:
 
 
 @dataclass
+class HeardSamples:
+    """What came of several texts at once."""
+
+    chunks: list[tuple[int, Chunk]] = field(default_factory=list)
+    started: Started | None = None
+    finished: list[tuple[Finished | None, ...]] = field(default_factory=list)
+    """As it was after each chunk, and at the end."""
+
+
+@dataclass
 class Heard:
     """What came of a generation."""
 
@@ -208,6 +219,20 @@ class SyncFace:
 
     async def whole(self, prompt: str = "", **fields: Any) -> str:
         return await asyncio.to_thread(lambda: self._client.generate(prompt, **fields).text())
+
+    async def hear_samples(self, heard: HeardSamples, prompt: str, samples: int, **fields: Any) -> None:
+        def listen() -> None:
+            with self._client.generate_samples(prompt, samples, **fields) as several:
+                heard.started = several.started
+                for each in several:
+                    heard.chunks.append(each)
+                    heard.finished.append(several.finished)
+                heard.finished.append(several.finished)
+
+        await asyncio.to_thread(listen)
+
+    async def whole_samples(self, prompt: str, samples: int, **fields: Any) -> list[str]:
+        return await asyncio.to_thread(lambda: self._client.generate_samples(prompt, samples, **fields).texts())
 
     async def leave(self, how: str) -> None:
         await asyncio.to_thread(self._leave, how)
@@ -245,6 +270,17 @@ class AsyncFace:
 
     async def whole(self, prompt: str = "", **fields: Any) -> str:
         return await (await self._client.generate(prompt, **fields)).text()
+
+    async def hear_samples(self, heard: HeardSamples, prompt: str, samples: int, **fields: Any) -> None:
+        async with await self._client.generate_samples(prompt, samples, **fields) as several:
+            heard.started = several.started
+            async for each in several:
+                heard.chunks.append(each)
+                heard.finished.append(several.finished)
+            heard.finished.append(several.finished)
+
+    async def whole_samples(self, prompt: str, samples: int, **fields: Any) -> list[str]:
+        return await (await self._client.generate_samples(prompt, samples, **fields)).texts()
 
     async def leave(self, how: str) -> None:
         generation = await self._client.generate()
@@ -287,6 +323,7 @@ class Script:
     toy_scores: Callable[[Any], Any] = toy_scores
     rich_status: Callable[..., status_pb2.Status] = rich_status
     heard: Callable[[], Heard] = Heard
+    heard_samples: Callable[[], HeardSamples] = HeardSamples
 
     @staticmethod
     def unreachable(*_arguments: Any) -> NoReturn:

@@ -41,16 +41,164 @@ def test_a_pipe_gets_prompt_and_text_alone(run: Any) -> None:
 def test_options_reach_the_server(peer: Any, run: Any, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"before")
     options = "--model toy --model-version 2 --temperature 0.5 --top-k 3 --top-p 0.9 --seed 4"
-    more = f"--max-characters 8 --unknown refuse --ticket-in {tmp_path / 'in'}"
-    result = run("generate", "-", *options.split(), *more.split(), "--stop", r"\n\\n", stdin=b"A\nB")
+    more = f"--max-characters 8 --unknown refuse --ticket-in {tmp_path / 'in'} --min-p 0.25"
+    rules = (
+        "--stop",
+        r"\n\\n",
+        "--allow",
+        r"ab\n",
+        "--forbid",
+        "b",
+        "--bias",
+        "e=-2.5",
+        "--bias",
+        r"\n=1",
+        "--bias",
+        "==3",
+    )
+    result = run("generate", "-", *options.split(), *more.split(), *rules, stdin=b"A\nB")
     assert result.exit_code == 0, result.output
     [request] = peer.requests
     assert (request.prompt, request.start.ticket, list(request.stop)) == ("A\nB", b"before", ["\n\\n"])
     assert (request.model.name, request.model.version) == ("toy", 2)
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed) == (0.5, 3, 0.9, 4)
+    assert sampling.min_p == 0.25
+    assert {each.character: each.bias for each in sampling.biases} == {"e": -2.5, "\n": 1.0, "=": 3.0}
+    assert (sampling.allowed_characters, sampling.forbidden_characters) == ("ab\n", "b")
     assert (request.max_characters, request.unknown_policy) == (8, 2)
     assert not request.return_ticket
+    assert (request.samples, request.top_alternatives, request.log_probabilities) == (1, 0, False)
+
+
+@pytest.mark.parametrize("bias", ["e", "e=", "e=x", "=", "e1"])
+def test_a_bias_is_a_character_and_a_number(peer: Any, run: Any, bias: str) -> None:
+    result = run("generate", "--bias", bias)
+    assert result.exit_code == 2
+    assert f"{bias!r} is not a character, = and a number" in result.stderr
+    assert peer.requests == []
+
+
+def test_a_character_has_one_bias(run: Any) -> None:
+    result = run("generate", "--bias", r"\n=1", "--bias", "\n=2")
+    assert result.exit_code == 2
+    assert r"'\n' is given twice" in result.stderr
+
+
+def _two_samples(script: Any) -> Any:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started(seed=2**64 - 1)
+        yield script.text("wo", sample=1)
+        yield script.text("one", sample=0)
+        yield script.finished(sample=1, generated_count=2, reason=generation_pb2.FINISH_REASON_STOP, stop="o")
+        yield script.finished(sample=0, generated_count=3)
+
+    return speak
+
+
+def test_samples_stand_whole_below_headings(peer: Any, run: Any, script: Any) -> None:
+    peer.generate = _two_samples(script)
+    result = run("generate", "t", "--samples", "2")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "--- sample 1 of 2, seed 18446744073709551615, length ---",
+        "tone",
+        "--- sample 2 of 2, seed 0, stop ---",
+        "two",
+    ]
+    assert result.stderr.startswith("toy/1: 2 samples, 5 characters, ")
+    assert result.stderr.endswith("/s, seeds 18446744073709551615 to 0\n")
+    assert peer.requests[0].samples == 2
+
+
+def test_a_sample_is_shown_as_soon_as_it_has_ended(peer: Any, script: Any) -> None:
+    """Though another one goes on."""
+
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        yield script.text("one", sample=0)
+        yield script.finished(sample=0, generated_count=3)
+        yield script.text("two", sample=1)
+        peer.left.wait(20)
+
+    peer.generate = speak
+    with process(peer, "generate", "--samples", "2") as charlm_generate:
+        assert charlm_generate.stdout
+        assert charlm_generate.stdout.readline().startswith(b"--- sample 1 of 2")
+        assert charlm_generate.stdout.readline() == b"one\n"
+        charlm_generate.send_signal(signal.SIGINT)
+        charlm_generate.communicate(timeout=10)
+        assert charlm_generate.returncode == 130
+
+
+def test_samples_as_json_are_one_object(peer: Any, run: Any, script: Any) -> None:
+    peer.generate = _two_samples(script)
+    fields = json.loads(run("generate", "t", "--samples", "2", "--json").stdout)
+    assert fields.pop("seconds") > 0
+    assert fields == {
+        "prompt": "t",
+        "model": "toy",
+        "version": 1,
+        "seed": 2**64 - 1,
+        "unknown_count": 0,
+        "samples": [
+            {"seed": 2**64 - 1, "text": "one", "reason": "length", "stop": "", "generated_count": 3},
+            {"seed": 0, "text": "wo", "reason": "stop", "stop": "o", "generated_count": 2},
+        ],
+    }
+
+
+def test_several_samples_have_no_one_ticket(peer: Any, run: Any, tmp_path: Path) -> None:
+    result = run("generate", "--samples", "2", "--ticket-out", str(tmp_path / "ticket"))
+    assert result.exit_code == 2
+    assert "--ticket-out keeps one state" in result.stderr
+    assert peer.requests == []
+
+
+def test_samples_that_a_stopping_server_left_unfinished_are_a_failure(peer: Any, run: Any, script: Any) -> None:
+    drained = {"reason": generation_pb2.FINISH_REASON_DRAINED, "ticket": b"sealed"}
+    peer.generate = lambda _request: iter(
+        [script.started(), script.text("Hel"), script.finished(**drained), script.finished(sample=1)]
+    )
+    result = run("generate", "--samples", "2")
+    assert result.exit_code == 1
+    assert "Hel\n" in result.stdout
+    assert result.stderr.splitlines()[-1] == (
+        "Error: the server stopped before the end of 1 of 2 texts; all can be written again with --seed 7"
+    )
+
+
+def _with_alternatives(script: Any) -> Any:
+    places = [
+        generation_pb2.Alternatives(characters="ae", log_probabilities=[-0.5, -1.5]),
+        generation_pb2.Alternatives(characters=" \n", log_probabilities=[-0.25, -2.5]),
+    ]
+    chunk = script.text("e ", log_probabilities=[-1.5, -0.25], alternatives=places)
+    return lambda _request: iter([script.started(), chunk, script.finished(generated_count=2)])
+
+
+def test_alternatives_are_shown_below_the_text(peer: Any, run: Any, script: Any) -> None:
+    peer.generate = _with_alternatives(script)
+    result = run("generate", "Th", "--alternatives", "2")
+    assert result.exit_code == 0, result.output
+    text, heading, *rows = result.stdout.splitlines()
+    assert (text, heading.split()) == ("The ", ["character", "probability", "likeliest"])
+    assert [row.split() for row in rows] == [
+        ["e", "22.3%", "a", "60.7%", "e", "22.3%"],
+        ["\u2423", "77.9%", "\u2423", "77.9%", "\u240a", "8.2%"],
+    ]
+    [request] = peer.requests
+    assert (request.top_alternatives, request.log_probabilities) == (2, True)
+
+
+def test_alternatives_as_json(peer: Any, run: Any, script: Any) -> None:
+    peer.generate = _with_alternatives(script)
+    fields = json.loads(run("generate", "Th", "--alternatives", "2", "--json").stdout)
+    assert fields["log_probabilities"] == [-1.5, -0.25]
+    assert fields["alternatives"] == [
+        [{"character": "a", "log_probability": -0.5}, {"character": "e", "log_probability": -1.5}],
+        [{"character": " ", "log_probability": -0.25}, {"character": "\n", "log_probability": -2.5}],
+    ]
 
 
 def test_generate_as_json(run: Any) -> None:

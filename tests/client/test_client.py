@@ -56,10 +56,15 @@ async def test_every_argument_reaches_the_server(peer: Any, face: Any) -> None:
         temperature=0.0,
         top_k=5,
         top_p=0.5,
+        min_p=0.25,
+        biases={"e": -2.5, "\n": 3},
+        allowed_characters="abc\n",
+        forbidden_characters="b",
         seed=0,
         max_characters=9,
         stop=["\n", "end"],
         log_probabilities=True,
+        top_alternatives=4,
         unknown="refuse",
         return_ticket=True,
     )
@@ -68,14 +73,139 @@ async def test_every_argument_reaches_the_server(peer: Any, face: Any) -> None:
             model=start_pb2.ModelReference(name="toy", version=3),
             start=start_pb2.Start(ticket=b"t"),
             prompt="Once",
-            sampling=generation_pb2.Sampling(temperature=0, top_k=5, top_p=0.5, seed=0),
+            sampling=generation_pb2.Sampling(
+                temperature=0,
+                top_k=5,
+                top_p=0.5,
+                seed=0,
+                min_p=0.25,
+                biases=[
+                    generation_pb2.CharacterBias(character="e", bias=-2.5),
+                    generation_pb2.CharacterBias(character="\n", bias=3),
+                ],
+                allowed_characters="abc\n",
+                forbidden_characters="b",
+            ),
             max_characters=9,
             stop=["\n", "end"],
             log_probabilities=True,
             unknown_policy=start_pb2.UNKNOWN_POLICY_REFUSE,
             return_ticket=True,
+            samples=1,
+            top_alternatives=4,
         )
     ]
+
+
+def _mixed(script: Any) -> Any:
+    """Three samples, as a server may mix them; the second ends at once."""
+
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started(seed=2**64 - 1)
+        yield script.text("a", sample=2, position=2)
+        yield script.finished(sample=1, generated_count=0, reason=generation_pb2.FINISH_REASON_END)
+        yield script.text("b", sample=0)
+        yield script.text("c", sample=2)
+        yield script.finished(sample=2, generated_count=2, ticket=b"two")
+        yield script.text("d", sample=0)
+        yield script.finished(sample=0, generated_count=2, ticket=b"none")
+
+    return speak
+
+
+async def test_samples_come_as_pairs_and_end_each_by_itself(peer: Any, face: Any, script: Any) -> None:
+    peer.generate = _mixed(script)
+    heard = script.heard_samples()
+    await face.hear_samples(heard, "x", 3, temperature=0.5, return_ticket=True)
+    assert [(sample, chunk.text) for sample, chunk in heard.chunks] == [(2, "a"), (0, "b"), (2, "c"), (0, "d")]
+    assert heard.chunks[0][1].position == 2
+    assert heard.started.seed == 2**64 - 1
+    assert [[end is not None for end in ends] for ends in heard.finished] == [
+        [False, False, False],
+        [False, True, False],
+        [False, True, False],
+        [False, True, True],
+        [True, True, True],
+    ]
+    assert [end.ticket for end in heard.finished[-1]] == [b"none", None, b"two"]
+    assert heard.finished[-1][1].reason is FinishReason.END
+    [request] = peer.requests
+    assert (request.samples, request.prompt, request.sampling.temperature) == (3, "x", 0.5)
+
+
+async def test_the_texts_of_samples(peer: Any, face: Any, script: Any) -> None:
+    peer.generate = _mixed(script)
+    assert await face.whole_samples("x", 3) == ["bd", "", "ac"]
+
+
+async def test_one_sample_is_a_list_of_one(face: Any) -> None:
+    assert await face.whole_samples("x", 1) == ["Hello"]
+
+
+async def test_an_option_that_is_none_is_named(peer: Any, face: Any) -> None:
+    with pytest.raises(TypeError, match="temprature"):
+        await face.whole_samples("x", 2, temprature=1)
+    assert peer.requests == []
+
+
+async def test_samples_against_the_contract_are_a_fault(peer: Any, face: Any, script: Any) -> None:
+    for events in (
+        [],
+        [script.started(), script.finished()],
+        [script.started(), script.finished(), script.finished(sample=0)],
+        [script.started(), script.finished(), script.text("x")],
+        [script.started(), script.text("x", sample=2)],
+        [script.started(), script.finished(sample=2)],
+        [script.started(), script.finished(), script.finished(sample=1), script.text("x", sample=1)],
+    ):
+        peer.generate = lambda _request, events=events: iter(events)
+        with pytest.raises(ServerFault):
+            await face.whole_samples("", 2)
+
+
+async def test_leaving_samples_ends_them_on_the_server(peer: Any, script: Any) -> None:
+    peer.generate = _endless(peer, script)
+    with Client(peer.address) as client, client.generate_samples("", 2) as samples:
+        assert next(samples)[1].text == "x"
+    assert await asyncio.to_thread(peer.left.wait, 5)
+    peer.left.clear()
+    async with AsyncClient(peer.address) as async_client, await async_client.generate_samples("", 2) as async_samples:
+        assert (await anext(async_samples))[1].text == "x"
+    assert await asyncio.to_thread(peer.left.wait, 5)
+
+
+async def test_a_full_server_refuses_samples_where_they_are_asked_for(peer: Any, face: Any) -> None:
+    peer.generate = lambda _request: iter(())
+    peer.fail_busy(0.25)
+    with pytest.raises(ServerBusy) as caught:
+        await face.call("generate_samples", "", 2)
+    assert caught.value.retry_after == 0.25
+
+
+async def test_alternatives_come_with_their_characters(peer: Any, face: Any, script: Any) -> None:
+    places = [
+        generation_pb2.Alternatives(characters="a\U0001f600", log_probabilities=[-0.5, -1.5]),
+        generation_pb2.Alternatives(characters="b", log_probabilities=[-0.25]),
+    ]
+    peer.generate = lambda _request: iter(
+        [script.started(), script.text("ab", alternatives=places), script.finished(generated_count=2)]
+    )
+    heard = script.heard()
+    await face.hear(heard, top_alternatives=2)
+    [chunk] = heard.chunks
+    assert chunk.alternatives == ((("a", -0.5), ("\U0001f600", -1.5)), (("b", -0.25),))
+    assert chunk.alternatives[0][1].character == "\U0001f600"
+    assert chunk.alternatives[0][1].log_probability == -1.5
+
+
+async def test_what_is_not_one_for_each_character_is_a_fault(peer: Any, face: Any, script: Any) -> None:
+    one = generation_pb2.Alternatives(characters="a", log_probabilities=[-0.5])
+    crooked = generation_pb2.Alternatives(characters="ab", log_probabilities=[-0.5])
+    for fields in ({"alternatives": [one]}, {"alternatives": [one, crooked]}, {"log_probabilities": [-1.0]}):
+        events = [script.started(), script.text("ab", **fields), script.finished()]
+        peer.generate = lambda _request, events=events: iter(events)
+        with pytest.raises(ServerFault):
+            await face.whole()
 
 
 async def test_text_reads_to_the_end(face: Any) -> None:

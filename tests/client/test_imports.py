@@ -10,8 +10,10 @@ FORBIDDEN = ("torch", "numpy", "onnx", "onnxruntime", "charlm_training", "charlm
 
 def test_public_names() -> None:
     assert charlm_client.__all__ == [
+        "Alternative",
         "AsyncClient",
         "AsyncGeneration",
+        "AsyncSamples",
         "Cancelled",
         "CharlmError",
         "Chunk",
@@ -23,6 +25,7 @@ def test_public_names() -> None:
         "InvalidRequest",
         "Model",
         "ModelNotFound",
+        "Samples",
         "Score",
         "ServerBusy",
         "ServerFault",

@@ -1,12 +1,20 @@
 """What a person sees."""
 
 import io
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from charlm_client import Model, Score
-from charlm_client.render import model_table, printable, score_table, surprisal_legend, surprisal_text
+from charlm_client import Alternative, Model, Score
+from charlm_client.render import (
+    alternatives_table,
+    model_table,
+    printable,
+    score_table,
+    surprisal_legend,
+    surprisal_text,
+)
 from rich.console import Console
 
 
@@ -94,3 +102,20 @@ def test_models() -> None:
     assert row == ["shakespeare/2", "lstm", "2", "x", "512", "[plays]", "2", "characters", "1.000", "1,234", "CUDA"]
     of_bytes = replace(model, vocabulary=(), alphabet="bytes", documents="lines")
     assert "bytes, lines" in shown(model_table([of_bytes]))
+
+
+def test_alternatives_stand_beside_the_character_that_was_chosen() -> None:
+    places = [
+        [Alternative(" ", math.log(0.5)), Alternative("\n", math.log(0.25))],
+        [Alternative("[", math.log(0.125)), Alternative("\x1b", math.log(0.0625))],
+    ]
+    table = alternatives_table(" x", [math.log(0.5), math.log(0.0005)], places)
+    heading, *rows = shown(table).splitlines()
+    assert heading.split() == ["character", "probability", "likeliest"]
+    assert [row.split() for row in rows] == [
+        ["\u2423", "50.0%", "\u2423", "50.0%", "\u240a", "25.0%"],
+        ["x", "0.1%", "[", "12.5%", "\u241b", "6.2%"],
+    ]
+    coloured = shown(table, force_terminal=True, color_system="standard")
+    assert "\x1b[1m\u2423 50.0%" in coloured
+    assert "\x1b[1m[" not in coloured

@@ -1,10 +1,11 @@
 """What the wire cannot carry, or would read as something else."""
 
+import inspect
 from typing import Any
 
 import pytest
-from charlm_client import InvalidRequest
-from charlm_client.request import generate_request
+from charlm_client import AsyncClient, Client, InvalidRequest
+from charlm_client.request import GenerationOptions, generate_request
 
 DEFAULTS: dict[str, Any] = {
     "model": "",
@@ -13,10 +14,15 @@ DEFAULTS: dict[str, Any] = {
     "temperature": 1.0,
     "top_k": 0,
     "top_p": 1.0,
+    "min_p": 0.0,
+    "biases": None,
+    "allowed_characters": "",
+    "forbidden_characters": "",
     "seed": None,
     "max_characters": 256,
     "stop": (),
     "log_probabilities": False,
+    "top_alternatives": 0,
     "unknown": "replace",
     "return_ticket": False,
 }
@@ -34,6 +40,12 @@ DEFAULTS: dict[str, Any] = {
         ({"unknown": "ignore"}, "'ignore'; choose one of replace, refuse"),
         ({"stop": ["a\udc80"]}, "stop holds"),
         ({"model": "\udc80"}, "model holds"),
+        ({"samples": 0}, "samples is 0; choose 1 to 64"),
+        ({"samples": -1}, "samples is -1"),
+        ({"top_alternatives": -1}, "top_alternatives is -1"),
+        ({"biases": {"\udc80": 1.0}}, "biases holds"),
+        ({"allowed_characters": "a\udc80"}, "allowed_characters holds"),
+        ({"forbidden_characters": "a\udc80"}, "forbidden_characters holds"),
     ],
 )
 def test_a_field_out_of_its_range_is_named(changed: dict[str, Any], message: str) -> None:
@@ -56,3 +68,17 @@ def test_zero_and_unset_are_different_on_the_wire() -> None:
 
 def test_an_empty_ticket_is_no_fresh_start() -> None:
     assert generate_request("", **{**DEFAULTS, "ticket": b""}).start.WhichOneof("from") == "ticket"
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_every_way_to_ask_for_a_text_knows_the_same_options_and_defaults(client: type) -> None:
+    signature = inspect.signature(client.generate).parameters
+    named = {name: parameter.default for name, parameter in signature.items()}
+    assert {name: named[name] for name in DEFAULTS} == DEFAULTS
+    assert set(named) - {"self", "prompt", "timeout"} == set(DEFAULTS) == set(GenerationOptions.__annotations__)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(generate_request).parameters.items()}
+    assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
+
+
+def test_no_biases_are_none_on_the_wire() -> None:
+    assert generate_request("", biases={}) == generate_request("", biases=None) == generate_request("")

@@ -55,10 +55,11 @@ def score(channel: grpc.Channel, text: str, **fields: object) -> scoring_pb2.Tex
 
 def bytes_written(model: Model, asked: pb.GenerateRequest) -> bytes:
     """What the engine writes for a request, without any decoding on the way."""
-    engine, written = Engine(model, max_running=1), []
-    engine.add(read_generation(asked, model).sequence)
+    engine, written = Engine(model), []
+    (sequence,) = read_generation(asked, model).sequences()
+    engine.add(sequence)
     while len(engine):
-        written += [advance.written - 1 for advance in engine.step(50)]
+        written += [advance.written - 1 for advance in engine.step(50, 10_000)]
     return np.concatenate(written).astype(np.uint8).tobytes()
 
 

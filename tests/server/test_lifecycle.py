@@ -79,7 +79,7 @@ def test_reflection_lists_the_services(channel: grpc.Channel) -> None:
 
 
 def test_a_full_server_refuses_at_once_says_when_to_retry_and_stays_healthy(start_server) -> None:
-    options = ("--max-running", "1", "--max-waiting", "1")
+    options = ("--max-sequences", "2")
     with start_server(*options) as server, grpc.insecure_channel(server.address) as channel:
         streams = [endless(channel), endless(channel)]
         for stream in streams:
@@ -94,7 +94,7 @@ def test_a_full_server_refuses_at_once_says_when_to_retry_and_stays_healthy(star
         assert health(channel) == SERVING
         streams[0].cancel()
         texts = (part for part in streams[1] if part.HasField("text"))
-        assert next(texts).text.text  # the waiting stream has the cancelled one's place in the ticks
+        assert next(texts).text.text
         assert next(admitted_again(channel)).HasField("started")
         streams[1].cancel()
 
@@ -160,7 +160,7 @@ def stopped_client(address: str) -> Iterator[None]:
 
 
 def test_clients_that_stop_reading_lose_their_places_and_hold_up_nobody(start_server) -> None:
-    options = ("--stall-timeout", "0.5", "--max-running", "6", "--max-waiting", "2", "--drain-grace", "20")
+    options = ("--stall-timeout", "0.5", "--max-sequences", "8", "--drain-grace", "20")
     with (
         start_server(*options) as server,
         grpc.insecure_channel(server.address) as channel,

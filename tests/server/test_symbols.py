@@ -1,11 +1,12 @@
 """The automaton of UTF-8 against Python's own decoder."""
 
 import codecs
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from charlm_server.symbols import Spelling, Symbols
+from charlm_server.symbols import Symbols
 from charlm_training.vocabulary import UNKNOWN_ID, Vocabulary
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 BYTES = Vocabulary.of_bytes()
 UTF8 = Symbols.of(BYTES)
 LETTERS = Vocabulary(("<unk>", *"abc"))
-FREE = np.array([True])
 TEXTS = st.text(max_size=20)
 
 
@@ -31,15 +31,23 @@ def allowed(prefix: bytes) -> set[int]:
     return taken
 
 
+def spell(ids: Iterable[int], state: int = 0) -> int:
+    """The automaton's state after `ids`."""
+    for symbol in ids:
+        state = int(UTF8.next_SV[state, symbol])
+        assert state >= 0, "barred"
+    return state
+
+
 @given(TEXTS, st.characters(exclude_categories=["Cs"]))
 def test_after_any_part_of_a_character_python_s_decoder_takes_the_same_bytes(text: str, character: str) -> None:
     for written in range(len(character.encode())):
-        prefix, spelling = text.encode() + character.encode()[:written], Spelling(UTF8, rows=1)
-        for byte in prefix:
-            spelling.take(np.array([byte + 1]), FREE)
-        open_ids = np.flatnonzero(spelling.barred[0] == 0)
+        prefix = text.encode() + character.encode()[:written]
+        state = spell(byte + 1 for byte in prefix)
+        open_ids = np.flatnonzero(UTF8.next_SV[state] >= 0)
         assert {int(i) - 1 for i in open_ids} == allowed(prefix)
-        assert spelling.missing(0) == (len(character.encode()) - written) * (written > 0)
+        assert UTF8.missing_S[state] == (len(character.encode()) - written) * (written > 0)
+        assert (state == 0) == (written == 0)
 
 
 def test_what_can_be_spelled_is_every_code_point_and_nothing_else() -> None:
@@ -72,10 +80,30 @@ def test_characters_are_found_in_ids(vocabulary: Vocabulary, text: str, least: i
 
 def test_a_vocabulary_of_characters_bars_the_unknown_one_alone() -> None:
     symbols = Symbols.of(LETTERS)
-    assert symbols.longest == 1
-    assert np.flatnonzero(Spelling(symbols, rows=3).barred[0]).tolist() == [UNKNOWN_ID]
+    assert (symbols.longest, symbols.single, symbols.automaton) == (1, True, None)
+    assert symbols.barred.tolist() == [-np.inf, 0, 0, 0]
+    assert UNKNOWN_ID == 0
+
+
+def test_of_bytes_those_are_barred_for_good_that_no_text_holds() -> None:
+    never = set(np.flatnonzero(np.isinf(UTF8.barred)) - 1)
+    assert never == {UNKNOWN_ID - 1, 0xC0, 0xC1, *range(0xF5, 0x100)}
+    assert (UTF8.longest, UTF8.single) == (4, False)
+    assert UTF8.automaton is UTF8.next_SV
 
 
 def test_a_state_within_a_character_is_known_by_its_last_byte() -> None:
     last_bytes = set(np.flatnonzero(UTF8.may_end) - 1)
     assert last_bytes == {*range(0x80), *range(0x80, 0xC0)}
+
+
+@given(st.lists(st.tuples(st.text(max_size=6), st.integers(0, 3)), min_size=1, max_size=5), st.integers(1, 20))
+def test_the_ends_of_characters_are_found_in_what_rows_write(rows: list[tuple[str, int]], steps: int) -> None:
+    """From within a character or not, to within one or not."""
+    written = [[byte + 1 for byte in ("𝄞" + text + "é" * 30).encode()][cut:][:steps] for text, cut in rows]
+    states = [spell([byte + 1 for byte in "𝄞".encode()][:cut]) for _, cut in rows]
+    after = np.array([spell(ids, state) for ids, state in zip(written, states, strict=True)])
+    ends_KB = UTF8.ends(np.array(written).T, after)
+    for row, (ids, state) in enumerate(zip(written, states, strict=True)):
+        expected = [spell(ids[: taken + 1], state) == 0 for taken in range(steps)]
+        assert ends_KB[:, row].tolist() == expected

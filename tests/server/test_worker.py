@@ -1,7 +1,8 @@
 """The engine's thread: what it does with stalled readers, and when the engine breaks."""
 
 import asyncio
-import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
@@ -9,108 +10,210 @@ from charlm_server.engine import Engine
 from charlm_server.errors import EngineFailed
 from charlm_server.model import Model
 from charlm_server.sequence import Advance, Finish, Sequence, State
-from charlm_server.worker import HIGH_WATER, Stream, TickLength, Worker
+from charlm_server.worker import HIGH_WATER, Stream, Worker
 
-LONG = 3 * HIGH_WATER
-
-
-def sequence(model: Model, seed: int, budget: int = LONG) -> Sequence:
-    return Sequence(State.after_first(1, model.state_shape, seed), np.empty(0, dtype=np.int64), budget)
+FOREVER = 2**40
+PATIENCE = 60
+"""Seconds until a test is given up as hanging."""
 
 
-async def test_a_stalled_reader_costs_bounded_memory_and_loses_nothing(model: Model) -> None:
-    engine = Engine(model, max_running=4)
+def sequence(model: Model, seed: int, budget: int = FOREVER, forced: int = 0, **fields: object) -> Sequence:
+    state = State.after_first(1, model.state_shape, seed)
+    return Sequence(state, np.ones(forced, dtype=np.int64), budget, **fields)
+
+
+@asynccontextmanager
+async def working(engine: Engine) -> AsyncIterator[Worker]:
+    """A worker that runs `engine` until the end of the block."""
     worker = Worker(engine, asyncio.get_running_loop(), "test")
     worker.start()
-    endless = sequence(model, seed=1)
-    stalled = worker.open(endless)
-    async with asyncio.timeout(20):
-        while not engine.idle or not worker.live:  # until it is paused, the engine has work
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield worker
+    finally:
+        worker.stop()
+
+
+async def heard_by(worker: Worker) -> None:
+    """Wait until every command so far is carried out, the tick after it run, and what that gave delivered."""
+    loop = asyncio.get_running_loop()
+    for _ in range(2):
+        heard = asyncio.Event()
+        worker.command(lambda _, heard=heard: loop.call_soon_threadsafe(heard.set))
+        await heard.wait()
+
+
+async def until_the_end(stream: Stream) -> list[Advance]:
+    advances = [await stream.advance()]
+    while advances[-1].finish is None:
+        advances.append(await stream.advance())
+    return advances
+
+
+def text_of(advances: list[Advance]) -> list[int]:
+    return [symbol for advance in advances for symbol in advance.written.tolist()]
+
+
+def alone(model: Model, what: Sequence, steps: int = 16) -> list[Advance]:
+    engine, advances = Engine(model), list[Advance]()
+    engine.add(what)
+    while len(engine):
+        advances += engine.step(steps, 1000)
+    return advances
+
+
+async def test_a_stalled_reader_stops_the_stream_and_loses_nothing(model: Model) -> None:
+    engine, endless = Engine(model), sequence(model, seed=1)
+    async with working(engine) as worker:
+        stalled = worker.open(endless)
+        while not stalled._paused:
             await asyncio.sleep(0.01)
-    state = endless.state
-    await asyncio.sleep(0.1)
-    assert endless.state is state, "a tick was spent on a stream that nobody reads"
-    assert state.position < HIGH_WATER + 6 * TickLength.LONGEST
-    advances: list[Advance] = []
-    while not advances or advances[-1].finish is None:
-        advances.append(await stalled.advance())
-    worker.stop()
-    unhindered = Engine(model, max_running=1)
-    unhindered.add(sequence(model, seed=1))
-    expected = []
-    while len(unhindered):
-        expected += [advance.written for advance in unhindered.step(16)]
-    assert np.array_equal(np.concatenate([a.written for a in advances]), np.concatenate(expected))
+        await heard_by(worker)
+        assert engine.idle
+        paused_at = endless.state
+        assert len(text_of(await until_the_end(worker.open(sequence(model, seed=2, budget=200))))) == 200
+        assert endless.state is paused_at, "a tick was spent on a stream that nobody reads"
+        assert stalled._buffered > HIGH_WATER
+        text = text_of([await stalled.advance()])
+        assert len(text) + 1 == paused_at.position
+        while len(text) < paused_at.position + 2 * HIGH_WATER:  # read again, it goes on
+            text += text_of([await stalled.advance()])
+        worker.close(endless)
+    assert text == text_of(alone(model, sequence(model, seed=1, budget=len(text)), steps=64))
 
 
-async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: Model) -> None:
+async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scores(model: Model) -> None:
+    """Each advance counts, also one that brings no symbols."""
+    stream = Stream(sequence(model, 1), Worker(Engine(model), asyncio.get_running_loop(), "test"))
+    nothing = Advance(stream._sequence, np.empty(0, dtype=np.int64), np.empty(0), 1)
+    for _ in range(HIGH_WATER):
+        stream.deliver(nothing)
+    assert not stream._paused
+    stream.deliver(nothing)
+    assert stream._paused
+    await stream.advance()
+    assert not stream._paused
+
+
+@pytest.mark.parametrize("fails_in", ["step", "collect"])
+async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: Model, fails_in: str) -> None:
     class Breaking(Engine):
-        """Fails at its third tick."""
+        """Fails at its third call."""
 
-        ticks = 0
+        calls = 0
 
-        def step(self, steps: int) -> list[Advance]:
-            self.ticks += 1
-            if self.ticks == 3:
+        def count(self, where: str) -> None:
+            self.calls += where == fails_in
+            if self.calls == 3:
                 raise MemoryError
-            return super().step(steps)
 
-    worker = Worker(Breaking(model, max_running=4), asyncio.get_running_loop(), "test")
+        def step(self, steps: int, reading_work: int) -> list[Advance]:
+            self.count("step")
+            return super().step(steps, reading_work)
+
+        def collect(self) -> list[Advance]:
+            self.count("collect")
+            return super().collect()
+
+    worker = Worker(Breaking(model), asyncio.get_running_loop(), "test")
     streams = [worker.open(sequence(model, seed)) for seed in range(3)]
     worker.start()
-    for stream in streams:
-        with pytest.raises(EngineFailed):
-            async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
+        for stream in streams:
+            with pytest.raises(EngineFailed):
                 while True:
                     await stream.advance()
     assert worker.failed.is_set()
     assert worker.live == 0
     with pytest.raises(EngineFailed):
         await worker.open(sequence(model, 9)).advance()
+    worker.stop()
 
 
 async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
-    engine = Engine(model, max_running=4)
-    worker = Worker(engine, asyncio.get_running_loop(), "test")
-    worker.start()
-    leaving = sequence(model, 2)
-    kept, closed = worker.open(sequence(model, 1, budget=50)), worker.open(leaving)
-    await closed.advance()
-    worker.close(leaving)
-    finish = None
-    while finish is None:
-        finish = (await kept.advance()).finish
-    worker.stop()
-    assert finish is Finish.LENGTH
+    engine, leaving = Engine(model), sequence(model, 2)
+    async with working(engine) as worker:
+        kept, closed = worker.open(sequence(model, 1, budget=50)), worker.open(leaving)
+        await closed.advance()
+        worker.close(leaving)
+        worker.close(leaving)  # once more is no harm
+        advances = await until_the_end(kept)
+        assert (len(text_of(advances)), advances[-1].finish) == (50, Finish.LENGTH)
+        while worker.live:
+            await asyncio.sleep(0.01)
     assert len(engine) == 0
 
 
-def test_the_tick_grows_gradually_and_shrinks_at_once() -> None:
-    length = TickLength(target=0.05, per_row=0.002)
-    lengths = []
-    for _ in range(10):
-        lengths.append(length.steps(rows=1))
-        length.observe(seconds=0.0001 * lengths[-1], rows=1)
-    assert lengths == [4, 8, 16, 32, 64, *[TickLength.LONGEST] * 5]
-    assert length.steps(rows=25) == 20  # 25 rows may take 2.5 ms a step: 20 fit
-    assert length.steps(rows=100) == 20  # 10 ms a step, but 100 messages at the end: 200 ms are due
-    length.observe(seconds=5.0, rows=100)
-    assert length.steps(rows=100) == TickLength.SHORTEST
+async def test_draining_ends_every_stream_with_its_state(model: Model) -> None:
+    async with working(Engine(model)) as worker:
+        streams = [worker.open(sequence(model, seed, forced=3)) for seed in range(5)]
+        begun = [await stream.advance() for stream in streams]
+        worker.drain()
+        for seed, (stream, first) in enumerate(zip(streams, begun, strict=True)):
+            advances = [first, *await until_the_end(stream)]
+            assert advances[-1].finish is Finish.DRAINED
+            assert advances[-1].state is not None
+            text = text_of(advances)
+            assert advances[-1].state.position == 1 + 3 + len(text)
+            assert text == text_of(alone(model, sequence(model, seed, budget=len(text), forced=3)))
 
 
-async def test_what_waits_for_a_reader_is_one_advance_with_the_latest_state(model: Model) -> None:
-    reads = Sequence(State.after_first(1, model.state_shape, 0), np.ones(500, dtype=np.int64), 90, score_free=True)
-    engine = Engine(model, max_running=1)
-    stream = Stream(reads, Worker(engine, asyncio.get_running_loop(), "test"))
-    states = []
-    engine.add(reads)
+async def test_many_streams_that_come_and_go_each_get_their_own_text(model: Model) -> None:
+    """The thread, its queue and the event loop between them mix nothing up."""
+
+    async def read(worker: Worker, seed: int) -> list[int]:
+        await asyncio.sleep(0.001 * (seed % 7))
+        what = sequence(model, seed, budget=1 + 37 * seed % 400, forced=seed % 30)
+        text = text_of(await until_the_end(worker.open(what)))
+        worker.close(what)
+        return text
+
+    async with working(Engine(model, rows=8)) as worker:
+        texts = await asyncio.gather(*(read(worker, seed) for seed in range(40)))
+    for seed, text in enumerate(texts):
+        again = sequence(model, seed, budget=1 + 37 * seed % 400, forced=seed % 30)
+        assert text == text_of(alone(model, again))
+
+
+async def test_what_waits_for_a_reader_is_one_advance(model: Model) -> None:
+    """With all symbols, scores and alternatives in order, and the position and the end of the last."""
+
+    def reads_and_writes() -> Sequence:
+        return sequence(model, 0, 90, forced=500, score_forced=True, score_free=True, alternatives=3)
+
+    waits, engine = reads_and_writes(), Engine(model)
+    stream = Stream(waits, Worker(engine, asyncio.get_running_loop(), "test"))
+    engine.add(waits)
+    delivered = 0
     while len(engine):
-        for advance in engine.step(4):
+        for advance in [*engine.step(4, 500), *engine.collect()]:
             stream.deliver(advance)
-            states.append(weakref.ref(advance.state.h))
-        del advance
-    assert sum(state() is not None for state in states) == 1, "the states of earlier ticks are kept alive"
+            delivered += 1
+    assert delivered > 10
     merged = await stream.advance()
-    assert len(merged.written) == len(merged.log_probabilities) == 90
-    assert merged.state is reads.state
-    assert merged.finish is Finish.LENGTH
+    expected = alone(model, reads_and_writes(), steps=64)
+    assert text_of([merged]) == text_of(expected)
+    assert merged.log_probabilities.tolist() == [p for a in expected for p in a.log_probabilities.tolist()]
+    assert len(merged.log_probabilities) == 590
+    assert merged.alternatives is not None
+    parts = [a.alternatives for a in expected if a.alternatives is not None]
+    assert merged.alternatives.ids.tolist() == [row for part in parts for row in part.ids.tolist()]
+    assert merged.alternatives.log_probabilities.shape == (90, 3)
+    assert (merged.position, merged.finish) == (591, Finish.LENGTH)
+    assert merged.state is not None
+    assert expected[-1].state is not None
+    assert merged.state.h.tobytes() == expected[-1].state.h.tobytes()
+
+
+async def test_what_was_taken_does_not_come_again(model: Model) -> None:
+    engine, what = Engine(model), sequence(model, 0, 30, score_free=True, alternatives=1)
+    stream = Stream(what, Worker(engine, asyncio.get_running_loop(), "test"))
+    engine.add(what)
+    taken = []
+    while len(engine):
+        for advance in [*engine.step(2, 1), *engine.collect()]:
+            stream.deliver(advance)
+            taken.append(await stream.advance())
+    assert text_of(taken) == text_of(alone(model, sequence(model, 0, 30)))
+    assert sum(len(a.log_probabilities) for a in taken) == 30
+    assert sum(len(a.alternatives.ids) for a in taken if a.alternatives) == 30

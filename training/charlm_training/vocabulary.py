@@ -87,12 +87,20 @@ class Vocabulary:
 
         Bytes that are not UTF-8, or are cut within a code point, become U+FFFD.
         """
-        if min(ids, default=0) < 0:
-            raise IndexError(f"id {min(ids)} is negative")
-        text = "".join([self.characters[i] for i in ids])
+        ids_N = np.asarray(ids, dtype=np.int64)
+        if ids_N.view(np.uint64).max(initial=0) >= len(self):  # as the largest of all, if it is negative
+            raise IndexError(f"ids from {ids_N.min()} to {ids_N.max()}: this vocabulary has 0 to {len(self) - 1}")
         if self.alphabet == "bytes":
-            return text.replace(UNKNOWN, "").encode("latin-1").decode(errors="replace")
-        return text
+            encoded: bytes = (ids_N[ids_N != UNKNOWN_ID] - 1).astype(np.uint8).tobytes()
+            return encoded.decode(errors="replace")
+        if not ids_N.all():
+            return "".join([self.characters[i] for i in ids_N])
+        return self._code_points[ids_N].tobytes().decode("utf-32-le", "surrogatepass")
+
+    @cached_property
+    def _code_points(self) -> NDArray[np.uint32]:
+        """The code point of every id but 0."""
+        return np.array([0, *map(ord, self.characters[1:])], dtype="<u4")
 
     @cached_property
     def _ids_by_code_point(self) -> NDArray[np.int64]:

@@ -75,6 +75,8 @@ class GenerateRequest(_message.Message):
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     UNKNOWN_POLICY_FIELD_NUMBER: _builtins.int
     RETURN_TICKET_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """Characters to read before the first one is generated; may be empty. From the zero state an empty
     prompt is read as the model's `begin` character. A model of documents reads that character before
@@ -87,7 +89,16 @@ class GenerateRequest(_message.Message):
     unknown_policy: _start_pb2.UnknownPolicy.ValueType
     """What becomes of prompt characters outside the vocabulary."""
     return_ticket: _builtins.bool
-    """Whether to return a ticket to the state after the last character."""
+    """Whether to return a ticket to the state after the last character, for each sample its own."""
+    samples: _builtins.int
+    """How many continuations of the prompt to generate, 1 to 64. 0: 1. The prompt is read once. Sample i, counted from 0,
+    uses the seed plus i (modulo 2^64): it equals, to the bit, what the request brings alone with that seed. All
+    samples find room on the server, or the call fails. A server with room for fewer gives INVALID_ARGUMENT.
+    """
+    top_alternatives: _builtins.int
+    """For each character, how many of the likeliest ones in its place to return, 0 to 20. More than 0 gives
+    INVALID_ARGUMENT where the alphabet is "bytes".
+    """
     @_builtins.property
     def model(self) -> _start_pb2.ModelReference:
         """The model to use."""
@@ -119,10 +130,12 @@ class GenerateRequest(_message.Message):
         log_probabilities: _builtins.bool = ...,
         unknown_policy: _start_pb2.UnknownPolicy.ValueType = ...,
         return_ticket: _builtins.bool = ...,
+        samples: _builtins.int = ...,
+        top_alternatives: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sampling", b"sampling", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "max_characters", b"max_characters", "model", b"model", "prompt", b"prompt", "return_ticket", b"return_ticket", "sampling", b"sampling", "start", b"start", "stop", b"stop", "unknown_policy", b"unknown_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "max_characters", b"max_characters", "model", b"model", "prompt", b"prompt", "return_ticket", b"return_ticket", "samples", b"samples", "sampling", b"sampling", "start", b"start", "stop", b"stop", "top_alternatives", b"top_alternatives", "unknown_policy", b"unknown_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,9 +143,16 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """Sampling says how the next symbol is chosen: a character, or a byte where the model's alphabet is "bytes". First
-    `<unk>`, and bytes that would not continue well-formed UTF-8, are left out; then the fields apply in the order of
-    their numbers.
+    """Sampling says how the next symbol is chosen: a character, or a byte where the model's alphabet is "bytes".
+
+    First `<unk>`, and bytes that would not continue well-formed UTF-8, are left out. Then apply, in this order: biases,
+    allowed_characters, forbidden_characters, temperature, top_k, top_p, min_p. What one of them leaves out is gone for
+    those behind it.
+
+    The characters of biases, allowed_characters and forbidden_characters are each normalized as the prompt is. One that
+    is not exactly one character then, or that is not in the vocabulary, gives INVALID_ARGUMENT; so does one of more than
+    one byte of UTF-8 where the alphabet is "bytes". In a model of documents (Model.documents is "lines") the line feed is
+    the end of the document: where it may not be written, a text ends by max_characters or a stop string alone.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -141,6 +161,10 @@ class Sampling(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     TOP_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    MIN_P_FIELD_NUMBER: _builtins.int
+    BIASES_FIELD_NUMBER: _builtins.int
+    ALLOWED_CHARACTERS_FIELD_NUMBER: _builtins.int
+    FORBIDDEN_CHARACTERS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """Divides the logits. 0: greedy, the likeliest symbol. Range 0 to 100. Unset: 1."""
     top_k: _builtins.int
@@ -151,6 +175,20 @@ class Sampling(_message.Message):
     """Keys the random numbers, together with each symbol's position: the same request with the same
     seed gives the same text. Unset: the ticket's seed, or a new one, reported in `started`.
     """
+    min_p: _builtins.float
+    """Keeps the symbols that are, after temperature, at least min_p times as probable as the likeliest one. From 0 to
+    below 1. Unset or 0: keeps all.
+    """
+    allowed_characters: _builtins.str
+    """The only characters that may be written, in any order, at most 10,000; each may stand here several times.
+    Empty: all. Those that forbidden_characters leaves over must be one at least.
+    """
+    forbidden_characters: _builtins.str
+    """Characters that may not be written, at most 10,000; each may stand here several times."""
+    @_builtins.property
+    def biases(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterBias]:
+        """What is added to the logits of some characters. At most 256, each character once."""
+
     def __init__(
         self,
         *,
@@ -158,17 +196,25 @@ class Sampling(_message.Message):
         top_k: _builtins.int = ...,
         top_p: _builtins.float | None = ...,
         seed: _builtins.int | None = ...,
+        min_p: _builtins.float | None = ...,
+        biases: _abc.Iterable[Global___CharacterBias] | None = ...,
+        allowed_characters: _builtins.str = ...,
+        forbidden_characters: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "allowed_characters", b"allowed_characters", "biases", b"biases", "forbidden_characters", b"forbidden_characters", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_p: _TypeAlias = _typing.Literal["min_p"]  # noqa: Y015
+    _WhichOneofArgType__min_p: _TypeAlias = _typing.Literal["_min_p", b"_min_p"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
     _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_p) -> _WhichOneofReturnType__min_p | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
@@ -179,6 +225,32 @@ class Sampling(_message.Message):
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
+class CharacterBias(_message.Message):
+    """CharacterBias makes a character likelier or less likely."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARACTER_FIELD_NUMBER: _builtins.int
+    BIAS_FIELD_NUMBER: _builtins.int
+    character: _builtins.str
+    """One character."""
+    bias: _builtins.float
+    """Added to its logit, -100 to 100: it multiplies the character's odds by exp(bias), at temperature 1."""
+    def __init__(
+        self,
+        *,
+        character: _builtins.str = ...,
+        bias: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias", b"bias", "character", b"character"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CharacterBias: _TypeAlias = CharacterBias  # noqa: Y015
+
+@_typing.final
 class GenerateResponse(_message.Message):
     """GenerateResponse is one message of the stream."""
 
@@ -187,9 +259,12 @@ class GenerateResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    sample: _builtins.int
+    """The sample that `text` or `finished` belongs to, counted from 0. With `started`: 0."""
     @_builtins.property
     def started(self) -> Global___GenerationStarted:
-        """The first message."""
+        """The first message of the stream, once for all samples."""
 
     @_builtins.property
     def text(self) -> Global___GeneratedText:
@@ -197,7 +272,7 @@ class GenerateResponse(_message.Message):
 
     @_builtins.property
     def finished(self) -> Global___GenerationFinished:
-        """The last message."""
+        """The last message of a sample."""
 
     def __init__(
         self,
@@ -205,10 +280,11 @@ class GenerateResponse(_message.Message):
         started: Global___GenerationStarted | None = ...,
         text: Global___GeneratedText | None = ...,
         finished: Global___GenerationFinished | None = ...,
+        sample: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "started", b"started", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "started", b"started", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "sample", b"sample", "started", b"started", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "finished"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
@@ -231,7 +307,7 @@ class GenerationStarted(_message.Message):
     version: _builtins.int
     """Its version."""
     seed: _builtins.int
-    """The seed in use: repeat it to get the same text again."""
+    """The seed in use, that of sample 0: repeat it to get the same text again."""
     unknown_count: _builtins.int
     """How many prompt characters were read as `<unk>`. Always 0 where the alphabet is "bytes"."""
     def __init__(
@@ -259,18 +335,23 @@ class GeneratedText(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The characters."""
     position: _builtins.int
     """The number of symbols (characters, or bytes where the alphabet is "bytes") behind the state after this text:
-    prompts and begin characters, everything before a ticket, and all text so far.
+    prompts and begin characters, everything before a ticket, and all text of the sample so far.
     """
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One log-probability (nats, a multiple of 2^-24) for each character, under the model itself: before
-        temperature, top_k and top_p, and before any symbol is left out. That of a character in several bytes is their sum.
+        anything in Sampling applies. That of a character in several bytes is their sum.
         Empty unless requested.
         """
+
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternatives]:
+        """One for each character: what else the model thought of in its place. Empty unless requested."""
 
     def __init__(
         self,
@@ -278,18 +359,49 @@ class GeneratedText(_message.Message):
         text: _builtins.str = ...,
         log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         position: _builtins.int = ...,
+        alternatives: _abc.Iterable[Global___Alternatives] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "position", b"position", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "log_probabilities", b"log_probabilities", "position", b"position", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GeneratedText: _TypeAlias = GeneratedText  # noqa: Y015
 
 @_typing.final
+class Alternatives(_message.Message):
+    """Alternatives is the likeliest characters in one place, under the model itself: before anything in Sampling applies.
+    `<unk>` is not among them; the character that was chosen may be.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARACTERS_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    characters: _builtins.str
+    """The characters, likeliest first. As many as requested, or all that the model knows."""
+    @_builtins.property
+    def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Their log-probabilities (nats, multiples of 2^-24)."""
+
+    def __init__(
+        self,
+        *,
+        characters: _builtins.str = ...,
+        log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "log_probabilities", b"log_probabilities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alternatives: _TypeAlias = Alternatives  # noqa: Y015
+
+@_typing.final
 class GenerationFinished(_message.Message):
-    """GenerationFinished closes the stream."""
+    """GenerationFinished closes a sample."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -38,10 +38,13 @@ class GenerationServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
     """Generate reads the prompt from the start state and streams the characters that follow it.
 
-    The stream is: one response with `started`; any number with `text`; one with `finished`, the last.
+    The stream is: one response with `started`; then for each sample any number with `text` and one with `finished`,
+    its last. The responses of several samples come mixed, those of each in their order. After the last `finished`
+    the stream ends.
 
     Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
-    NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
+    NOT_FOUND (model), RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the
+    details),
     DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
     INTERNAL (the server failed; its log says why).
     """
@@ -56,10 +59,13 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generate reads the prompt from the start state and streams the characters that follow it.
 
-    The stream is: one response with `started`; any number with `text`; one with `finished`, the last.
+    The stream is: one response with `started`; then for each sample any number with `text` and one with `finished`,
+    its last. The responses of several samples come mixed, those of each in their order. After the last `finished`
+    the stream ends.
 
     Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
-    NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
+    NOT_FOUND (model), RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the
+    details),
     DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
     INTERNAL (the server failed; its log says why).
     """
@@ -77,10 +83,13 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateResponse], _abc.AsyncIterator[_generation_pb2.GenerateResponse]]:
         """Generate reads the prompt from the start state and streams the characters that follow it.
 
-        The stream is: one response with `started`; any number with `text`; one with `finished`, the last.
+        The stream is: one response with `started`; then for each sample any number with `text` and one with `finished`,
+        its last. The responses of several samples come mixed, those of each in their order. After the last `finished`
+        the stream ends.
 
         Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
-        NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in the details),
+        NOT_FOUND (model), RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the
+        details),
         DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
         INTERNAL (the server failed; its log says why).
         """

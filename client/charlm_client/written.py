@@ -1,0 +1,145 @@
+"""What `charlm generate` brings: texts for a person to read, or fields for a script."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+import click
+
+from charlm_client.client import Generation, Samples
+from charlm_client.events import Alternative, Chunk, Finished, Started
+from charlm_client.render import alternatives_table, console, printable
+
+SEEDS: Final = 2**64
+"""Behind the last seed comes the first."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One text that has ended."""
+
+    seed: int
+    chunks: Sequence[Chunk]
+    finished: Finished
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def log_probabilities(self) -> list[float]:
+        """That of each character, where requested."""
+        return list(chain.from_iterable(chunk.log_probabilities for chunk in self.chunks))
+
+    @property
+    def alternatives(self) -> list[tuple[Alternative, ...]]:
+        """Those of each character, where requested."""
+        return list(chain.from_iterable(chunk.alternatives for chunk in self.chunks))
+
+
+def read(generation: Generation) -> Written:
+    """Read the one text to its end."""
+    chunks = list(generation)
+    assert generation.finished
+    return Written(generation.started.seed, chunks, generation.finished)
+
+
+def read_samples(samples: Samples) -> Iterator[Written]:
+    """Yield several texts in their order, each as soon as it is known that it and those before it have ended."""
+    chunks: list[list[Chunk]] = [[] for _ in samples.finished]
+    first, ended = samples.started.seed, 0
+    for sample, chunk in samples:
+        while finished := samples.finished[ended]:
+            yield Written((first + ended) % SEEDS, chunks[ended], finished)
+            ended += 1
+        chunks[sample].append(chunk)
+    for i, finished in enumerate(samples.finished[ended:], start=ended):
+        assert finished
+        yield Written((first + i) % SEEDS, chunks[i], finished)
+
+
+def show(prompt: str, generation: Generation) -> Written:
+    """Print the prompt, and the text as it comes; without a line feed of their own in a pipe."""
+    on_terminal = sys.stdout.isatty()
+    click.secho(_printed(prompt), dim=True, nl=False)
+    chunks: list[Chunk] = []
+    for chunk in generation:
+        click.echo(_printed(chunk.text), nl=False)
+        chunks.append(chunk)
+    assert generation.finished
+    written = Written(generation.started.seed, chunks, generation.finished)
+    if on_terminal or written.alternatives:
+        _end_line(written.text)
+    _show_alternatives(written)
+    return written
+
+
+def show_samples(prompt: str, samples: Samples) -> list[Written]:
+    """Print each text whole, below a heading and behind the prompt."""
+    texts: list[Written] = []
+    for written in read_samples(samples):
+        texts.append(written)
+        title = f"sample {len(texts)} of {len(samples.finished)}, seed {written.seed}, {written.finished.reason}"
+        click.secho(f"--- {title} ---", bold=True)
+        click.secho(_printed(prompt), dim=True, nl=False)
+        click.echo(_printed(written.text), nl=False)
+        _end_line(prompt + written.text)
+        _show_alternatives(written)
+    return texts
+
+
+def _printed(text: str) -> str:
+    return printable(text) if sys.stdout.isatty() else text
+
+
+def _end_line(text: str) -> None:
+    if not text.endswith("\n"):
+        click.echo()
+
+
+def _show_alternatives(written: Written) -> None:
+    if written.alternatives:
+        table = alternatives_table(written.text, written.log_probabilities, written.alternatives)
+        console().print(table)
+
+
+def summary(started: Started, texts: Sequence[Written], seconds: float) -> str:
+    """Say in one line what came, and how fast."""
+    count = sum(written.finished.generated_count for written in texts)
+    samples = f"{len(texts)} samples, " if len(texts) > 1 else ""
+    reason = texts[0].finished.reason
+    end = f"seeds {texts[0].seed} to {texts[-1].seed}" if len(texts) > 1 else f"{reason}, seed {started.seed}"
+    unknown = f", {started.unknown_count:,} unknown in the prompt" if started.unknown_count else ""
+    return f"{started.model}/{started.version}: {samples}{count:,} characters, {count / seconds:,.0f}/s, {end}{unknown}"
+
+
+def generation_fields(prompt: str, started: Started, texts: Sequence[Written], seconds: float) -> dict[str, object]:
+    """Return everything as one JSON object: that of the one text, or with a list of several."""
+    fields: dict[str, object] = {
+        "prompt": prompt,
+        "model": started.model,
+        "version": started.version,
+        "seed": started.seed,
+        "unknown_count": started.unknown_count,
+        "seconds": seconds,
+    }
+    if len(texts) == 1:
+        return fields | _text_fields(texts[0])
+    return fields | {"samples": [{"seed": written.seed} | _text_fields(written) for written in texts]}
+
+
+def _text_fields(written: Written) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "text": written.text,
+        "reason": written.finished.reason,
+        "stop": written.finished.stop,
+        "generated_count": written.finished.generated_count,
+    }
+    if written.log_probabilities:
+        fields["log_probabilities"] = written.log_probabilities
+    if written.alternatives:
+        fields["alternatives"] = [[each._asdict() for each in place] for place in written.alternatives]
+    return fields
