@@ -28,6 +28,7 @@ lint: install ## every linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint
 	$(BIN)/hadolint Dockerfile
@@ -39,8 +40,13 @@ format: install ## lay out the code
 protos: install ## regenerate the Python code of the .proto files
 	$(BIN)/python protos/generate.py
 
+# About ten minutes on two cores. CHARLM_BENCH_TRITON=FOLDER adds a rival: see benchmarks/rival_triton.py.
 bench: install ## measure this machine
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/ceiling.py
+	$(BIN)/python benchmarks/rivals.py
+	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/scheduling.py
 	$(BIN)/python benchmarks/training_speed.py
 
 clean: ## remove what make made

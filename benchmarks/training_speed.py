@@ -14,7 +14,6 @@ a step needs (6 for each weight and character: 2 forward, 4 backward), by the sp
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ import torch
 from charlm_training.batches import epoch
 from charlm_training.loop import Run, TrainingData
 from charlm_training.recipes import TrainingConfig
+from machine import hardware
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -120,7 +120,7 @@ def plain_loop(data: TrainingData, config: TrainingConfig) -> Loop:
         logits, state = model(minibatch.ids_BT, state)
         loss = cross_entropy(logits, minibatch.targets_BT.T.reshape(-1))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
@@ -192,7 +192,7 @@ def show(measured: list[Measured], top: float, arguments: argparse.Namespace) ->
     shape = f"1 x {arguments.hidden}, batch {arguments.batch}, {arguments.time} steps"
     console = Console()
     console.print(table)
-    console.print(f"{shape}; {torch.get_num_threads()} threads, {platform.machine()}; peak {top:.0f} GFLOP/s")
+    console.print(f"{shape}; {torch.get_num_threads()} threads; {hardware()}; peak {top:.0f} GFLOP/s")
 
 
 def main() -> None:
@@ -208,7 +208,7 @@ def main() -> None:
     arguments = parser.parse_args()
     measured, top = measure(arguments)
     if arguments.json:
-        print(json.dumps({"peak": top, "loops": [vars(m) for m in measured]}))
+        print(json.dumps({"hardware": hardware(), "peak": top, "loops": [vars(m) for m in measured]}))
     else:
         show(measured, top, arguments)
 

@@ -1,0 +1,90 @@
+"""The server that is measured: a model of random weights, and `charlm serve` as a process of its own."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from charlm_export.artifact import FORMAT_VERSION, CorpusDescription, Manifest, write_artifact
+from charlm_export.graph import portable_graph
+from charlm_training.models import ModelConfig, Recurrent
+from charlm_training.vocabulary import Vocabulary
+
+TEXT_CHARACTERS: Final = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""Those of tinyshakespeare."""
+
+DEFAULT_SEQUENCES: Final = 8192
+"""What `charlm serve` admits where it is told nothing."""
+
+_STOP_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process that serves."""
+
+    address: str
+    process_id: int
+
+
+def make_module(layers: int, hidden: int) -> Recurrent:
+    """Return an LSTM of random weights, always the same ones: what a step costs does not depend on them."""
+    vocabulary = Vocabulary(("<unk>", *TEXT_CHARACTERS))
+    torch.manual_seed(0)
+    return Recurrent(ModelConfig(vocabulary_size=len(vocabulary), embedding=64, hidden=hidden, layers=layers))
+
+
+def make_model(models: Path, layers: int, hidden: int) -> Path:
+    """Write `make_module`'s LSTM as a model below the folder `models`; return its own folder."""
+    vocabulary = Vocabulary(("<unk>", *TEXT_CHARACTERS))
+    corpus = CorpusDescription("none", "0" * 64, 1)
+    manifest = Manifest(
+        FORMAT_VERSION, "lstm", layers, hidden, vocabulary.characters, "line-feeds", "\n", corpus, 4.0, "none", {}, {}
+    )
+    weights = {name: tensor.numpy() for name, tensor in make_module(layers, hidden).state_dict().items()}
+    return write_artifact(models, "benchmark", manifest, portable_graph(manifest, weights))
+
+
+def room_for(sequences: int) -> list[str]:
+    """Return the options of `charlm serve` that admit so many sequences."""
+    return ["--max-sequences", str(max(sequences, DEFAULT_SEQUENCES))]
+
+
+@contextmanager
+def charlm_server(models: Path, options: Sequence[str] = ()) -> Iterator[Server]:
+    """Run `charlm serve` on a folder of models and a free port."""
+    command = [sys.executable, "-m", "charlm_client", "serve", str(models), "--port", "0", "--device", "cpu"]
+    with serving([*command, *options]) as server:
+        yield server
+
+
+@contextmanager
+def serving(command: Sequence[str]) -> Iterator[Server]:
+    """Run a command that prints `ready: HOST:PORT` when it serves; end it with the block."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603
+        try:
+            assert process.stdout is not None
+            ready = re.fullmatch(r"ready: (\S+)\n", process.stdout.readline())
+            if not ready:
+                log.seek(0)
+                raise SystemExit(f"{' '.join(command)} did not start:\n{log.read()[-2000:]}")
+            yield Server(ready[1], process.pid)
+        finally:
+            stop(process)
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    """End a process by SIGTERM, or by force where it does not end in time."""
+    process.terminate()
+    try:
+        process.communicate(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
