@@ -4,9 +4,10 @@
         -> MatMul + Add [T, B, V] -> Transpose -> logits [B, T, V]
 
 One file, symbolic batch and time, no operator outside the default domain. Where the manifest's `weights` are
-"int8" (see `quantization`), matrices are stored so and made float32 by Cast and Mul: any runtime reads them, and rounds
-no h as the server's own graphs do. (Of DequantizeLinear and a MatMul behind it, ONNX Runtime makes one that does.) ONNX's recurrent operators are time-major,
-and so is everything between the two transposes. A GRU and an RNN have no memory cell: c passes through to c_out.
+"int8" (see `quantization`), matrices are stored so and made float32 by Cast and Mul: any runtime reads them, and
+rounds no h as the server's own graphs do. (Of DequantizeLinear and a MatMul behind it, ONNX Runtime makes one that
+does.) ONNX's recurrent operators are time-major, and so is everything between the two transposes. A GRU and an RNN
+have no memory cell: c passes through to c_out.
 
 The manifest alone says what the graph is (`graph_without_constants`, `fixed_constants`, `weight_types`); only the
 values of the weights come from training (`weight_constants`, and back with `weights_of_constants`). So a graph can be

@@ -135,10 +135,14 @@ class Cohort:
         self.leave(sequences)
         return sequences
 
+    def useful(self, steps: int) -> int:
+        """Return how many of `steps` steps it can take until every row has ended."""
+        return min(steps, int(self._rows.left_B.max()) * self._symbols.longest)
+
     def write(self, steps: int) -> list[Advance]:
         """Write up to `steps` symbols, at most `LONGEST_TICK`, in every row; return the sequences that ended."""
         rows = self._rows
-        steps = min(steps, int(rows.left_B.max()) * self._symbols.longest)
+        steps = self.useful(steps)
         written = self._model.write(
             rows.token_B,
             rows.h_LBH,

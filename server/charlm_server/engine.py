@@ -19,8 +19,12 @@ from charlm_server.model import Model
 from charlm_server.readers import STEP_ROWS, Readers
 from charlm_server.sequence import Advance, Finish, Sequence
 
-ROWS: Final = 256
-"""Of a cohort: matrix products gain nothing from more, and the batch still fits into a core's cache."""
+_FEWEST_ROWS: Final = 64
+"""Of a full cohort: a wide layer's products gain nothing from more."""
+_MOST_ROWS: Final = 256
+"""A narrow layer's products gain little from more, and the batch still fits into a core's cache."""
+_PRODUCTS: Final = 2**26
+"""Multiplications of a step that are worth a row more: a wide model's ticks stay short for many steps."""
 
 _FIRST_STEPS: Final = 8
 """Symbols that a newcomer writes before it joins a cohort."""
@@ -29,10 +33,10 @@ _FIRST_STEPS: Final = 8
 class Engine:
     """Advances sequences together. Not thread-safe: one caller at a time."""
 
-    def __init__(self, model: Model, rows: int = ROWS) -> None:
-        """Run `model`; up to `rows` sequences share a run."""
+    def __init__(self, model: Model, rows: int | None = None) -> None:
+        """Run `model`; up to `rows` sequences share a run (None: what suits the model)."""
         self._model = model
-        self._most_rows = rows
+        self._most_rows = rows or _suitable_rows(*model.state_shape)
         self._readers = Readers(model)
         self._newcomers: list[Sequence] = []
         self._cohorts: deque[Cohort] = deque()
@@ -137,7 +141,7 @@ class Engine:
             leaving = set(now)
             self._newcomers = [s for s in self._newcomers if s not in leaving]
             cohort = self._cohort_of(now, filtered)
-            self.work += steps * (len(cohort) + STEP_ROWS)
+            self.work += cohort.useful(steps) * (len(cohort) + STEP_ROWS)
             advances += cohort.write(steps)
             going_on = cohort.dissolve()
             advances += [sequence.collect(self._model.symbols) for sequence in going_on]
@@ -154,7 +158,7 @@ class Engine:
         if not self._cohorts:
             return []
         cohort = self._cohorts.popleft()
-        self.work += steps * (len(cohort) + STEP_ROWS)
+        self.work += cohort.useful(steps) * (len(cohort) + STEP_ROWS)
         advances = cohort.write(steps)
         self._put_back(cohort)
         return advances
@@ -205,3 +209,9 @@ class Engine:
             if within:
                 advances += self._cohort_of(within, filtered).finish_characters()
         return advances
+
+
+def _suitable_rows(layers: int, hidden: int) -> int:
+    """Return how many rows a cohort of the model should have."""
+    products = 4 * hidden**2 * (2 * layers - 1)
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, _PRODUCTS // products))

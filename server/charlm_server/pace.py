@@ -29,6 +29,8 @@ class Pace:
     """Learns what a row of a step costs, and cuts ticks to fit."""
 
     LONGEST: Final = 64
+    SHORTEST: Final = 8
+    """Steps of a tick: fewer would not be worth moving the states for."""
     _MEMORY: Final = 0.8
     """The share of an estimate that outlives the next tick."""
 
@@ -40,7 +42,7 @@ class Pace:
         """Return the steps for a cohort of `rows` rows."""
         seconds = max(self._config.tick, self._config.tick_per_row * rows)
         fitting = seconds / (self._seconds_per_row * (rows + STEP_ROWS))
-        return max(1, min(int(fitting), self.LONGEST))
+        return max(self.SHORTEST, min(int(fitting), self.LONGEST))
 
     def reading_work(self, *, alone: bool) -> int:
         """Return how many rows of a step may be spent on reading."""

@@ -218,4 +218,4 @@ class Advance:
     stop: int | None = None
     """Which stop string ended it."""
     state: State | None = None
-    """With the last advance, where the sequence keeps it: the state after the last character."""
+    """With the last advance: the state after the last character. Of a sequence that wrote, only where it keeps it."""

@@ -20,7 +20,7 @@ def after(ticks: list[tuple[float, int]]) -> Pace:
 @given(TICKS, ROWS)
 def test_whatever_it_has_seen_a_tick_has_steps_and_an_end(ticks: list[tuple[float, int]], rows: int) -> None:
     pace = after(ticks)
-    assert 1 <= pace.steps(rows) <= Pace.LONGEST
+    assert Pace.SHORTEST <= pace.steps(rows) <= Pace.LONGEST
     assert 0 <= pace.reading_work(alone=False) <= pace.reading_work(alone=True)
 
 
@@ -29,7 +29,7 @@ def test_it_learns_what_a_row_costs_and_fills_the_time_that_it_has(cost: float, 
     config, pace = PaceConfig(), after([(cost * 1000, 1000)] * 100)
     step, seconds = cost * (rows + STEP_ROWS), max(config.tick, config.tick_per_row * rows)
     steps = pace.steps(rows)
-    assert steps == 1 or steps * step <= seconds * 1.001
+    assert steps == Pace.SHORTEST or steps * step <= seconds * 1.001
     assert steps == Pace.LONGEST or (steps + 1) * step > seconds * 0.999
     for alone, seconds in ((False, config.reading), (True, config.reading_alone)):
         assert pace.reading_work(alone=alone) * cost == pytest.approx(seconds, rel=0.001, abs=1.01 * cost)
@@ -37,7 +37,7 @@ def test_it_learns_what_a_row_costs_and_fills_the_time_that_it_has(cost: float, 
 
 def test_the_first_tick_is_short_and_one_slow_tick_is_no_rule() -> None:
     pace = Pace()
-    assert 1 <= pace.steps(1) <= 4
+    assert pace.steps(1) == Pace.SHORTEST
     learned = after([(1e-4, 100)] * 60)
     before = learned.reading_work(alone=False)
     learned.observe(2e-4, 100)

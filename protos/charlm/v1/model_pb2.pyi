@@ -158,7 +158,7 @@ class Model(_message.Message):
     provider: _builtins.str
     """Where it runs: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
     reproducible: _builtins.bool
-    """Whether the start-up check on this host found every result independent of the batch (of up to 64 sequences)
+    """Whether the start-up check on this host found every result independent of the batch (of up to 256 sequences)
     and of the length of a tick (up to 32 symbols).
     """
     live_sequences: _builtins.int
