@@ -1,0 +1,95 @@
+"""`charlm export --quantize int8`: what is written, what it costs, and when it is refused."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from charlm_client.command_line import charlm
+from charlm_export.artifact import ARCHITECTURES, find_artifacts, read_artifact
+from charlm_export.errors import QuantizationError
+from charlm_export.evaluation import load_subject
+from charlm_export.export import Quantization, export_checkpoint
+from charlm_export.quantization import quantize
+from charlm_server.model import Model
+from charlm_server.self_check import is_reproducible
+from charlm_training.checkpoint import Checkpoint, save_checkpoint
+from charlm_training.corpus import find_corpus
+from charlm_training.encoded import EncodedCorpus, encode_with
+from charlm_training.evaluate import perplexity
+from click.testing import CliRunner
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "held-out.txt"
+    path.write_text("The cats, which already ate a bunch of food, were the cats. " * 30)
+    return path
+
+
+def saved(checkpoint: Checkpoint, folder: Path) -> Path:
+    save_checkpoint(folder, checkpoint)
+    return folder
+
+
+def encoded(text: Path, folder: Path) -> EncodedCorpus:
+    subject = load_subject(folder)
+    return encode_with(find_corpus(str(text)), subject.vocabulary, subject.reading)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_written_is_what_was_measured_and_what_is_served(
+    make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, text_file: Path, architecture: str
+) -> None:
+    checkpoint = make_checkpoint(2, 24, 1, architecture)
+    folder = saved(checkpoint, tmp_path / "run")
+    text = encoded(text_file, folder)
+    done = export_checkpoint(folder, tmp_path / "models", "tiny", Quantization(text, most=1.0))
+    artifact = read_artifact(done.folder)
+    assert artifact.manifest.weights == "int8"
+    weights = {name: tensor.numpy() for name, tensor in checkpoint.weights.items()}
+    expected = quantize(weights, layers=2)
+    assert artifact.weights.keys() == expected.keys()
+    assert all(np.array_equal(artifact.weights[name], value) for name, value in expected.items())
+    assert done.cost is not None
+    subjects = [load_subject(folder), load_subject(done.folder)]
+    before, after = (perplexity(subject.reader, text.ids, subject.vocabulary) for subject in subjects)
+    assert done.cost.before.nats == pytest.approx(before.nats, abs=1e-5)
+    assert done.cost.after.nats == after.nats
+    assert done.cost.share == pytest.approx(math.exp(after.nats - before.nats) - 1, abs=1e-5)
+    assert abs(done.cost.share) < 0.02
+    assert is_reproducible(Model(artifact))
+
+
+def test_more_than_is_allowed_is_refused_and_nothing_is_written(
+    checkpoint: Checkpoint, tmp_path: Path, text_file: Path
+) -> None:
+    folder = saved(checkpoint, tmp_path / "run")
+    with pytest.raises(QuantizationError, match=r"--allow-worse") as refusal:
+        export_checkpoint(folder, tmp_path / "models", "tiny", Quantization(encoded(text_file, folder), most=-0.5))
+    assert "held-out" in str(refusal.value)
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_command_prints_both_perplexities(checkpoint: Checkpoint, tmp_path: Path, text_file: Path) -> None:
+    folder = saved(checkpoint, tmp_path / "run")
+    command = ["export", str(folder), "--models", str(tmp_path / "models"), "--quantize", "int8", "--allow-worse", "2"]
+    result = CliRunner().invoke(charlm, [*command, "--text", str(text_file)])
+    assert result.exit_code == 0, result.output
+    assert "in float32" in result.output
+    assert "in int8" in result.output
+    result = CliRunner().invoke(charlm, [*command, "--text", str(text_file), "--json"])
+    report = json.loads(result.output)
+    assert report["perplexity_int8"] / report["perplexity"] == pytest.approx(1, abs=0.02)
+    assert len(find_artifacts(tmp_path / "models")) == 2
+
+
+def test_the_command_asks_for_a_text_where_the_corpus_is_not_known_by_name(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = saved(checkpoint, tmp_path / "run")
+    result = CliRunner().invoke(charlm, ["export", str(folder), "--quantize", "int8"])
+    assert result.exit_code == 2
+    assert "--text" in result.output
