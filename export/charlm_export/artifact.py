@@ -48,7 +48,7 @@ METADATA_KEY: Final = "charlm.manifest"
 ARCHITECTURES: Final = ("lstm", "gru", "gru-reset-before", "rnn")
 """Those that carry a recurrent state, and so fit the graph above."""
 
-WeightType = Literal["float32", "int8"]
+WeightType = Literal["float32", "float16", "int8"]
 
 MAX_MANIFEST_BYTES: Final = 2**21
 """Room for the largest vocabulary, 12 bytes a character, and as much again."""
@@ -92,8 +92,11 @@ class Manifest:
     alphabet: Alphabet = "characters"
     """What the model reads at one step: a character, or a byte of the text's UTF-8."""
     weights: WeightType = "float32"
-    """What the recurrent layers' and the output's matrices are stored in, and multiplied in by the server. With
-    "int8" each row of a matrix has its own scale, and h is rounded to 8 bits before each product."""
+    """What the recurrent layers' and the output's matrices are stored in, and multiplied in by the server.
+
+    With "float16" h and each product are rounded so too on CUDA, while the CPU multiplies in float32. With "int8" each
+    row of a matrix has its own scale, and h is rounded to 7 bits before each product.
+    """
     documents: Documents = "none"
     """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
 

@@ -5,7 +5,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from charlm_training.threads import share_cores, use_threads
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Folder of models."
 )
 @click.option("--name", help="Name of the model.  [default: the name of its corpus]")
-@click.option("--quantize", type=click.Choice(["int8"]), help="Store and multiply matrices in 8 bits: for the CPU.")
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8", "float16"]),
+    help="Store and multiply matrices in 8 bits, for the CPU, or in 16, for CUDA.",
+)
 @click.option(
     "--text", help="What the cost of that is measured on.  [default: what training held out of a corpus known by name]"
 )
@@ -41,7 +45,7 @@ def export(  # noqa: PLR0913 - one parameter for each option
     checkpoint: Path,
     models: Path,
     name: str | None,
-    quantize: str | None,
+    quantize: Literal["int8", "float16"] | None,
     text: str | None,
     allow_worse: float,
     as_json: bool,
@@ -52,7 +56,7 @@ def export(  # noqa: PLR0913 - one parameter for each option
     """
     from charlm_export.export import export_checkpoint
 
-    quantization = _quantization(checkpoint, text, allow_worse / 100) if quantize else None
+    quantization = _quantization(checkpoint, quantize, text, allow_worse / 100) if quantize else None
     done = export_checkpoint(checkpoint, models, name, quantization)
     if as_json:
         report: dict[str, object] = {
@@ -61,7 +65,7 @@ def export(  # noqa: PLR0913 - one parameter for each option
             "parity": done.parity.graph,
         }
         if done.cost:
-            report |= {"perplexity": done.cost.before.perplexity, "perplexity_int8": done.cost.after.perplexity}
+            report |= {"perplexity": done.cost.before.perplexity, f"perplexity_{quantize}": done.cost.after.perplexity}
         click.echo(json.dumps(report))
         return
     click.echo(
@@ -70,12 +74,12 @@ def export(  # noqa: PLR0913 - one parameter for each option
     )
     if done.cost:
         click.echo(
-            f"perplexity {done.cost.before.perplexity:.4f} in float32, {done.cost.after.perplexity:.4f} in int8 "
+            f"perplexity {done.cost.before.perplexity:.4f} in float32, {done.cost.after.perplexity:.4f} in {quantize} "
             f"({done.cost.share:+.2%})"
         )
 
 
-def _quantization(folder: Path, source: str | None, most: float) -> "Quantization":
+def _quantization(folder: Path, weights: Literal["int8", "float16"], source: str | None, most: float) -> "Quantization":
     """Read the text to measure on: `source`, or else the checkpoint's own corpus if that is known by its name."""
     from charlm_training.checkpoint import load_checkpoint
     from charlm_training.corpus import NAMED_CORPORA
@@ -86,7 +90,7 @@ def _quantization(folder: Path, source: str | None, most: float) -> "Quantizatio
     name = source or load_checkpoint(folder).corpus.name
     if source is None and name not in NAMED_CORPORA:
         raise click.UsageError(f"--quantize measures what it costs: name the text for that, say {name}, with --text")
-    return Quantization(_encode(name, None, load_subject(folder)), most)
+    return Quantization(weights, _encode(name, None, load_subject(folder)), most)
 
 
 @click.command()

@@ -5,7 +5,7 @@ import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from charlm_training.checkpoint import Checkpoint, load_checkpoint
@@ -19,7 +19,7 @@ from charlm_export.errors import QuantizationError, UnsupportedArchitecture
 from charlm_export.exported_model import ExportedModel
 from charlm_export.graph import Weights, portable_graph
 from charlm_export.parity import Parity, check_parity
-from charlm_export.quantization import dequantize, quantize
+from charlm_export.quantization import dequantize, halve, quantize
 from charlm_export.triton import write_triton_config
 
 _TOOLS: Final = ("charlm", "onnx", "torch")
@@ -29,6 +29,7 @@ _TOOLS: Final = ("charlm", "onnx", "torch")
 class Quantization:
     """How the weights are to be stored, and what that may cost."""
 
+    weights: Literal["int8", "float16"]
     text: EncodedCorpus
     """What the cost is measured on: where it is the checkpoint's own corpus, the part that training held out."""
     most: float
@@ -65,7 +66,7 @@ def export_checkpoint(folder: Path, models: Path, name: str | None, quantization
     """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) below `models`.
 
     Beside the versions lies a `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are
-    stored and multiplied in int8.
+    stored and multiplied in fewer bits.
 
     Raises CheckpointError, ParityError or QuantizationError (nothing was written), InvalidName, or ArtifactError for
     an architecture that no artifact can hold.
@@ -76,8 +77,8 @@ def export_checkpoint(folder: Path, models: Path, name: str | None, quantization
     weights: Weights = {key: tensor.numpy() for key, tensor in checkpoint.weights.items()}
     cost = None
     if quantization:
-        exact, weights = (manifest, weights), quantize(weights, manifest.layers)
-        manifest = replace(manifest, weights="int8")
+        exact, rounded = (manifest, weights), (quantize if quantization.weights == "int8" else halve)
+        manifest, weights = replace(manifest, weights=quantization.weights), rounded(weights, manifest.layers)
         cost = _cost(exact, (manifest, weights), quantization)
         from_checkpoint(model, {k: torch.from_numpy(v) for k, v in dequantize(weights, manifest.layers).items()})
     graph = portable_graph(manifest, weights)
@@ -98,9 +99,9 @@ def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], qu
     cost = Cost(before, after)
     if not cost.share <= quantization.most:  # `not`: NaN is no cost to bear
         raise QuantizationError(
-            f"in int8 the perplexity on {text.name} rises from {before.perplexity:.4f} to {after.perplexity:.4f}, by "
-            f"{cost.share:.2%}, and {quantization.most:.2%} is allowed; nothing was written. Export it without "
-            "--quantize, or allow more with --allow-worse"
+            f"in {quantization.weights} the perplexity on {text.name} rises from {before.perplexity:.4f} to "
+            f"{after.perplexity:.4f}, by {cost.share:.2%}, and {quantization.most:.2%} is allowed; nothing was "
+            "written. Export it without --quantize, or allow more with --allow-worse"
         )
     return cost
 

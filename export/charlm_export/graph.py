@@ -3,8 +3,8 @@
     tokens [B, T] -> Transpose [T, B] -> Gather [T, B, E] -> LSTM, GRU or RNN (L times) [T, B, H]
         -> MatMul + Add [T, B, V] -> Transpose -> logits [B, T, V]
 
-One file, symbolic batch and time, no operator outside the default domain. Where the manifest's `weights` are
-"int8" (see `quantization`), matrices are stored so and made float32 by Cast and Mul: any runtime reads them, and
+One file, symbolic batch and time, no operator outside the default domain. Where the manifest's `weights` are "int8"
+or "float16" (see `quantization`), matrices are stored so and made float32 by Cast and Mul: any runtime reads them, and
 rounds no h as the server's own graphs do. (Of DequantizeLinear and a MatMul behind it, ONNX Runtime makes one that
 does.) ONNX's recurrent operators are time-major, and so is everything between the two transposes. A GRU and an RNN
 have no memory cell: c passes through to c_out.
@@ -143,26 +143,32 @@ def weight_types(manifest: Manifest, embedding: int) -> dict[str, TensorType]:
     shapes: dict[str, tuple[int, ...]] = {"embedding": (V, embedding), "output_weight": (H, V), "output_bias": (V,)}
     for k in range(manifest.layers):
         shapes |= {f"W{k}": (1, GH, H if k else embedding), f"R{k}": (1, GH, H), f"b{k}": (1, 2 * GH)}
-    quantized = _quantized(manifest)
+    rounded = _rounded(manifest)
     types = {
-        _stored(name, quantized): TensorType(np.dtype(np.int8 if name in quantized else np.float32), shape)
+        _stored(name, manifest): TensorType(np.dtype(manifest.weights if name in rounded else np.float32), shape)
         for name, shape in shapes.items()
     }
+    quantized = _quantized(manifest)
     scales = {name: (V,) if matrix == "output_weight" else (1, GH, 1) for matrix, name in quantized.items()}
     return types | {name: TensorType(np.dtype(np.float32), shape) for name, shape in scales.items()}
 
 
 def _quantized(manifest: Manifest) -> dict[str, str]:
     """Return the matrices that are stored in int8, and the name of the scales of each."""
-    if manifest.weights != "int8":
+    return _rounded(manifest) if manifest.weights == "int8" else {}
+
+
+def _rounded(manifest: Manifest) -> dict[str, str]:
+    """Return the matrices that are stored in fewer bits, and the name that the scales of each would have."""
+    if manifest.weights == "float32":
         return {}
     layers = {f"{matrix}{k}": f"scale{k}" for k in range(manifest.layers) for matrix in ("W" if k else "") + "R"}
     return layers | {"output_weight": "output_scale"}
 
 
-def _stored(name: str, quantized: Mapping[str, str]) -> str:
+def _stored(name: str, manifest: Manifest) -> str:
     """Return the name of the initializer of a matrix."""
-    return f"{name}_int8" if name in quantized else name
+    return f"{name}_{manifest.weights}" if name in _rounded(manifest) else name
 
 
 def weight_constants(manifest: Manifest, weights: Weights) -> Constants:
@@ -178,7 +184,7 @@ def weight_constants(manifest: Manifest, weights: Weights) -> Constants:
         W, R, *biases = (_reordered(weights[f"recurrent.{name}"], cell.torch_gates, cell.onnx_gates) for name in names)
         constants |= {f"W{k}": W[np.newaxis], f"R{k}": R[np.newaxis], f"b{k}": np.concatenate(biases)[np.newaxis]}
     quantized = _quantized(manifest)
-    constants = {_stored(name, quantized): value for name, value in constants.items()}
+    constants = {_stored(name, manifest): value for name, value in constants.items()}
     if quantized:
         constants["output_scale"] = weights[OUTPUT_SCALE]
         for k in range(manifest.layers):
@@ -190,7 +196,7 @@ def weight_constants(manifest: Manifest, weights: Weights) -> Constants:
 def weights_of_constants(manifest: Manifest, constants: Mapping[str, NDArray[Any]]) -> Weights:
     """Return the weights that `weight_constants` was given."""
     cell, quantized = _CELLS[manifest.architecture], _quantized(manifest)
-    constants = {name.removesuffix("_int8"): value for name, value in constants.items()}
+    constants = {name.removesuffix(f"_{manifest.weights}"): value for name, value in constants.items()}
     weights = {
         "embedding.weight": constants["embedding"],
         "output.weight": constants["output_weight"].T,
@@ -213,7 +219,7 @@ def weights_of_constants(manifest: Manifest, constants: Mapping[str, NDArray[Any
 def _nodes(manifest: Manifest) -> list[onnx.NodeProto]:
     cell, layers = _CELLS[manifest.architecture], range(manifest.layers)
     return [
-        *(node for matrix, scale in _quantized(manifest).items() for node in _dequantized(matrix, scale)),
+        *(node for matrix, scale in _rounded(manifest).items() for node in _restored(matrix, scale, manifest)),
         helper.make_node("Transpose", ["tokens"], ["tokens_TB"], perm=[1, 0]),
         helper.make_node("Gather", ["embedding", "tokens_TB"], ["layer0_input"]),
         *(_split_state(name, manifest.layers) for name in cell.states),
@@ -226,9 +232,13 @@ def _nodes(manifest: Manifest) -> list[onnx.NodeProto]:
     ]
 
 
-def _dequantized(matrix: str, scale: str) -> list[onnx.NodeProto]:
+def _restored(matrix: str, scale: str, manifest: Manifest) -> list[onnx.NodeProto]:
+    """Make a matrix float32 again."""
+    stored = _stored(matrix, manifest)
+    if manifest.weights == "float16":
+        return [helper.make_node("Cast", [stored], [matrix], to=TensorProto.FLOAT)]
     return [
-        helper.make_node("Cast", [f"{matrix}_int8"], [f"{matrix}_levels"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [stored], [f"{matrix}_levels"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{matrix}_levels", scale], [matrix]),
     ]
 

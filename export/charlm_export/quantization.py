@@ -1,4 +1,4 @@
-"""Weights in 8 bits, and how the server multiplies with them.
+"""Weights in 8 or 16 bits, and how the server multiplies with them.
 
     h = (a - 64) / 63             a unsigned, 1 to 127: |h| is at most 1 in every architecture
     W[n, :] = scale[n] w[n, :]    w signed 8 bits, one scale for each row, that is for each column of the product
@@ -7,6 +7,9 @@ A scale measured on a batch, as dynamic quantization does it, would make a row's
 The sums of a * w are exact integers, so no order of adding changes them; and a has 7 bits, because processors
 without VNNI add two products a * w in 16 bits. The input's table, the biases and
 everything between the products stay float32.
+
+In float16, which is for CUDA, the matrices, h and the results of the products are rounded to 16 bits. The CPU has no
+product of such numbers: there only the matrices are rounded.
 """
 
 # Shape suffixes: G gates, H hidden, K inner dimension, N rows of a weight (columns of its product).
@@ -46,12 +49,25 @@ def quantize(weights: Weights, layers: int) -> Weights:
     return {**quantized, "output.weight": _rounded(weights["output.weight"], scale), OUTPUT_SCALE: scale}
 
 
+def halve(weights: Weights, layers: int) -> Weights:
+    """Return `weights` with the same matrices in float16."""
+    names = {*matrices(layers), "output.weight"}
+    return {name: value.astype(np.float16) if name in names else value for name, value in weights.items()}
+
+
+def matrices(layers: int) -> list[str]:
+    """Return the names of the recurrent layers' matrices, apart from that of layer 0's input."""
+    return [f"recurrent.{part}_l{k}" for k in range(layers) for part in ("weight_hh", "weight_ih")[: 1 + (k > 0)]]
+
+
 def dequantize(weights: Weights, layers: int) -> Weights:
-    """Return the float32 weights that the quantized ones stand for, without the scales."""
+    """Return the float32 weights that the rounded ones stand for, without the scales."""
     scales = {f"recurrent.{part}_l{k}": layer_scale(k) for k in range(layers) for part in ("weight_hh", "weight_ih")}
     scales["output.weight"] = OUTPUT_SCALE
     return {
-        name: value.astype(np.float32) * weights[scales[name]][:, np.newaxis] if value.dtype == np.int8 else value
+        name: value.astype(np.float32) * weights[scales[name]][:, np.newaxis]
+        if value.dtype == np.int8
+        else value.astype(np.float32)
         for name, value in weights.items()
         if name not in scales.values()
     }

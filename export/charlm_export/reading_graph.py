@@ -24,14 +24,21 @@ from charlm_export.repeated import Repetition, Value, Values, serialize
 from charlm_export.step import Constants, Nodes, Step, state_parts
 
 
-def reading_graph(
-    manifest: Manifest, weights: Weights, *, ragged: bool, unrolled: int = 0, every_logit: bool = False
+def reading_graph(  # noqa: PLR0913 - what a graph can be
+    manifest: Manifest,
+    weights: Weights,
+    *,
+    ragged: bool,
+    unrolled: int = 0,
+    every_logit: bool = False,
+    in_float16: bool = False,
 ) -> bytes:
     """Return the serialized graph; `unrolled` is the number of steps written out, 0 for a loop of any number.
 
     With `every_logit`, no targets go in, and logits [T, B, V] come out: to evaluate what a server would compute.
+    `in_float16`: see `Step`.
     """
-    step = Step(manifest, weights)
+    step = Step(manifest, weights, in_float16=in_float16)
 
     def read(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:
         after = step.states(nodes, nodes.add("Gather", ["tokens", index], "token", axis=0), before)

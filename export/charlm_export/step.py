@@ -20,11 +20,14 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
 from charlm_export.artifact import Manifest
 from charlm_export.graph import Weights
 from charlm_export.quantization import ACTIVATION_SCALE, ACTIVATION_ZERO, OUTPUT_SCALE, layer_scale
+
+_FLOAT: Final = TensorProto.FLOAT
+_FLOAT16: Final = TensorProto.FLOAT16
 
 Constants = dict[str, NDArray[Any]]
 States = Mapping[str, str]
@@ -60,9 +63,11 @@ class Nodes:
 class Step:
     """Writes the steps of one model; `constants` are the initializers that they refer to."""
 
-    def __init__(self, manifest: Manifest, weights: Weights) -> None:
+    def __init__(self, manifest: Manifest, weights: Weights, *, in_float16: bool = False) -> None:
+        """`in_float16`: multiply float16 matrices as they are, which CUDA can; otherwise as float32."""
         self._manifest = manifest
         self._quantized = manifest.weights == "int8"
+        self._halved = manifest.weights == "float16" and in_float16
         self.constants: Constants = {}
         if self._quantized:
             self.constants["activation_scale"] = np.array(ACTIVATION_SCALE, dtype=np.float32)
@@ -95,6 +100,9 @@ class Step:
 
     def product(self, nodes: Nodes, matrix: str, operand: str, addend: str, output: str) -> str:
         """Return `operand` [B, K] times `matrix` [K, N] plus `addend` [B, N] or [N]."""
+        if self._halved:
+            product = nodes.add("MatMul", [operand, matrix], f"{output}_float16")
+            return nodes.add("Add", [nodes.add("Cast", [product], f"{output}_float32", to=_FLOAT), addend], output)
         if not self._quantized:
             return nodes.add("Gemm", [operand, matrix, addend], output)
         left = [operand, "activation_scale", "activation_zero"]
@@ -108,6 +116,8 @@ class Step:
 
     def operand(self, nodes: Nodes, h: str, name: str) -> str:
         """Return `h` as products take it: in int8 at a fixed scale, which fits since no |h| is above 1."""
+        if self._halved:
+            return nodes.add("Cast", [h], f"{name}_float16", to=_FLOAT16)
         if not self._quantized:
             return h
         return nodes.add("QuantizeLinear", [h, "activation_scale", "activation_zero"], f"{name}_quantized")
@@ -133,7 +143,8 @@ class Step:
         self, name: str, matrix_KN: NDArray[Any], addend: NDArray[Any], scale_N: NDArray[np.float32] | None
     ) -> None:
         """Keep a matrix and what is added to its product, [N] or a table [V, N] of it."""
-        self.constants[name] = matrix_KN
+        as_float32 = matrix_KN.dtype == np.float16 and not self._halved
+        self.constants[name] = matrix_KN.astype(np.float32) if as_float32 else matrix_KN
         if scale_N is None:
             self.constants[f"{name}_addend"] = addend.astype(np.float32)
             return

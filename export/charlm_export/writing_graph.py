@@ -53,6 +53,8 @@ class WritingVariant:
     scored: bool = False
     unrolled: int = 0
     """The number of steps, one after the other in the graph: what CUDA wants. 0: a loop of any number."""
+    in_float16: bool = False
+    """See `Step`."""
 
 
 def writing_graph(
@@ -60,7 +62,8 @@ def writing_graph(
 ) -> bytes:
     """Return the serialized graph; `next_SV` is the automaton, None where every symbol may follow every other."""
     vocabulary = len(manifest.vocabulary)
-    step, sampler = Step(manifest, weights), _Sampler(vocabulary, variant, next_SV)
+    step = Step(manifest, weights, in_float16=variant.in_float16)
+    sampler = _Sampler(vocabulary, variant, next_SV)
 
     def write(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:
         after = step.states(nodes, before["token"], before)

@@ -127,13 +127,15 @@ class Model:
 
     def _reading_program(self, artifact: Artifact, *, ragged: bool) -> Program:
         def build(steps: int) -> bytes:
-            return reading_graph(artifact.manifest, artifact.weights, ragged=ragged, unrolled=steps)
+            return reading_graph(
+                artifact.manifest, artifact.weights, ragged=ragged, unrolled=steps, in_float16=self.provider == CUDA
+            )
 
         return Program(build, self.provider, self._threads, unrolled=self._unrolled)
 
     def _writing_program(self, artifact: Artifact, *, filtered: bool, scored: bool) -> Program:
         def build(steps: int) -> bytes:
-            variant = WritingVariant(filtered, scored, steps)
+            variant = WritingVariant(filtered, scored, steps, in_float16=self.provider == CUDA)
             return writing_graph(artifact.manifest, artifact.weights, variant, self.symbols.automaton)
 
         return Program(build, self.provider, self._threads, unrolled=self._unrolled)

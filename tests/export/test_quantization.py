@@ -3,16 +3,20 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import onnxruntime
 import pytest
 from charlm_client.command_line import charlm
 from charlm_export.artifact import ARCHITECTURES, find_artifacts, read_artifact
 from charlm_export.errors import QuantizationError
 from charlm_export.evaluation import load_subject
-from charlm_export.export import Quantization, export_checkpoint
-from charlm_export.quantization import quantize
+from charlm_export.export import Quantization, describe, export_checkpoint
+from charlm_export.quantization import halve, quantize
+from charlm_export.reading_graph import reading_graph
 from charlm_server.model import Model
 from charlm_server.self_check import is_reproducible
 from charlm_training.checkpoint import Checkpoint, save_checkpoint
@@ -39,18 +43,23 @@ def encoded(text: Path, folder: Path) -> EncodedCorpus:
     return encode_with(find_corpus(str(text)), subject.vocabulary, subject.reading)
 
 
+@pytest.mark.parametrize("weights_type", ["int8", "float16"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_written_is_what_was_measured_and_what_is_served(
-    make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, text_file: Path, architecture: str
+    make_checkpoint: Callable[..., Checkpoint],
+    tmp_path: Path,
+    text_file: Path,
+    architecture: str,
+    weights_type: Literal["int8", "float16"],
 ) -> None:
     checkpoint = make_checkpoint(2, 24, 1, architecture)
     folder = saved(checkpoint, tmp_path / "run")
     text = encoded(text_file, folder)
-    done = export_checkpoint(folder, tmp_path / "models", "tiny", Quantization(text, most=1.0))
+    done = export_checkpoint(folder, tmp_path / "models", "tiny", Quantization(weights_type, text, most=1.0))
     artifact = read_artifact(done.folder)
-    assert artifact.manifest.weights == "int8"
+    assert artifact.manifest.weights == weights_type
     weights = {name: tensor.numpy() for name, tensor in checkpoint.weights.items()}
-    expected = quantize(weights, layers=2)
+    expected = (quantize if weights_type == "int8" else halve)(weights, 2)
     assert artifact.weights.keys() == expected.keys()
     assert all(np.array_equal(artifact.weights[name], value) for name, value in expected.items())
     assert done.cost is not None
@@ -68,7 +77,9 @@ def test_more_than_is_allowed_is_refused_and_nothing_is_written(
 ) -> None:
     folder = saved(checkpoint, tmp_path / "run")
     with pytest.raises(QuantizationError, match=r"--allow-worse") as refusal:
-        export_checkpoint(folder, tmp_path / "models", "tiny", Quantization(encoded(text_file, folder), most=-0.5))
+        export_checkpoint(
+            folder, tmp_path / "models", "tiny", Quantization("int8", encoded(text_file, folder), most=-0.5)
+        )
     assert "held-out" in str(refusal.value)
     assert not (tmp_path / "models").exists()
 
@@ -93,3 +104,23 @@ def test_the_command_asks_for_a_text_where_the_corpus_is_not_known_by_name(
     result = CliRunner().invoke(charlm, ["export", str(folder), "--quantize", "int8"])
     assert result.exit_code == 2
     assert "--text" in result.output
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_in_float16_the_graph_for_cuda_rounds_products_and_nothing_else(
+    make_checkpoint: Callable[..., Checkpoint], architecture: str
+) -> None:
+    checkpoint = make_checkpoint(2, 24, 1, architecture)
+    manifest = replace(describe(checkpoint), weights="float16")
+    weights = halve({name: tensor.numpy() for name, tensor in checkpoint.weights.items()}, 2)
+    generator = np.random.default_rng(0)
+    state = np.zeros((2, 3, 24), dtype=np.float32)
+    feed = {"tokens": generator.integers(len(manifest.vocabulary), size=(20, 3)), "h": state, "c": state}
+    logits = [
+        onnxruntime.InferenceSession(
+            reading_graph(manifest, weights, ragged=False, every_logit=True, in_float16=in_float16),
+            providers=["CPUExecutionProvider"],
+        ).run(["logits"], {**feed, "steps": np.array(20)})[0]
+        for in_float16 in (False, True)
+    ]
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.01 * np.abs(logits[0]).max()
