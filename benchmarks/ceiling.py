@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from charlm_export.artifact import Artifact, read_artifact
 from charlm_export.quantization import quantize
+from charlm_export.step import Step
 from charlm_export.writing_graph import WritingVariant, writing_graph
+from charlm_server.program import CPU, open_session
 from onnx import TensorProto, helper, numpy_helper
 from served import Server, charlm_server, make_model
 from streams import length_for, measure
@@ -56,14 +57,6 @@ SERVED = (
 Runner = Callable[[], None]
 
 
-def session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Load a graph for one thread, as the server does."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
 def peak() -> Runner:
     """Return a product of two square matrices, of which one is constant."""
     value = np.random.default_rng(0).random((SQUARE, SQUARE), dtype=np.float32)
@@ -76,7 +69,7 @@ def peak() -> Runner:
         [numpy_helper.from_array(value, "right")],
     )
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    loaded = session(model.SerializeToString())
+    loaded = open_session(model.SerializeToString(), CPU, 1)
     return lambda: loaded.run(None, {"left": value})
 
 
@@ -89,7 +82,7 @@ def as_int8(artifact: Artifact) -> Artifact:
 def writer(artifact: Artifact, rows: int) -> Runner:
     """Return a run of the writing graph: `STEPS` steps."""
     manifest, generator = artifact.manifest, np.random.default_rng(0)
-    loaded = session(writing_graph(manifest, artifact.weights, WritingVariant()))
+    loaded = open_session(writing_graph(Step(manifest, artifact.weights), WritingVariant()), CPU, 1)
     state = np.zeros((manifest.layers, rows, manifest.hidden), dtype=np.float32)
     bias = np.zeros((1, len(manifest.vocabulary)), dtype=np.float32)
     feed: dict[str, Any] = {
@@ -106,7 +99,7 @@ def writer(artifact: Artifact, rows: int) -> Runner:
 
 def portable(artifact: Artifact, rows: int) -> Runner:
     """Return one step of the portable graph."""
-    loaded, manifest = session(artifact.graph), artifact.manifest
+    loaded, manifest = open_session(artifact.graph, CPU, 1), artifact.manifest
     state = np.zeros((manifest.layers, rows, manifest.hidden), dtype=np.float32)
     feed = {"tokens": np.ones((rows, 1), dtype=np.int64), "h": state, "c": state}
     return lambda: loaded.run(None, feed)

@@ -29,17 +29,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from charlm_training.atomic import sync_folder, write_atomically
 from charlm_training.normalization import NORMALIZATIONS
 from charlm_training.vocabulary import UNKNOWN_ID, Alphabet, Documents, Vocabulary
+from numpy.typing import NDArray
 
 from charlm_export.errors import ArtifactError, DamagedArtifact, ForeignGraph, InvalidName, ModelsNotFound
-
-if TYPE_CHECKING:
-    from charlm_export.graph import Weights
 
 FORMAT_VERSION: Final = 1
 MODEL_FILE: Final = "model.onnx"
@@ -49,6 +47,9 @@ ARCHITECTURES: Final = ("lstm", "gru", "gru-reset-before", "rnn")
 """Those that carry a recurrent state, and so fit the graph above."""
 
 WeightType = Literal["float32", "float16", "int8"]
+
+Weights = Mapping[str, NDArray[Any]]
+"""By torch's names; see `graph.portable_graph`."""
 
 MAX_MANIFEST_BYTES: Final = 2**21
 """Room for the largest vocabulary, 12 bytes a character, and as much again."""
@@ -149,7 +150,7 @@ class Artifact:
     manifest: Manifest
     graph: bytes
     """The serialized ONNX model."""
-    weights: "Weights" = field(repr=False, compare=False)
+    weights: Weights = field(repr=False, compare=False)
     """What the graph holds, by torch's names; not to be written to."""
 
     @property

@@ -84,13 +84,14 @@ def _quantization(folder: Path, weights: Literal["int8", "float16"], source: str
     from charlm_training.checkpoint import load_checkpoint
     from charlm_training.corpus import NAMED_CORPORA
 
-    from charlm_export.evaluation import load_subject
+    from charlm_export.evaluation import checkpoint_subject
     from charlm_export.export import Quantization
 
-    name = source or load_checkpoint(folder).corpus.name
+    checkpoint = load_checkpoint(folder)
+    name = source or checkpoint.corpus.name
     if source is None and name not in NAMED_CORPORA:
         raise click.UsageError(f"--quantize measures what it costs: name the text for that, say {name}, with --text")
-    return Quantization(weights, _encode(name, None, load_subject(folder)), most)
+    return Quantization(weights, _encode(name, None, checkpoint_subject(checkpoint)), most)
 
 
 @click.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from charlm_training.baselines import Baseline, baselines
-from charlm_training.checkpoint import DOCUMENT, is_checkpoint, load_checkpoint
+from charlm_training.checkpoint import DOCUMENT, Checkpoint, is_checkpoint, load_checkpoint
 from charlm_training.dynamic_evaluation import adaptive_perplexity
 from charlm_training.encoded import EncodedCorpus, Reading
 from charlm_training.errors import ConfigurationError
@@ -59,7 +59,7 @@ def load_subject(folder: Path, threads: int | None = None) -> Subject:
     Raises CheckpointError, DamagedArtifact, or ModelsNotFound for a folder that is neither.
     """
     if is_checkpoint(folder):
-        return _checkpoint(folder)
+        return checkpoint_subject(load_checkpoint(folder))
     if (folder / MODEL_FILE).exists() and folder.resolve().name.isdecimal():
         return _artifact(folder.resolve(), threads)
     raise ModelsNotFound(
@@ -77,7 +77,7 @@ def evaluate(
     ConfigurationError where there is nothing to adapt or to hold out, and CorpusError for a text without a character
     to score.
     """
-    scored_N, before_N = _held_out(subject, text)
+    scored_N, before_N = held_out(text, subject.corpus_sha256)
     is_own, documents = text.sha256 == subject.corpus_sha256, subject.reading.documents
     training_N = _training(subject, text, training, before_N)  # before the work, for it may be refused
     validation = validate(subject.reader, before_N, scored_N, subject.vocabulary, documents)
@@ -98,8 +98,8 @@ def check_can_learn(subject: Subject) -> LanguageModel:
     return subject.learner
 
 
-def _checkpoint(folder: Path) -> Subject:
-    checkpoint = load_checkpoint(folder)
+def checkpoint_subject(checkpoint: Checkpoint) -> Subject:
+    """Return a checkpoint as the subject of an evaluation."""
     model = checkpoint.build_model()
     reading = Reading(checkpoint.normalization, checkpoint.training.preparation, checkpoint.documents)
     return Subject(model, checkpoint.vocabulary, reading, checkpoint.corpus.sha256, model)
@@ -114,9 +114,9 @@ def _artifact(folder: Path, threads: int | None) -> Subject:
     )
 
 
-def _held_out(subject: Subject, text: EncodedCorpus) -> tuple[Ids, Ids]:
-    """Return what is to be scored, and the training text before it, which is empty where that is not known."""
-    if text.sha256 == subject.corpus_sha256:
+def held_out(text: EncodedCorpus, corpus_sha256: str) -> tuple[Ids, Ids]:
+    """Return what a model of that corpus is scored on, and the training text before it, empty where not known."""
+    if text.sha256 == corpus_sha256:
         return text.validation, text.training
     return text.ids, text.ids[:0]
 

@@ -14,10 +14,11 @@ from charlm_training.evaluate import perplexity
 from charlm_training.models.convert import from_checkpoint
 from charlm_training.perplexity import Perplexity
 
-from charlm_export.artifact import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, write_artifact
+from charlm_export.artifact import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, Weights, write_artifact
 from charlm_export.errors import QuantizationError, UnsupportedArchitecture
+from charlm_export.evaluation import held_out
 from charlm_export.exported_model import ExportedModel
-from charlm_export.graph import Weights, portable_graph
+from charlm_export.graph import portable_graph
 from charlm_export.parity import Parity, check_parity
 from charlm_export.quantization import dequantize, halve, quantize
 from charlm_export.triton import write_triton_config
@@ -92,7 +93,7 @@ def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], qu
     """Measure what a server would compute; raises QuantizationError where it is worse than allowed."""
     manifest, _ = exact
     text = quantization.text
-    ids = text.validation if text.sha256 == manifest.corpus.sha256 else text.ids
+    ids, _ = held_out(text, manifest.corpus.sha256)
     before, after = (
         perplexity(ExportedModel(*model), ids, manifest.vocabulary, manifest.documents) for model in (exact, rounded)
     )

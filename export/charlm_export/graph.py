@@ -30,14 +30,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from charlm_export.artifact import METADATA_KEY, Manifest
+from charlm_export.artifact import METADATA_KEY, Manifest, Weights
 from charlm_export.quantization import OUTPUT_SCALE, layer_scale
 
 OPSET: Final = 17
 IR_VERSION: Final = 8  # the one that came with opset 17: readable by every runtime that knows the operators
 
-Weights = Mapping[str, NDArray[Any]]
-"""By torch's names; see `portable_graph`."""
 Constants = dict[str, NDArray[Any]]
 """The graph's initializers by name."""
 
@@ -81,6 +79,11 @@ _SPARE_ROW: Final[Mapping[str, NDArray[np.int64]]] = {
     "last": np.array([-1], dtype=np.int64),
     "row_axis": np.array([1], dtype=np.int64),
 }
+
+
+def state_kinds(architecture: str) -> tuple[str, ...]:
+    """Return what the state of each layer is made of: h, and c where there is a memory cell."""
+    return _CELLS[architecture].states
 
 
 def portable_graph(manifest: Manifest, weights: Weights) -> bytes:

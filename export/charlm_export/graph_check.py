@@ -21,14 +21,13 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper
 
-from charlm_export.artifact import METADATA_KEY, Manifest, to_json
+from charlm_export.artifact import METADATA_KEY, Manifest, Weights, to_json
 from charlm_export.errors import ForeignGraph
 from charlm_export.graph import (
     IR_VERSION,
     OPSET,
     Constants,
     TensorType,
-    Weights,
     fixed_constants,
     graph_without_constants,
     weight_types,

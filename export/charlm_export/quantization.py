@@ -5,8 +5,8 @@
 
 A scale measured on a batch, as dynamic quantization does it, would make a row's result depend on its neighbours.
 The sums of a * w are exact integers, so no order of adding changes them; and a has 7 bits, because processors
-without VNNI add two products a * w in 16 bits. The input's table, the biases and
-everything between the products stay float32.
+without VNNI add two products a * w in 16 bits. The input's table, the biases and everything between the products stay
+float32.
 
 In float16, which is for CUDA, the matrices, h and the results of the products are rounded to 16 bits. The CPU has no
 product of such numbers: there only the matrices are rounded.
@@ -14,18 +14,17 @@ product of such numbers: there only the matrices are rounded.
 
 # Shape suffixes: G gates, H hidden, K inner dimension, N rows of a weight (columns of its product).
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from charlm_export.artifact import Weights
 
 ACTIVATION_ZERO: Final = 64
 ACTIVATION_SCALE: Final = 1 / 63
 WEIGHT_LEVELS: Final = 127
 OUTPUT_SCALE: Final = "output.scale"
-
-Weights = Mapping[str, NDArray[Any]]
 
 
 def layer_scale(k: int) -> str:
@@ -33,44 +32,40 @@ def layer_scale(k: int) -> str:
     return f"recurrent.scale_l{k}"
 
 
-def quantize(weights: Weights, layers: int) -> Weights:
-    """Return `weights` with matrices in int8 and their scales beside them.
+def _matrices(layers: int) -> list[tuple[str, list[str]]]:
+    """Return the matrices that are rounded, by the scales that they share: those of a layer are one product.
 
-    The matrices of a layer share one scale a row, because their products are one product. That of layer 0's input
-    stays as it is: it becomes a table.
+    That of layer 0's input is none of them: it becomes a table.
     """
+    by_layer = [
+        (layer_scale(k), [f"recurrent.{part}_l{k}" for part in (("weight_ih",) if k else ()) + ("weight_hh",)])
+        for k in range(layers)
+    ]
+    return [*by_layer, (OUTPUT_SCALE, ["output.weight"])]
+
+
+def quantize(weights: Weights, layers: int) -> Weights:
+    """Return `weights` with matrices in int8 and their scales beside them."""
     quantized = dict(weights)
-    for k in range(layers):
-        names = [f"recurrent.weight_hh_l{k}", *([f"recurrent.weight_ih_l{k}"] if k else [])]
-        scale = _row_scales(np.concatenate([weights[name] for name in names], axis=1))
-        quantized |= {name: _rounded(weights[name], scale) for name in names}
-        quantized[layer_scale(k)] = scale
-    scale = _row_scales(weights["output.weight"])
-    return {**quantized, "output.weight": _rounded(weights["output.weight"], scale), OUTPUT_SCALE: scale}
+    for scales, names in _matrices(layers):
+        quantized[scales] = _row_scales(np.concatenate([weights[name] for name in names], axis=1))
+        quantized |= {name: _rounded(weights[name], quantized[scales]) for name in names}
+    return quantized
 
 
 def halve(weights: Weights, layers: int) -> Weights:
     """Return `weights` with the same matrices in float16."""
-    names = {*matrices(layers), "output.weight"}
-    return {name: value.astype(np.float16) if name in names else value for name, value in weights.items()}
-
-
-def matrices(layers: int) -> list[str]:
-    """Return the names of the recurrent layers' matrices, apart from that of layer 0's input."""
-    return [f"recurrent.{part}_l{k}" for k in range(layers) for part in ("weight_hh", "weight_ih")[: 1 + (k > 0)]]
+    return {**weights, **{name: weights[name].astype(np.float16) for _, names in _matrices(layers) for name in names}}
 
 
 def dequantize(weights: Weights, layers: int) -> Weights:
     """Return the float32 weights that the rounded ones stand for, without the scales."""
-    scales = {f"recurrent.{part}_l{k}": layer_scale(k) for k in range(layers) for part in ("weight_hh", "weight_ih")}
-    scales["output.weight"] = OUTPUT_SCALE
-    return {
-        name: value.astype(np.float32) * weights[scales[name]][:, np.newaxis]
-        if value.dtype == np.int8
-        else value.astype(np.float32)
-        for name, value in weights.items()
-        if name not in scales.values()
-    }
+    restored = {name: value.astype(np.float32) for name, value in weights.items()}
+    for scales, names in _matrices(layers):
+        scale_N = restored.pop(scales, None)
+        if scale_N is not None:
+            restored |= {name: restored[name] * scale_N[:, np.newaxis] for name in names}
+    return restored
 
 
 def _row_scales(matrix_NK: NDArray[np.float32]) -> NDArray[np.float32]:

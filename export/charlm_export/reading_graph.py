@@ -18,27 +18,17 @@ same that the writing graph computes where it writes these symbols itself.
 import numpy as np
 from onnx import TensorProto
 
-from charlm_export.artifact import Manifest
-from charlm_export.graph import Weights
+from charlm_export.graph import Constants
 from charlm_export.repeated import Repetition, Value, Values, serialize
-from charlm_export.step import Constants, Nodes, Step, state_parts
+from charlm_export.step import Nodes, Step, state_parts
 
 
-def reading_graph(  # noqa: PLR0913 - what a graph can be
-    manifest: Manifest,
-    weights: Weights,
-    *,
-    ragged: bool,
-    unrolled: int = 0,
-    every_logit: bool = False,
-    in_float16: bool = False,
-) -> bytes:
+def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, every_logit: bool = False) -> bytes:
     """Return the serialized graph; `unrolled` is the number of steps written out, 0 for a loop of any number.
 
     With `every_logit`, no targets go in, and logits [T, B, V] come out: to evaluate what a server would compute.
-    `in_float16`: see `Step`.
     """
-    step = Step(manifest, weights, in_float16=in_float16)
+    manifest = step.manifest
 
     def read(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:
         after = step.states(nodes, nodes.add("Gather", ["tokens", index], "token", axis=0), before)
@@ -59,7 +49,7 @@ def reading_graph(  # noqa: PLR0913 - what a graph can be
     else:
         texts.append(Value("targets", TensorProto.INT64, ("time", "batch")))
         result = Value("log_probabilities", TensorProto.FLOAT, ("time", "batch"))
-    output, constants = _output(step, manifest, every_logit=every_logit)
+    output, constants = _output(step, every_logit=every_logit)
     return serialize(
         [*repetition.nodes(), *output.nodes],
         [*repetition.inputs, *(value.declared for value in texts)],
@@ -68,13 +58,13 @@ def reading_graph(  # noqa: PLR0913 - what a graph can be
     )
 
 
-def _output(step: Step, manifest: Manifest, *, every_logit: bool) -> tuple[Nodes, Constants]:
+def _output(step: Step, *, every_logit: bool) -> tuple[Nodes, Constants]:
     """From tops [T, B, H] to the result; all steps share one product."""
     nodes = Nodes()
-    constants: Constants = {"top_rows": np.array([-1, manifest.hidden], dtype=np.int64)}
+    constants: Constants = {"top_rows": np.array([-1, step.manifest.hidden], dtype=np.int64)}
     logits = step.logits(Nodes("_together", nodes.nodes), nodes.add("Reshape", ["tops", "top_rows"], "tops_together"))
     if every_logit:
-        constants["vocabulary"] = np.array([len(manifest.vocabulary)], dtype=np.int64)
+        constants["vocabulary"] = np.array([len(step.manifest.vocabulary)], dtype=np.int64)
         two = nodes.add("Shape", ["tokens"], "text_shape")
         nodes.add("Reshape", [logits, nodes.add("Concat", [two, "vocabulary"], "logits_shape", axis=0)], "logits")
         return nodes, constants

@@ -12,8 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from charlm_export.artifact import Manifest
-from charlm_export.graph import IR_VERSION, OPSET
-from charlm_export.step import Constants, Nodes, state_parts
+from charlm_export.graph import IR_VERSION, OPSET, Constants, state_kinds
+from charlm_export.step import Nodes, state_parts
 
 _CONTRIBUTED_OPSET = 1
 
@@ -91,13 +91,10 @@ class Repetition:
         shape = (self.manifest.layers, "batch", self.manifest.hidden)
         return [Value(f"{kind}{suffix}", TensorProto.FLOAT, shape) for kind in "hc"]
 
-    def _kinds(self) -> list[str]:
-        return sorted({part[0] for part in state_parts(self.manifest)})
-
     def _split(self) -> list[onnx.NodeProto]:
         """Cut the state into its parts, [B, H] each."""
         nodes, layers = Nodes(), range(self.manifest.layers)
-        for kind in self._kinds():
+        for kind in state_kinds(self.manifest.architecture):
             layers_of = [f"{kind}{k}_layer" for k in layers]
             nodes.nodes.append(helper.make_node("Split", [kind, "one_each"], layers_of, axis=0))
             for k in layers:
@@ -107,10 +104,10 @@ class Repetition:
     def _joined(self) -> list[onnx.NodeProto]:
         """Make the parts the state again; without a memory cell c comes out as it went in."""
         nodes, layers = Nodes(), range(self.manifest.layers)
-        for kind in self._kinds():
+        for kind in state_kinds(self.manifest.architecture):
             layers_of = [nodes.add("Unsqueeze", [f"{kind}{k}_out", "layer_axis"], f"{kind}{k}_last") for k in layers]
             nodes.add("Concat", layers_of, f"{kind}_out", axis=0)
-        if "c" not in self._kinds():
+        if "c" not in state_kinds(self.manifest.architecture):
             nodes.add("Identity", ["c"], "c_out")
         return nodes.nodes
 

@@ -22,14 +22,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from charlm_export.artifact import Manifest
-from charlm_export.graph import Weights
+from charlm_export.artifact import Manifest, Weights
+from charlm_export.graph import Constants, state_kinds
 from charlm_export.quantization import ACTIVATION_SCALE, ACTIVATION_ZERO, OUTPUT_SCALE, layer_scale
 
 _FLOAT: Final = TensorProto.FLOAT
 _FLOAT16: Final = TensorProto.FLOAT16
 
-Constants = dict[str, NDArray[Any]]
 States = Mapping[str, str]
 """The name that each part of the state ("h0", "c0", "h1" ...) has in a graph."""
 
@@ -39,8 +38,7 @@ _GATES: Final = {"lstm": "ifgo", "gru": "rzn", "gru-reset-before": "rzn", "rnn":
 
 def state_parts(manifest: Manifest) -> list[str]:
     """Return the parts of the state that a step changes, each [B, H]."""
-    kinds = "hc" if manifest.architecture == "lstm" else "h"
-    return [f"{kind}{k}" for k in range(manifest.layers) for kind in kinds]
+    return [f"{kind}{k}" for k in range(manifest.layers) for kind in state_kinds(manifest.architecture)]
 
 
 @dataclass
@@ -52,12 +50,8 @@ class Nodes:
 
     def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Append a node and return the name of its output."""
-        return self.name(operator, inputs, output + self.label, **attributes)
-
-    def name(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Append a node whose output has exactly this name."""
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
+        self.nodes.append(helper.make_node(operator, list(inputs), [output + self.label], **attributes))
+        return output + self.label
 
 
 class Step:
@@ -65,7 +59,7 @@ class Step:
 
     def __init__(self, manifest: Manifest, weights: Weights, *, in_float16: bool = False) -> None:
         """`in_float16`: multiply float16 matrices as they are, which CUDA can; otherwise as float32."""
-        self._manifest = manifest
+        self.manifest = manifest
         self._quantized = manifest.weights == "int8"
         self._halved = manifest.weights == "float16" and in_float16
         self.constants: Constants = {}
@@ -80,10 +74,10 @@ class Step:
     def states(self, nodes: Nodes, token: str, before: States) -> dict[str, str]:
         """Read `token` [B] in the state `before` and return the state after it."""
         after: dict[str, str] = {}
-        for k in range(self._manifest.layers):
+        for k in range(self.manifest.layers):
             below = after.get(f"h{k - 1}")
             layer = _Layer(self, nodes, k, token, below and self.operand(nodes, below, f"below{k}"))
-            match self._manifest.architecture:
+            match self.manifest.architecture:
                 case "lstm":
                     after |= layer.lstm(before[f"h{k}"], before[f"c{k}"])
                 case "gru":
@@ -123,14 +117,14 @@ class Step:
         return nodes.add("QuantizeLinear", [h, "activation_scale", "activation_zero"], f"{name}_quantized")
 
     def _add_layer(self, k: int, weights: Weights) -> None:
-        names = _GATES[self._manifest.architecture]
+        names = _GATES[self.manifest.architecture]
         stacked = [weights[f"recurrent.{name}_l{k}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         scales = np.split(weights[layer_scale(k)], len(names)) if self._quantized else [None] * len(names)
         for name, scale, W, R, b_ih, b_hh in zip(
             names, scales, *(np.split(value, len(names)) for value in stacked), strict=True
         ):
             reads = _table(weights["embedding.weight"], W) + b_ih if k == 0 else b_ih
-            if self._manifest.architecture == "gru" and name == "n":  # the reset gate acts on its own half
+            if self.manifest.architecture == "gru" and name == "n":  # the reset gate acts on its own half
                 self._add_product(f"n{k}_own", R.T, b_hh, scale)
                 if k:
                     self._add_product(f"n{k}_input", W.T, reads, scale)

@@ -29,10 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from charlm_export.artifact import Manifest
-from charlm_export.graph import Weights
+from charlm_export.graph import Constants
 from charlm_export.repeated import Repetition, Value, Values, serialize
-from charlm_export.step import Constants, Nodes, Step
+from charlm_export.step import Nodes, Step
 
 GREEDY: Final = 2.0**66
 """An inverse temperature that leaves only the likeliest symbols a chance. A power of two, so that no two different
@@ -53,16 +52,11 @@ class WritingVariant:
     scored: bool = False
     unrolled: int = 0
     """The number of steps, one after the other in the graph: what CUDA wants. 0: a loop of any number."""
-    in_float16: bool = False
-    """See `Step`."""
 
 
-def writing_graph(
-    manifest: Manifest, weights: Weights, variant: WritingVariant, next_SV: NDArray[np.int64] | None = None
-) -> bytes:
+def writing_graph(step: Step, variant: WritingVariant, next_SV: NDArray[np.int64] | None = None) -> bytes:
     """Return the serialized graph; `next_SV` is the automaton, None where every symbol may follow every other."""
-    vocabulary = len(manifest.vocabulary)
-    step = Step(manifest, weights, in_float16=variant.in_float16)
+    manifest, vocabulary = step.manifest, len(step.manifest.vocabulary)
     sampler = _Sampler(vocabulary, variant, next_SV)
 
     def write(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:

@@ -75,12 +75,14 @@ class _Rows:
             setattr(self, name, np.take(getattr(self, name), rows, axis=axis))
 
     def state(self, row: int) -> State:
+        """Return the state of a row that goes on, so that its last symbol ends no document."""
         return State.of_row(
             self.h_LBH[:, row],
             self.c_LBH[:, row],
-            int(self.token_B[row]),
-            int(self.position_B[row]),
-            int(self.seed_B[row]),
+            last=int(self.token_B[row]),
+            position=int(self.position_B[row]),
+            seed=int(self.seed_B[row]),
+            end=None,
         )
 
 
@@ -95,6 +97,8 @@ class _Ends:
     """How many of its symbols each row keeps."""
     left_B: Ids
     """Characters that it may write after the tick."""
+    whole_KB: NDArray[np.bool_] | None
+    """Whether a symbol is the last of a character; None where each is."""
     finish: dict[int, Finish]
     stop: dict[int, int] = field(default_factory=dict)
 
@@ -212,13 +216,15 @@ class Cohort:
     def _ends_by_length(self, written: Written) -> _Ends:
         steps, left_B = len(written.ids_KB), self._rows.left_B
         if self._symbols.single:
+            whole_KB = None
             count_B = np.minimum(steps, left_B)
             left_B = left_B - count_B
         else:
-            left_KB = left_B - self._symbols.ends(written.ids_KB, written.spelling_B).cumsum(axis=0)
+            whole_KB = self._symbols.ends(written.ids_KB, written.spelling_B)
+            left_KB = left_B - whole_KB.cumsum(axis=0)
             count_B = np.where(left_KB[-1] <= 0, (left_KB <= 0).argmax(axis=0) + 1, steps)
             left_B = np.maximum(left_KB[-1], 0)
-        return _Ends(count_B, left_B, dict.fromkeys(np.flatnonzero(left_B == 0).tolist(), Finish.LENGTH))
+        return _Ends(count_B, left_B, whole_KB, dict.fromkeys(np.flatnonzero(left_B == 0).tolist(), Finish.LENGTH))
 
     def _end_documents(self, written: Written, ends: _Ends) -> None:
         if self._symbols.end is None:
@@ -246,8 +252,8 @@ class Cohort:
             self.sequences[row].ids_written[-1] = ids_BK[row, : ends.count_B[row]]
         if written.log_probabilities_KBV is not None:
             self._hand_out_scores(written, written.log_probabilities_KBV, ends)
-        if not self._symbols.single:
-            self._note_unfinished(written, ends)
+        if ends.whole_KB is not None:
+            self._note_unfinished(ends.whole_KB, ends.count_B)
 
     def _hand_out_scores(self, written: Written, scores_KBV: Floats32, ends: _Ends) -> None:
         chosen_KB = np.take_along_axis(scores_KBV, written.ids_KB[:, :, np.newaxis], axis=2)[:, :, 0]
@@ -259,13 +265,12 @@ class Cohort:
             if sequence.alternatives:
                 sequence.alternatives_written.append(_likeliest(scores_KBV[:count, row], sequence.alternatives))
 
-    def _note_unfinished(self, written: Written, ends: _Ends) -> None:
+    def _note_unfinished(self, whole_KB: NDArray[np.bool_], count_B: Ids) -> None:
         """Note how many symbols of a character that is not whole each sequence has written."""
-        whole_KB = self._symbols.ends(written.ids_KB, written.spelling_B)
-        for row, sequence in enumerate(self.sequences):
-            whole = np.flatnonzero(whole_KB[: ends.count_B[row], row])
+        for row, (sequence, count) in enumerate(zip(self.sequences, count_B.tolist(), strict=True)):
+            whole = np.flatnonzero(whole_KB[:count, row])
             behind = int(whole[-1]) + 1 if len(whole) else -sequence.unfinished
-            sequence.unfinished = int(ends.count_B[row]) - behind
+            sequence.unfinished = count - behind
 
     def _dismiss(self, written: Written, ends: _Ends) -> list[Advance]:
         """Return the last advances of the sequences that ended."""
@@ -273,54 +278,44 @@ class Cohort:
         advances = []
         for row, finish in ends.finish.items():
             sequence = self.sequences[row]
-            sequence.budget = int(self._rows.left_B[row]) - self._characters(written, row, int(ends.count_B[row]))
+            sequence.budget = int(self._rows.left_B[row]) - _characters(ends, row)
             advances.append(sequence.collect(self._symbols, finish, ends.stop.get(row), states.get(row)))
         return advances
-
-    def _characters(self, written: Written, row: int, count: int) -> int:
-        """Return how many characters end among the first `count` symbols of a row."""
-        if self._symbols.single:
-            return count
-        whole_KB = self._symbols.ends(written.ids_KB[:, [row]], written.spelling_B[[row]])
-        return int(np.count_nonzero(whole_KB[:count]))
 
     def _last_states(self, written: Written, ends: _Ends) -> dict[int, State]:
         """Return the state after the last symbol of each row that ends and keeps it."""
         keeping = [
             row for row, finish in ends.finish.items() if self.sequences[row].keep_state and finish is not Finish.FAULT
         ]
+        early = [
+            row
+            for row in keeping  # a document that ended has the zero state
+            if ends.count_B[row] < len(written.ids_KB) and ends.finish[row] is not Finish.END
+        ]
+        within = self._read_again(early, written, ends)
         states = {}
-        early = []
         for row in keeping:
-            count = int(ends.count_B[row])
+            h_LH, c_LH = within[row] if row in within else (written.h_LBH[:, row], written.c_LBH[:, row])
+            count, seed = int(ends.count_B[row]), int(self._rows.seed_B[row])
             last, position = int(written.ids_KB[count - 1, row]), int(self._rows.position_B[row]) + count
-            seed = int(self._rows.seed_B[row])
-            if ends.finish[row] is Finish.END:
-                states[row] = replace(State.after_first(last, self._model.state_shape, seed), position=position)
-            elif count == len(written.ids_KB):
-                states[row] = State.of_row(written.h_LBH[:, row], written.c_LBH[:, row], last, position, seed)
-            else:
-                early.append(row)
-        return states | self._states_within(written, ends, np.array(early, dtype=np.int64))
+            states[row] = State.of_row(h_LH, c_LH, last=last, position=position, seed=seed, end=self._symbols.end)
+        return states
 
-    def _states_within(self, written: Written, ends: _Ends, early: Ids) -> dict[int, State]:
-        """Read what rows wrote again, from the state before the tick, up to where each of them ends."""
-        if not len(early):
+    def _read_again(self, early: list[int], written: Written, ends: _Ends) -> dict[int, tuple[Floats32, Floats32]]:
+        """Read what rows wrote again, from the state before the tick; return h and c where each of them ends."""
+        if not early:
             return {}
         rows, count_E = self._rows, ends.count_B[early]
         targets_TE = written.ids_KB[: count_E.max(), early]
         tokens_TE = np.concatenate([rows.token_B[np.newaxis, early], targets_TE[:-1]])
         _, h_LEH, c_LEH = self._model.read(tokens_TE, targets_TE, count_E, rows.h_LBH[:, early], rows.c_LBH[:, early])
-        return {
-            row: State.of_row(
-                h_LEH[:, i],
-                c_LEH[:, i],
-                int(targets_TE[count_E[i] - 1, i]),
-                int(rows.position_B[row] + count_E[i]),
-                int(rows.seed_B[row]),
-            )
-            for i, row in enumerate(early.tolist())
-        }
+        return {row: (h_LEH[:, i], c_LEH[:, i]) for i, row in enumerate(early)}
+
+
+def _characters(ends: _Ends, row: int) -> int:
+    """Return how many characters end among the symbols that a row keeps."""
+    count = int(ends.count_B[row])
+    return count if ends.whole_KB is None else int(np.count_nonzero(ends.whole_KB[:count, row]))
 
 
 def _likeliest(scores_KV: Floats32, most: int) -> Alternatives:

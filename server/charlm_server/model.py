@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from charlm_export.artifact import Artifact, Manifest
 from charlm_export.reading_graph import reading_graph
+from charlm_export.step import Step
 from charlm_export.writing_graph import WritingVariant, writing_graph
 from charlm_training.vocabulary import Vocabulary
 
@@ -63,9 +64,10 @@ class Model:
         self.provider = _provider(artifact, device)
         self._unrolled = self.provider == CUDA if unrolled is None else unrolled
         self._threads = threads
-        self._even, self._ragged = (self._reading_program(artifact, ragged=ragged) for ragged in (False, True))
+        step = Step(artifact.manifest, artifact.weights, in_float16=self.provider == CUDA)
+        self._even, self._ragged = (self._reading_program(step, ragged=ragged) for ragged in (False, True))
         self._writing = {
-            (filtered, scored): self._writing_program(artifact, filtered=filtered, scored=scored)
+            (filtered, scored): self._writing_program(step, filtered=filtered, scored=scored)
             for filtered in (False, True)
             for scored in (False, True)
         }
@@ -125,18 +127,15 @@ class Model:
             outputs.get("log_probabilities"),
         )
 
-    def _reading_program(self, artifact: Artifact, *, ragged: bool) -> Program:
-        def build(steps: int) -> bytes:
-            return reading_graph(
-                artifact.manifest, artifact.weights, ragged=ragged, unrolled=steps, in_float16=self.provider == CUDA
-            )
+    def _reading_program(self, step: Step, *, ragged: bool) -> Program:
+        def build(unrolled: int) -> bytes:
+            return reading_graph(step, ragged=ragged, unrolled=unrolled)
 
         return Program(build, self.provider, self._threads, unrolled=self._unrolled)
 
-    def _writing_program(self, artifact: Artifact, *, filtered: bool, scored: bool) -> Program:
-        def build(steps: int) -> bytes:
-            variant = WritingVariant(filtered, scored, steps, in_float16=self.provider == CUDA)
-            return writing_graph(artifact.manifest, artifact.weights, variant, self.symbols.automaton)
+    def _writing_program(self, step: Step, *, filtered: bool, scored: bool) -> Program:
+        def build(unrolled: int) -> bytes:
+            return writing_graph(step, WritingVariant(filtered, scored, unrolled), self.symbols.automaton)
 
         return Program(build, self.provider, self._threads, unrolled=self._unrolled)
 
@@ -174,7 +173,8 @@ def _why_no_cuda(artifact: Artifact) -> str:
     if not cuda_is_built_in():
         return "the installed onnxruntime has no CUDA support (it is the CPU package)"
     try:
-        session = open_session(reading_graph(artifact.manifest, artifact.weights, ragged=False, unrolled=1), CUDA, 1)
+        step = Step(artifact.manifest, artifact.weights)
+        session = open_session(reading_graph(step, ragged=False, unrolled=1), CUDA, 1)
     except StartupError as error:
         return str(error)
     if session.get_providers()[0] != CUDA:  # it warns and takes the CPU where CUDA does not start

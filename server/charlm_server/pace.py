@@ -36,7 +36,7 @@ class Pace:
 
     def __init__(self, config: PaceConfig | None = None) -> None:
         self._config = config or PaceConfig()
-        self._seconds_per_row = self._config.tick / (4 * STEP_ROWS)  # at first, four steps of one row
+        self._seconds_per_row = self._config.tick / (4 * STEP_ROWS)  # a guess, until a tick has been seen
 
     def steps(self, rows: int) -> int:
         """Return the steps for a cohort of `rows` rows."""

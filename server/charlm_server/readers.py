@@ -101,9 +101,8 @@ class Readers:
     def _move(self, sequence: Sequence, h_LH: Floats32, c_LH: Floats32, length: int) -> None:
         """Give `sequence` the state that it has `length` symbols further on."""
         state, last = sequence.state, int(sequence.forced[length - 1])
-        if last == self._symbols.end:  # of a document: (h, c) is what the next one begins from
-            h_LH = c_LH = np.zeros_like(h_LH)
-        sequence.state = State.of_row(h_LH, c_LH, last, state.position + length, state.seed)
+        position = state.position + length
+        sequence.state = State.of_row(h_LH, c_LH, last=last, position=position, seed=state.seed, end=self._symbols.end)
         sequence.position = sequence.state.position
         sequence.forced = sequence.forced[length:]
 

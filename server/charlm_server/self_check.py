@@ -44,7 +44,10 @@ def _outcome(model: Model, rows: Iterable[int], steps: int) -> Outcome:
     while len(engine):
         advances += engine.step(steps, steps * _READING_WORK)
         advances += engine.collect()
-    return [_bytes_of([a for a in advances if a.sequence is sequence]) for sequence in sequences]
+    by_sequence: dict[Sequence, list[Advance]] = {sequence: [] for sequence in sequences}
+    for advance in advances:
+        by_sequence[advance.sequence].append(advance)
+    return [_bytes_of(its) for its in by_sequence.values()]
 
 
 def _bytes_of(advances: list[Advance]) -> tuple[bytes, ...]:

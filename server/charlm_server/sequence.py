@@ -43,13 +43,22 @@ class State:
         return cls(zeros, zeros, first, 1, seed)
 
     @classmethod
-    def of_row(
-        cls, h_LH: NDArray[np.float32], c_LH: NDArray[np.float32], last: int, position: int, seed: int
+    def of_row(  # noqa: PLR0913 - the fields of a state
+        cls,
+        h_LH: NDArray[np.float32],
+        c_LH: NDArray[np.float32],
+        *,
+        last: int,
+        position: int,
+        seed: int,
+        end: int | None,
     ) -> "State":
-        """Return the state in a row of a batch, as a copy.
+        """Return the state in a row of a batch, as a copy; after `end`, a document's last symbol, the zero state.
 
         Without negative zeros: they change nothing that follows, and ONNX Runtime's Where does not keep them.
         """
+        if last == end:
+            h_LH = c_LH = np.zeros_like(h_LH)
         return cls(h_LH + np.float32(0), c_LH + np.float32(0), last, position, seed)
 
 
@@ -165,11 +174,6 @@ class Sequence:
     def scored(self) -> bool:
         """Whether it needs the log-probabilities of what it writes."""
         return self.score_free or self.alternatives > 0
-
-    @property
-    def remaining(self) -> int:
-        """How many symbols it still has to read, and characters it may write."""
-        return len(self.forced) + self.budget
 
     def collect(
         self, symbols: Symbols, finish: Finish | None = None, stop: int | None = None, state: State | None = None

@@ -105,10 +105,6 @@ class Symbols:
         begins_KB = self.begins_V[ids_KB]
         return np.concatenate([begins_KB[1:], (spelling_B == _END)[np.newaxis]])
 
-    def count(self, ids_N: Ids) -> int:
-        """Return how many characters begin in `ids_N`."""
-        return len(ids_N) if self.single else int(np.count_nonzero(self.begins_V[ids_N]))
-
     def whole(self, ids_N: Ids, least: int) -> int:
         """Return how many symbols to take from the front, at least `least`, to cut no character."""
         taken = least

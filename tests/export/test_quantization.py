@@ -17,6 +17,7 @@ from charlm_export.evaluation import load_subject
 from charlm_export.export import Quantization, describe, export_checkpoint
 from charlm_export.quantization import halve, quantize
 from charlm_export.reading_graph import reading_graph
+from charlm_export.step import Step
 from charlm_server.model import Model
 from charlm_server.self_check import is_reproducible
 from charlm_training.checkpoint import Checkpoint, save_checkpoint
@@ -118,7 +119,7 @@ def test_in_float16_the_graph_for_cuda_rounds_products_and_nothing_else(
     feed = {"tokens": generator.integers(len(manifest.vocabulary), size=(20, 3)), "h": state, "c": state}
     logits = [
         onnxruntime.InferenceSession(
-            reading_graph(manifest, weights, ragged=False, every_logit=True, in_float16=in_float16),
+            reading_graph(Step(manifest, weights, in_float16=in_float16), ragged=False, every_logit=True),
             providers=["CPUExecutionProvider"],
         ).run(["logits"], {**feed, "steps": np.array(20)})[0]
         for in_float16 in (False, True)

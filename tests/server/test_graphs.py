@@ -17,6 +17,7 @@ from charlm_export.export import describe
 from charlm_export.graph import portable_graph
 from charlm_export.quantization import ACTIVATION_SCALE, OUTPUT_SCALE, dequantize, layer_scale, quantize
 from charlm_export.reading_graph import reading_graph
+from charlm_export.step import Step
 from charlm_export.writing_graph import WritingVariant, writing_graph
 from charlm_server.program import CPU, open_session
 from charlm_server.sampling import Sampling, SamplingRows
@@ -70,10 +71,12 @@ class Subject:
         return feed
 
     def reading(self, **options: Any) -> onnxruntime.InferenceSession:
-        return open_session(reading_graph(self.manifest, self.weights, **options), CPU, 1)
+        return open_session(reading_graph(Step(self.manifest, self.weights), **options), CPU, 1)
 
     def writing(self, automaton: Any = None, **variant: Any) -> onnxruntime.InferenceSession:
-        return open_session(writing_graph(self.manifest, self.weights, WritingVariant(**variant), automaton), CPU, 1)
+        return open_session(
+            writing_graph(Step(self.manifest, self.weights), WritingVariant(**variant), automaton), CPU, 1
+        )
 
 
 @pytest.fixture(scope="session")
@@ -366,9 +369,11 @@ def test_a_row_of_zeros_and_an_addend_out_of_range_do_no_harm(subject: Callable[
 def test_graphs_are_valid_onnx(subject: Callable[..., Subject]) -> None:
     for architecture, layers, unrolled in product(ARCHITECTURES, (1, 2), (0, 3)):
         made = subject(architecture, layers)
-        graphs = [reading_graph(made.manifest, made.weights, ragged=ragged, unrolled=unrolled) for ragged in (0, 1)]
+        graphs = [
+            reading_graph(Step(made.manifest, made.weights), ragged=ragged, unrolled=unrolled) for ragged in (0, 1)
+        ]
         graphs += [
-            writing_graph(made.manifest, made.weights, WritingVariant(filtered, scored, unrolled))
+            writing_graph(Step(made.manifest, made.weights), WritingVariant(filtered, scored, unrolled))
             for filtered, scored in product((False, True), repeat=2)
         ]
         for graph in graphs:

@@ -16,6 +16,7 @@ import pytest
 from charlm_export import writing_graph as graph_module
 from charlm_export.artifact import read_artifact
 from charlm_export.export import describe
+from charlm_export.step import Step
 from charlm_export.writing_graph import WritingVariant, writing_graph
 from charlm_server.engine import Engine
 from charlm_server.model import Model
@@ -64,7 +65,7 @@ def choose(make_checkpoint: Callable[..., Checkpoint]) -> Choose:
         with pytest.MonkeyPatch.context() as patch:
             if triangle is not None:
                 patch.setattr(graph_module, "_LARGEST_TRIANGLE", vocabulary if triangle else 0)
-            graph = writing_graph(describe(checkpoint), weights, WritingVariant(filtered))
+            graph = writing_graph(Step(describe(checkpoint), weights), WritingVariant(filtered))
         return open_session(graph, CPU, 1)
 
     def choose(

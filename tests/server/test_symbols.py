@@ -66,7 +66,6 @@ def test_what_can_be_spelled_is_every_code_point_and_nothing_else() -> None:
 @given(text=st.text(alphabet="abcé你𝄞€", min_size=1, max_size=20), least=st.integers(0, 80))
 def test_characters_are_found_in_ids(vocabulary: Vocabulary, text: str, least: int) -> None:
     symbols, ids = Symbols.of(vocabulary), vocabulary.encode(text)
-    assert symbols.count(ids) == len(text)
     ends = np.cumsum([0] + [len(vocabulary.encode(character)) for character in text]).tolist()
     whole = symbols.whole(ids, least)
     assert whole == min((end for end in ends if end >= least), default=least)

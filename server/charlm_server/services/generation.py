@@ -16,6 +16,7 @@ from charlm_server.model import Model
 from charlm_server.registry import Registry, Served
 from charlm_server.requests import Generation, read_generation, read_samples
 from charlm_server.sequence import Advance, Alternatives, Finish, Sequence, State
+from charlm_server.services.tasks import tasks_of_call
 from charlm_server.tickets import write_ticket
 from charlm_server.worker import Stream, Worker
 
@@ -97,12 +98,9 @@ class _Call:
         if len(streams) == 1:  # nearly always, and a task less
             await self._write_sample(0, streams[0])
             return
-        try:
-            async with asyncio.TaskGroup() as group:
-                for sample, stream in enumerate(streams):
-                    group.create_task(self._write_sample(sample, stream))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        async with tasks_of_call() as group:
+            for sample, stream in enumerate(streams):
+                group.create_task(self._write_sample(sample, stream))
 
     async def _write_sample(self, sample: int, stream: Stream) -> None:
         """Send the text of one sample, from its first message to its last."""
@@ -162,7 +160,7 @@ def _started(generation: Generation, model: Model) -> pb.GenerateResponse:
 
 def _text(advance: Advance, model: Model) -> pb.GeneratedText:
     return pb.GeneratedText(
-        text=model.vocabulary.decode(advance.written.tolist()),
+        text=model.vocabulary.decode(advance.written),
         log_probabilities=advance.log_probabilities.tolist(),
         position=advance.position,
         alternatives=None if advance.alternatives is None else _alternatives(advance.alternatives, model),

@@ -1,6 +1,5 @@
 """charlm.v1.ScoringService."""
 
-import asyncio
 import math
 from typing import Final
 
@@ -15,6 +14,7 @@ from charlm_server.registry import Registry, Served
 from charlm_server.requests import TextToScore, read_texts
 from charlm_server.sampling import Floats
 from charlm_server.sequence import Finish, State
+from charlm_server.services.tasks import tasks_of_call
 from charlm_server.tickets import write_ticket
 
 WINDOW: Final = 64
@@ -49,12 +49,9 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                     log_probabilities, state = await _score(text, served)
                     scores[i] = _text_score(text, log_probabilities, state, request, served)
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(places):
-                        group.create_task(score_from_queue())
-            except ExceptionGroup as failures:
-                raise failures.exceptions[0] from None
+            async with tasks_of_call() as group:
+                for _ in range(places):
+                    group.create_task(score_from_queue())
         return pb.ScoreResponse(scores=scores)
 
 
