@@ -22,34 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from charlm.v1 import alternatives_pb2 as charlm_dot_v1_dot_alternatives__pb2
 from charlm.v1 import start_pb2 as charlm_dot_v1_dot_start__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63harlm/v1/generation.proto\x12\tcharlm.v1\x1a\x15\x63harlm/v1/start.proto\"\xc8\x02\n\x0fGenerateRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.charlm.v1.Sampling\x12\x16\n\x0emax_characters\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\x30\n\x0eunknown_policy\x18\x08 \x01(\x0e\x32\x18.charlm.v1.UnknownPolicy\x12\x15\n\rreturn_ticket\x18\t \x01(\x08\x12\x0f\n\x07samples\x18\n \x01(\r\x12\x18\n\x10top_alternatives\x18\x0b \x01(\r\"\xff\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12(\n\x06\x62iases\x18\x06 \x03(\x0b\x32\x18.charlm.v1.CharacterBias\x12\x1a\n\x12\x61llowed_characters\x18\x07 \x01(\t\x12\x1c\n\x14\x66orbidden_characters\x18\x08 \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x08\n\x06_min_p\"0\n\rCharacterBias\x12\x11\n\tcharacter\x18\x01 \x01(\t\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x01\"\xb9\x01\n\x10GenerateResponse\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.charlm.v1.GenerationStartedH\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.charlm.v1.GeneratedTextH\x00\x12\x31\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1d.charlm.v1.GenerationFinishedH\x00\x12\x0e\n\x06sample\x18\x04 \x01(\rB\x07\n\x05\x65vent\"X\n\x11GenerationStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\runknown_count\x18\x04 \x01(\x04\"y\n\rGeneratedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x01\x12\x10\n\x08position\x18\x03 \x01(\x04\x12-\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\x17.charlm.v1.Alternatives\"=\n\x0c\x41lternatives\x12\x12\n\ncharacters\x18\x01 \x01(\t\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x01\"t\n\x12GenerationFinished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.charlm.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x17\n\x0fgenerated_count\x18\x03 \x01(\x04\x12\x0e\n\x06ticket\x18\x04 \x01(\x0c*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x19\n\x15\x46INISH_REASON_DRAINED\x10\x03\x12\x15\n\x11\x46INISH_REASON_END\x10\x04\x32Z\n\x11GenerationService\x12\x45\n\x08Generate\x12\x1a.charlm.v1.GenerateRequest\x1a\x1b.charlm.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63harlm/v1/generation.proto\x12\tcharlm.v1\x1a\x1c\x63harlm/v1/alternatives.proto\x1a\x15\x63harlm/v1/start.proto\"\xf9\x02\n\x0fGenerateRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.charlm.v1.Sampling\x12\x16\n\x0emax_characters\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\x30\n\x0eunknown_policy\x18\x08 \x01(\x0e\x32\x18.charlm.v1.UnknownPolicy\x12\x15\n\rreturn_ticket\x18\t \x01(\x08\x12\x0f\n\x07samples\x18\n \x01(\r\x12\x18\n\x10top_alternatives\x18\x0b \x01(\r\x12\x17\n\x0fticket_interval\x18\x0c \x01(\r\x12\x16\n\x0ewritten_before\x18\r \x01(\t\"\x8e\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12(\n\x06\x62iases\x18\x06 \x03(\x0b\x32\x18.charlm.v1.CharacterBias\x12\x1a\n\x12\x61llowed_characters\x18\x07 \x01(\t\x12\x1c\n\x14\x66orbidden_characters\x18\x08 \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x08\n\x06_min_p\"0\n\rCharacterBias\x12\x11\n\tcharacter\x18\x01 \x01(\t\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x01\"\xb9\x01\n\x10GenerateResponse\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.charlm.v1.GenerationStartedH\x00\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.charlm.v1.GeneratedTextH\x00\x12\x31\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1d.charlm.v1.GenerationFinishedH\x00\x12\x0e\n\x06sample\x18\x04 \x01(\rB\x07\n\x05\x65vent\"\xaf\x01\n\x11GenerationStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\runknown_count\x18\x04 \x01(\x04\x12-\n\x0c\x63ontinuation\x18\x05 \x01(\x0b\x32\x17.charlm.v1.Continuation\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x06 \x01(\x04\x12\x10\n\x08repeated\x18\x07 \x01(\x08\"\x89\x01\n\rGeneratedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x01\x12\x10\n\x08position\x18\x03 \x01(\x04\x12-\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\x17.charlm.v1.Alternatives\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\"\x86\x01\n\x12GenerationFinished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.charlm.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x17\n\x0fgenerated_count\x18\x03 \x01(\x04\x12\x0e\n\x06ticket\x18\x04 \x01(\x0c\x12\x10\n\x08position\x18\x05 \x01(\x04*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x19\n\x15\x46INISH_REASON_DRAINED\x10\x03\x12\x15\n\x11\x46INISH_REASON_END\x10\x04\x32Z\n\x11GenerationService\x12\x45\n\x08Generate\x12\x1a.charlm.v1.GenerateRequest\x1a\x1b.charlm.v1.GenerateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'charlm.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1286
-  _globals['_FINISHREASON']._serialized_end=1431
-  _globals['_GENERATEREQUEST']._serialized_start=65
-  _globals['_GENERATEREQUEST']._serialized_end=393
-  _globals['_SAMPLING']._serialized_start=396
-  _globals['_SAMPLING']._serialized_end=651
-  _globals['_CHARACTERBIAS']._serialized_start=653
-  _globals['_CHARACTERBIAS']._serialized_end=701
-  _globals['_GENERATERESPONSE']._serialized_start=704
-  _globals['_GENERATERESPONSE']._serialized_end=889
-  _globals['_GENERATIONSTARTED']._serialized_start=891
-  _globals['_GENERATIONSTARTED']._serialized_end=979
-  _globals['_GENERATEDTEXT']._serialized_start=981
-  _globals['_GENERATEDTEXT']._serialized_end=1102
-  _globals['_ALTERNATIVES']._serialized_start=1104
-  _globals['_ALTERNATIVES']._serialized_end=1165
-  _globals['_GENERATIONFINISHED']._serialized_start=1167
-  _globals['_GENERATIONFINISHED']._serialized_end=1283
-  _globals['_GENERATIONSERVICE']._serialized_start=1433
-  _globals['_GENERATIONSERVICE']._serialized_end=1523
+  _globals['_FINISHREASON']._serialized_start=1441
+  _globals['_FINISHREASON']._serialized_end=1586
+  _globals['_GENERATEREQUEST']._serialized_start=95
+  _globals['_GENERATEREQUEST']._serialized_end=472
+  _globals['_SAMPLING']._serialized_start=475
+  _globals['_SAMPLING']._serialized_end=745
+  _globals['_CHARACTERBIAS']._serialized_start=747
+  _globals['_CHARACTERBIAS']._serialized_end=795
+  _globals['_GENERATERESPONSE']._serialized_start=798
+  _globals['_GENERATERESPONSE']._serialized_end=983
+  _globals['_GENERATIONSTARTED']._serialized_start=986
+  _globals['_GENERATIONSTARTED']._serialized_end=1161
+  _globals['_GENERATEDTEXT']._serialized_start=1164
+  _globals['_GENERATEDTEXT']._serialized_end=1301
+  _globals['_GENERATIONFINISHED']._serialized_start=1304
+  _globals['_GENERATIONFINISHED']._serialized_end=1438
+  _globals['_GENERATIONSERVICE']._serialized_start=1588
+  _globals['_GENERATIONSERVICE']._serialized_end=1678
 # @@protoc_insertion_point(module_scope)

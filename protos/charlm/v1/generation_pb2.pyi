@@ -3,6 +3,7 @@
 isort:skip_file
 Generating text, character by character."""
 
+from charlm.v1 import alternatives_pb2 as _alternatives_pb2
 from charlm.v1 import start_pb2 as _start_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -77,6 +78,8 @@ class GenerateRequest(_message.Message):
     RETURN_TICKET_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    TICKET_INTERVAL_FIELD_NUMBER: _builtins.int
+    WRITTEN_BEFORE_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """Characters to read before the first one is generated; may be empty. From the zero state an empty
     prompt is read as the model's `begin` character. A model of documents reads that character before
@@ -99,6 +102,15 @@ class GenerateRequest(_message.Message):
     """For each character, how many of the likeliest ones in its place to return, 0 to 20. More than 0 gives
     INVALID_ARGUMENT where the alphabet is "bytes".
     """
+    ticket_interval: _builtins.int
+    """Whether to return tickets on the way: one with the first message that ends at least so many characters after the
+    ticket before it (or after the prompt). 0: none. 1: with every message, nearly; where the alphabet is "bytes" some
+    bring none.
+    """
+    written_before: _builtins.str
+    """Text that was generated before the start state and that a stop string may begin in. It is not read: the start state
+    has read it. Only its last 127 characters matter; at most 1,000,000.
+    """
     @_builtins.property
     def model(self) -> _start_pb2.ModelReference:
         """The model to use."""
@@ -114,8 +126,8 @@ class GenerateRequest(_message.Message):
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Strings that end the generation as soon as one of them is complete, across any chunk boundary.
-        The stop string is part of the text. Only characters that this call generates count: neither the prompt
-        nor text from before a ticket. At most 16, each of 1 to 128 characters; they are normalized as the prompt is.
+        The stop string is part of the text. Only characters that this call generates count, and `written_before`: not the
+        prompt. At most 16, each of 1 to 128 characters; they are normalized as the prompt is.
         """
 
     def __init__(
@@ -132,10 +144,12 @@ class GenerateRequest(_message.Message):
         return_ticket: _builtins.bool = ...,
         samples: _builtins.int = ...,
         top_alternatives: _builtins.int = ...,
+        ticket_interval: _builtins.int = ...,
+        written_before: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sampling", b"sampling", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "max_characters", b"max_characters", "model", b"model", "prompt", b"prompt", "return_ticket", b"return_ticket", "samples", b"samples", "sampling", b"sampling", "start", b"start", "stop", b"stop", "top_alternatives", b"top_alternatives", "unknown_policy", b"unknown_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "max_characters", b"max_characters", "model", b"model", "prompt", b"prompt", "return_ticket", b"return_ticket", "samples", b"samples", "sampling", b"sampling", "start", b"start", "stop", b"stop", "ticket_interval", b"ticket_interval", "top_alternatives", b"top_alternatives", "unknown_policy", b"unknown_policy", "written_before", b"written_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,6 +162,9 @@ class Sampling(_message.Message):
     First `<unk>`, and bytes that would not continue well-formed UTF-8, are left out. Then apply, in this order: biases,
     allowed_characters, forbidden_characters, temperature, top_k, top_p, min_p. What one of them leaves out is gone for
     those behind it.
+
+    From a ticket or a session, temperature, top_k, top_p and min_p are, where unset, what they were when it was made:
+    the text goes on as it was being written. Biases and lists of characters are not kept; send them again.
 
     The characters of biases, allowed_characters and forbidden_characters are each normalized as the prompt is. One that
     is not exactly one character then, or that is not in the vocabulary, gives INVALID_ARGUMENT; so does one of more than
@@ -166,18 +183,22 @@ class Sampling(_message.Message):
     ALLOWED_CHARACTERS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_CHARACTERS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """Divides the logits. 0: greedy, the likeliest symbol. Range 0 to 100. Unset: 1."""
+    """Divides the logits. 0: greedy, the likeliest symbol. Range 0 to 100. Unset: the start's, or 1."""
     top_k: _builtins.int
-    """Keeps the k likeliest symbols, 1 or above; ties keep the earlier in the vocabulary. 0: keeps all."""
+    """Keeps the k likeliest symbols, 1 or above; ties keep the earlier in the vocabulary. 0: keeps all.
+    Unset: the start's, or all.
+    """
     top_p: _builtins.float
-    """Keeps the likeliest symbols until their probabilities sum to top_p. Above 0, to 1. Unset: 1."""
+    """Keeps the likeliest symbols until their probabilities sum to top_p. Above 0, to 1. Unset: the
+    start's, or 1.
+    """
     seed: _builtins.int
     """Keys the random numbers, together with each symbol's position: the same request with the same
-    seed gives the same text. Unset: the ticket's seed, or a new one, reported in `started`.
+    seed gives the same text. Unset: the start's seed, or a new one, reported in `started`.
     """
     min_p: _builtins.float
     """Keeps the symbols that are, after temperature, at least min_p times as probable as the likeliest one. From 0 to
-    below 1. Unset or 0: keeps all.
+    below 1. 0: keeps all. Unset: the start's, or all.
     """
     allowed_characters: _builtins.str
     """The only characters that may be written, in any order, at most 10,000; each may stand here several times.
@@ -193,7 +214,7 @@ class Sampling(_message.Message):
         self,
         *,
         temperature: _builtins.float | None = ...,
-        top_k: _builtins.int = ...,
+        top_k: _builtins.int | None = ...,
         top_p: _builtins.float | None = ...,
         seed: _builtins.int | None = ...,
         min_p: _builtins.float | None = ...,
@@ -201,9 +222,9 @@ class Sampling(_message.Message):
         allowed_characters: _builtins.str = ...,
         forbidden_characters: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "allowed_characters", b"allowed_characters", "biases", b"biases", "forbidden_characters", b"forbidden_characters", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "allowed_characters", b"allowed_characters", "biases", b"biases", "forbidden_characters", b"forbidden_characters", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_p: _TypeAlias = _typing.Literal["min_p"]  # noqa: Y015
     _WhichOneofArgType__min_p: _TypeAlias = _typing.Literal["_min_p", b"_min_p"]  # noqa: Y015
@@ -211,6 +232,8 @@ class Sampling(_message.Message):
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
     _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
     _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
     @_typing.overload
@@ -219,6 +242,8 @@ class Sampling(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
@@ -302,6 +327,9 @@ class GenerationStarted(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     UNKNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    CONTINUATION_FIELD_NUMBER: _builtins.int
+    CACHED_COUNT_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that generates."""
     version: _builtins.int
@@ -310,6 +338,16 @@ class GenerationStarted(_message.Message):
     """The seed in use, that of sample 0: repeat it to get the same text again."""
     unknown_count: _builtins.int
     """How many prompt characters were read as `<unk>`. Always 0 where the alphabet is "bytes"."""
+    cached_count: _builtins.int
+    """How many symbols of the prompt were not read anew, because the server still had the state behind them. What follows
+    is the same.
+    """
+    repeated: _builtins.bool
+    """Whether the session had seen this request before, by its key: this call does not advance it again."""
+    @_builtins.property
+    def continuation(self) -> _start_pb2.Continuation:
+        """What the call went on from."""
+
     def __init__(
         self,
         *,
@@ -317,10 +355,13 @@ class GenerationStarted(_message.Message):
         version: _builtins.int = ...,
         seed: _builtins.int = ...,
         unknown_count: _builtins.int = ...,
+        continuation: _start_pb2.Continuation | None = ...,
+        cached_count: _builtins.int = ...,
+        repeated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "seed", b"seed", "unknown_count", b"unknown_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_count", b"cached_count", "continuation", b"continuation", "model", b"model", "repeated", b"repeated", "seed", b"seed", "unknown_count", b"unknown_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,12 +377,15 @@ class GeneratedText(_message.Message):
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The characters."""
     position: _builtins.int
     """The number of symbols (characters, or bytes where the alphabet is "bytes") behind the state after this text:
     prompts and begin characters, everything before a ticket, and all text of the sample so far.
     """
+    ticket: _builtins.bytes
+    """The state after the last of these characters, where one was due; see GenerateRequest.ticket_interval."""
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One log-probability (nats, a multiple of 2^-24) for each character, under the model itself: before
@@ -350,7 +394,7 @@ class GeneratedText(_message.Message):
         """
 
     @_builtins.property
-    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternatives]:
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[_alternatives_pb2.Alternatives]:
         """One for each character: what else the model thought of in its place. Empty unless requested."""
 
     def __init__(
@@ -359,45 +403,16 @@ class GeneratedText(_message.Message):
         text: _builtins.str = ...,
         log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         position: _builtins.int = ...,
-        alternatives: _abc.Iterable[Global___Alternatives] | None = ...,
+        alternatives: _abc.Iterable[_alternatives_pb2.Alternatives] | None = ...,
+        ticket: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "log_probabilities", b"log_probabilities", "position", b"position", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "log_probabilities", b"log_probabilities", "position", b"position", "text", b"text", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GeneratedText: _TypeAlias = GeneratedText  # noqa: Y015
-
-@_typing.final
-class Alternatives(_message.Message):
-    """Alternatives is the likeliest characters in one place, under the model itself: before anything in Sampling applies.
-    `<unk>` is not among them; the character that was chosen may be.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CHARACTERS_FIELD_NUMBER: _builtins.int
-    LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
-    characters: _builtins.str
-    """The characters, likeliest first. As many as requested, or all that the model knows."""
-    @_builtins.property
-    def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Their log-probabilities (nats, multiples of 2^-24)."""
-
-    def __init__(
-        self,
-        *,
-        characters: _builtins.str = ...,
-        log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "log_probabilities", b"log_probabilities"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Alternatives: _TypeAlias = Alternatives  # noqa: Y015
 
 @_typing.final
 class GenerationFinished(_message.Message):
@@ -409,6 +424,7 @@ class GenerationFinished(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     GENERATED_COUNT_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
     """Why the text ends."""
     stop: _builtins.str
@@ -417,6 +433,8 @@ class GenerationFinished(_message.Message):
     """How many characters were generated."""
     ticket: _builtins.bytes
     """The state after the last character, where requested; always with FINISH_REASON_DRAINED."""
+    position: _builtins.int
+    """The number of symbols behind that state, and, of a call that advances a session, where it stands now."""
     def __init__(
         self,
         *,
@@ -424,10 +442,11 @@ class GenerationFinished(_message.Message):
         stop: _builtins.str = ...,
         generated_count: _builtins.int = ...,
         ticket: _builtins.bytes = ...,
+        position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated_count", b"generated_count", "reason", b"reason", "stop", b"stop", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated_count", b"generated_count", "position", b"position", "reason", b"reason", "stop", b"stop", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,11 +42,15 @@ class GenerationServiceStub:
     its last. The responses of several samples come mixed, those of each in their order. After the last `finished`
     the stream ends.
 
-    Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
-    NOT_FOUND (model), RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the
-    details),
-    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
-    INTERNAL (the server failed; its log says why).
+    A stream that breaks can be continued without a trace on any server that gives the same `continuation`: from the
+    last ticket, with the same sampling, what is left of max_characters, and the text so far as `written_before`; or,
+    without a ticket, by the same request with the seed of `started`, whose text is the same from its first character.
+
+    Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range; or a ticket),
+    FAILED_PRECONDITION (a start that this host cannot continue exactly), NOT_FOUND (model or session),
+    RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the details),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the client stopped
+    reading the stream, or another call moved the session), INTERNAL (the server failed; its log says why).
     """
 
 @_typing.type_check_only
@@ -63,11 +67,15 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     its last. The responses of several samples come mixed, those of each in their order. After the last `finished`
     the stream ends.
 
-    Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
-    NOT_FOUND (model), RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the
-    details),
-    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
-    INTERNAL (the server failed; its log says why).
+    A stream that breaks can be continued without a trace on any server that gives the same `continuation`: from the
+    last ticket, with the same sampling, what is left of max_characters, and the text so far as `written_before`; or,
+    without a ticket, by the same request with the seed of `started`, whose text is the same from its first character.
+
+    Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range; or a ticket),
+    FAILED_PRECONDITION (a start that this host cannot continue exactly), NOT_FOUND (model or session),
+    RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the details),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the client stopped
+    reading the stream, or another call moved the session), INTERNAL (the server failed; its log says why).
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,11 +95,15 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         its last. The responses of several samples come mixed, those of each in their order. After the last `finished`
         the stream ends.
 
-        Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range),
-        NOT_FOUND (model), RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the
-        details),
-        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping), ABORTED (the client stopped reading the stream),
-        INTERNAL (the server failed; its log says why).
+        A stream that breaks can be continued without a trace on any server that gives the same `continuation`: from the
+        last ticket, with the same sampling, what is left of max_characters, and the text so far as `written_before`; or,
+        without a ticket, by the same request with the seed of `started`, whose text is the same from its first character.
+
+        Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range; or a ticket),
+        FAILED_PRECONDITION (a start that this host cannot continue exactly), NOT_FOUND (model or session),
+        RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the details),
+        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the client stopped
+        reading the stream, or another call moved the session), INTERNAL (the server failed; its log says why).
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

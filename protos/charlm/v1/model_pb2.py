@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from charlm.v1 import start_pb2 as charlm_dot_v1_dot_start__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63harlm/v1/model.proto\x12\tcharlm.v1\x1a\x15\x63harlm/v1/start.proto\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.charlm.v1.Model\";\n\x0fGetModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.charlm.v1.Model\"\xb4\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0e\n\x06layers\x18\x05 \x01(\r\x12\x0e\n\x06hidden\x18\x06 \x01(\r\x12\x12\n\nvocabulary\x18\x07 \x03(\t\x12\r\n\x05\x62\x65gin\x18\x08 \x01(\t\x12\x15\n\rnormalization\x18\t \x01(\t\x12\x0e\n\x06\x63orpus\x18\n \x01(\t\x12\x17\n\x0fvalidation_loss\x18\x0b \x01(\x01\x12\x10\n\x08provider\x18\x0c \x01(\t\x12\x14\n\x0creproducible\x18\r \x01(\x08\x12\x16\n\x0elive_sequences\x18\x0e \x01(\r\x12\x10\n\x08\x61lphabet\x18\x0f \x01(\t\x12\x11\n\tdocuments\x18\x10 \x01(\t2\x9e\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.charlm.v1.ListModelsRequest\x1a\x1d.charlm.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.charlm.v1.GetModelRequest\x1a\x1b.charlm.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63harlm/v1/model.proto\x12\tcharlm.v1\x1a\x15\x63harlm/v1/start.proto\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.charlm.v1.Model\";\n\x0fGetModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.charlm.v1.Model\"\x8c\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0e\n\x06layers\x18\x05 \x01(\r\x12\x0e\n\x06hidden\x18\x06 \x01(\r\x12\x12\n\nvocabulary\x18\x07 \x03(\t\x12\r\n\x05\x62\x65gin\x18\x08 \x01(\t\x12\x15\n\rnormalization\x18\t \x01(\t\x12\x0e\n\x06\x63orpus\x18\n \x01(\t\x12\x17\n\x0fvalidation_loss\x18\x0b \x01(\x01\x12\x10\n\x08provider\x18\x0c \x01(\t\x12\x14\n\x0creproducible\x18\r \x01(\x08\x12\x16\n\x0elive_sequences\x18\x0e \x01(\r\x12\x10\n\x08\x61lphabet\x18\x0f \x01(\t\x12\x11\n\tdocuments\x18\x10 \x01(\t\x12\x12\n\nhost_class\x18\x11 \x01(\t\x12\x14\n\x0cticket_bytes\x18\x12 \x01(\r\x12,\n\x0cprefix_cache\x18\x13 \x01(\x0b\x32\x16.charlm.v1.PrefixCache\"a\n\x0bPrefixCache\x12\x0c\n\x04hits\x18\x01 \x01(\x04\x12\x0e\n\x06misses\x18\x02 \x01(\x04\x12\x15\n\rsymbols_saved\x18\x03 \x01(\x04\x12\x0e\n\x06states\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\x32\x9e\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.charlm.v1.ListModelsRequest\x1a\x1d.charlm.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.charlm.v1.GetModelRequest\x1a\x1b.charlm.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,7 +41,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=197
   _globals['_GETMODELRESPONSE']._serialized_end=248
   _globals['_MODEL']._serialized_start=251
-  _globals['_MODEL']._serialized_end=559
-  _globals['_MODELSERVICE']._serialized_start=562
-  _globals['_MODELSERVICE']._serialized_end=720
+  _globals['_MODEL']._serialized_end=647
+  _globals['_PREFIXCACHE']._serialized_start=649
+  _globals['_PREFIXCACHE']._serialized_end=746
+  _globals['_MODELSERVICE']._serialized_start=749
+  _globals['_MODELSERVICE']._serialized_end=907
 # @@protoc_insertion_point(module_scope)

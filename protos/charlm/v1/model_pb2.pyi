@@ -130,6 +130,9 @@ class Model(_message.Message):
     LIVE_SEQUENCES_FIELD_NUMBER: _builtins.int
     ALPHABET_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    HOST_CLASS_FIELD_NUMBER: _builtins.int
+    TICKET_BYTES_FIELD_NUMBER: _builtins.int
+    PREFIX_CACHE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     version: _builtins.int
@@ -171,11 +174,21 @@ class Model(_message.Message):
     """"none": one running text. "lines": a model of documents, each one line, read from the zero state. A line feed
     begins and ends it.
     """
+    host_class: _builtins.str
+    """The class of the host, 32 hexadecimal digits: a digest of what the model computed here in the start-up check. Hosts
+    that give the same digits continue each other's states to the bit.
+    """
+    ticket_bytes: _builtins.int
+    """How large each ticket of this model is, in bytes."""
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The characters it knows, by id. Id 0 is `<unk>`, every other one a single code point. Empty where the alphabet
         is "bytes": it knows every character.
         """
+
+    @_builtins.property
+    def prefix_cache(self) -> Global___PrefixCache:
+        """What became of the prompts so far."""
 
     def __init__(
         self,
@@ -196,11 +209,54 @@ class Model(_message.Message):
         live_sequences: _builtins.int = ...,
         alphabet: _builtins.str = ...,
         documents: _builtins.str = ...,
+        host_class: _builtins.str = ...,
+        ticket_bytes: _builtins.int = ...,
+        prefix_cache: Global___PrefixCache | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prefix_cache", b"prefix_cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alphabet", b"alphabet", "architecture", b"architecture", "begin", b"begin", "corpus", b"corpus", "documents", b"documents", "hidden", b"hidden", "layers", b"layers", "live_sequences", b"live_sequences", "name", b"name", "normalization", b"normalization", "provider", b"provider", "reproducible", b"reproducible", "sha256", b"sha256", "validation_loss", b"validation_loss", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alphabet", b"alphabet", "architecture", b"architecture", "begin", b"begin", "corpus", b"corpus", "documents", b"documents", "hidden", b"hidden", "host_class", b"host_class", "layers", b"layers", "live_sequences", b"live_sequences", "name", b"name", "normalization", b"normalization", "prefix_cache", b"prefix_cache", "provider", b"provider", "reproducible", b"reproducible", "sha256", b"sha256", "ticket_bytes", b"ticket_bytes", "validation_loss", b"validation_loss", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class PrefixCache(_message.Message):
+    """PrefixCache says what the states that a server keeps behind prompts, in case the same characters come again, are
+    worth. They are kept apart for each tenant; the numbers are of all of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HITS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    SYMBOLS_SAVED_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    hits: _builtins.int
+    """Prompts of which at least one symbol was not read anew."""
+    misses: _builtins.int
+    """Prompts that were read whole."""
+    symbols_saved: _builtins.int
+    """Symbols that were not read anew."""
+    states: _builtins.int
+    """States in the cache now."""
+    bytes: _builtins.int
+    """How much memory they take."""
+    def __init__(
+        self,
+        *,
+        hits: _builtins.int = ...,
+        misses: _builtins.int = ...,
+        symbols_saved: _builtins.int = ...,
+        states: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "hits", b"hits", "misses", b"misses", "states", b"states", "symbols_saved", b"symbols_saved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefixCache: _TypeAlias = PrefixCache  # noqa: Y015

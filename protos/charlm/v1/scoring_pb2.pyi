@@ -3,11 +3,13 @@
 isort:skip_file
 Scoring text: how probable the model finds it."""
 
+from charlm.v1 import alternatives_pb2 as _alternatives_pb2
 from charlm.v1 import start_pb2 as _start_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +21,184 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BeginPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BeginPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BeginPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BEGIN_POLICY_UNSPECIFIED: _BeginPolicy.ValueType  # 0
+    """BEGIN_POLICY_BEGIN for a model of documents and for candidates, otherwise BEGIN_POLICY_NOTHING."""
+    BEGIN_POLICY_NOTHING: _BeginPolicy.ValueType  # 1
+    """Nothing: the first character has nothing before it; it is read, not scored. INVALID_ARGUMENT for a model of
+    documents.
+    """
+    BEGIN_POLICY_BEGIN: _BeginPolicy.ValueType  # 2
+    """The model's `begin` character, which is read, not scored: every character of the text is scored."""
+
+class BeginPolicy(_BeginPolicy, metaclass=_BeginPolicyEnumTypeWrapper):
+    """BeginPolicy says what stands before the first character of a text from the zero state. From another state it does
+    not matter: that state stands there.
+    """
+
+BEGIN_POLICY_UNSPECIFIED: BeginPolicy.ValueType  # 0
+"""BEGIN_POLICY_BEGIN for a model of documents and for candidates, otherwise BEGIN_POLICY_NOTHING."""
+BEGIN_POLICY_NOTHING: BeginPolicy.ValueType  # 1
+"""Nothing: the first character has nothing before it; it is read, not scored. INVALID_ARGUMENT for a model of
+documents.
+"""
+BEGIN_POLICY_BEGIN: BeginPolicy.ValueType  # 2
+"""The model's `begin` character, which is read, not scored: every character of the text is scored."""
+Global___BeginPolicy: _TypeAlias = BeginPolicy  # noqa: Y015
+
+class _EndPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EndPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    END_POLICY_UNSPECIFIED: _EndPolicy.ValueType  # 0
+    """The same as END_POLICY_NOTHING."""
+    END_POLICY_NOTHING: _EndPolicy.ValueType  # 1
+    """The text goes on, or ends with the line feed that it holds itself."""
+    END_POLICY_LINE_FEED: _EndPolicy.ValueType  # 2
+    """A line feed that ends the text is added where the text has none, and scored. In a model of documents that is the
+    end of the document. INVALID_ARGUMENT where the model does not know the line feed.
+    """
+
+class EndPolicy(_EndPolicy, metaclass=_EndPolicyEnumTypeWrapper):
+    """EndPolicy says whether the end of a text is scored."""
+
+END_POLICY_UNSPECIFIED: EndPolicy.ValueType  # 0
+"""The same as END_POLICY_NOTHING."""
+END_POLICY_NOTHING: EndPolicy.ValueType  # 1
+"""The text goes on, or ends with the line feed that it holds itself."""
+END_POLICY_LINE_FEED: EndPolicy.ValueType  # 2
+"""A line feed that ends the text is added where the text has none, and scored. In a model of documents that is the
+end of the document. INVALID_ARGUMENT where the model does not know the line feed.
+"""
+Global___EndPolicy: _TypeAlias = EndPolicy  # noqa: Y015
+
+class _CandidateRanking:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CandidateRankingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CandidateRanking.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANDIDATE_RANKING_UNSPECIFIED: _CandidateRanking.ValueType  # 0
+    """The same as CANDIDATE_RANKING_SUM."""
+    CANDIDATE_RANKING_SUM: _CandidateRanking.ValueType  # 1
+    """By the log-probability of the whole candidate."""
+    CANDIDATE_RANKING_MEAN: _CandidateRanking.ValueType  # 2
+    """By the mean log-probability of its characters, which does not favour short ones."""
+
+class CandidateRanking(_CandidateRanking, metaclass=_CandidateRankingEnumTypeWrapper):
+    """CandidateRanking says which candidate comes first."""
+
+CANDIDATE_RANKING_UNSPECIFIED: CandidateRanking.ValueType  # 0
+"""The same as CANDIDATE_RANKING_SUM."""
+CANDIDATE_RANKING_SUM: CandidateRanking.ValueType  # 1
+"""By the log-probability of the whole candidate."""
+CANDIDATE_RANKING_MEAN: CandidateRanking.ValueType  # 2
+"""By the mean log-probability of its characters, which does not favour short ones."""
+Global___CandidateRanking: _TypeAlias = CandidateRanking  # noqa: Y015
+
+@_typing.final
+class ScoringPolicies(_message.Message):
+    """ScoringPolicies is how a text is read. In a request, how it is to be read; in a reply, how it was: never unspecified."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    unknown: _start_pb2.UnknownPolicy.ValueType
+    """What becomes of characters outside the vocabulary."""
+    begin: Global___BeginPolicy.ValueType
+    """What stands before the text."""
+    end: Global___EndPolicy.ValueType
+    """What stands behind it."""
+    def __init__(
+        self,
+        *,
+        unknown: _start_pb2.UnknownPolicy.ValueType = ...,
+        begin: Global___BeginPolicy.ValueType = ...,
+        end: Global___EndPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoringPolicies: _TypeAlias = ScoringPolicies  # noqa: Y015
+
+@_typing.final
+class Windows(_message.Message):
+    """Windows divides a text into parts with a score each, to find the odd ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARACTERS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    characters: _builtins.int
+    """Each of so many characters, 1 or more; the last may be shorter."""
+    lines: _builtins.bool
+    """Each line, with the line feed that ends it. Must be true."""
+    def __init__(
+        self,
+        *,
+        characters: _builtins.int = ...,
+        lines: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "lines", b"lines", "of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "lines", b"lines", "of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_of: _TypeAlias = _typing.Literal["characters", "lines"]  # noqa: Y015
+    _WhichOneofArgType_of: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_of) -> _WhichOneofReturnType_of | None: ...
+
+Global___Windows: _TypeAlias = Windows  # noqa: Y015
+
+@_typing.final
+class WindowScore(_message.Message):
+    """WindowScore is the score of one window of a text, in the order of the text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    CHARACTER_COUNT_FIELD_NUMBER: _builtins.int
+    SUM_LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SCORED_COUNT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """The number of characters of the (normalized) text of this call that stand before it."""
+    character_count: _builtins.int
+    """How many characters it has."""
+    sum_log_probability: _builtins.float
+    """The sum of the scored characters' log-probabilities in nats."""
+    scored_count: _builtins.int
+    """How many characters were scored."""
+    unknown_count: _builtins.int
+    """How many characters were read as `<unk>`."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        character_count: _builtins.int = ...,
+        sum_log_probability: _builtins.float = ...,
+        scored_count: _builtins.int = ...,
+        unknown_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["character_count", b"character_count", "first", b"first", "scored_count", b"scored_count", "sum_log_probability", b"sum_log_probability", "unknown_count", b"unknown_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WindowScore: _TypeAlias = WindowScore  # noqa: Y015
+
 @_typing.final
 class ScoreRequest(_message.Message):
     """ScoreRequest is texts to score, each by itself from the same start state."""
@@ -29,28 +209,43 @@ class ScoreRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
-    UNKNOWN_POLICY_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
     RETURN_TICKETS_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     log_probabilities: _builtins.bool
     """Whether to return the log-probability of each character."""
-    unknown_policy: _start_pb2.UnknownPolicy.ValueType
-    """What becomes of characters outside the vocabulary."""
     return_tickets: _builtins.bool
     """Whether to return a ticket to the state after each text."""
+    ranks: _builtins.bool
+    """Whether to return the rank of each character. INVALID_ARGUMENT where the alphabet is "bytes"."""
+    top_alternatives: _builtins.int
+    """For each scored character, how many of the likeliest ones in its place to return, 0 to 20. More than 0 gives
+    INVALID_ARGUMENT where the alphabet is "bytes".
+    """
     @_builtins.property
     def model(self) -> _start_pb2.ModelReference:
         """The model to use."""
 
     @_builtins.property
     def start(self) -> _start_pb2.Start:
-        """The state that every text starts from."""
+        """The state that every text starts from. A session is advanced by its text: exactly one is allowed then."""
 
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts, 1 to 4,096 (256 with return_tickets), of together at most 1,000,000 characters (250,000 with
-        log_probabilities).
-        Longer texts are scored in parts, each part from the ticket of the part before.
+        log_probabilities or ranks, 20,000 with top_alternatives).
+        Longer texts are scored in parts, each part from the ticket of the part before; or by ScoreStream.
         """
+
+    @_builtins.property
+    def policies(self) -> Global___ScoringPolicies:
+        """How the texts are read."""
+
+    @_builtins.property
+    def windows(self) -> Global___Windows:
+        """Which parts of each text to score beside the whole. At most 65,536 in all texts together."""
 
     def __init__(
         self,
@@ -59,12 +254,15 @@ class ScoreRequest(_message.Message):
         start: _start_pb2.Start | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         log_probabilities: _builtins.bool = ...,
-        unknown_policy: _start_pb2.UnknownPolicy.ValueType = ...,
+        policies: Global___ScoringPolicies | None = ...,
         return_tickets: _builtins.bool = ...,
+        ranks: _builtins.bool = ...,
+        top_alternatives: _builtins.int = ...,
+        windows: Global___Windows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "policies", b"policies", "start", b"start", "windows", b"windows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "model", b"model", "return_tickets", b"return_tickets", "start", b"start", "texts", b"texts", "unknown_policy", b"unknown_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "model", b"model", "policies", b"policies", "ranks", b"ranks", "return_tickets", b"return_tickets", "start", b"start", "texts", b"texts", "top_alternatives", b"top_alternatives", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -77,18 +275,34 @@ class ScoreResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SCORES_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    CONTINUATION_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
+    repeated: _builtins.bool
+    """Whether the session had seen this request before, by its key: this call did not advance it again."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextScore]:
         """The scores, in the order of the texts."""
+
+    @_builtins.property
+    def policies(self) -> Global___ScoringPolicies:
+        """How the texts were read."""
+
+    @_builtins.property
+    def continuation(self) -> _start_pb2.Continuation:
+        """What each of them went on from."""
 
     def __init__(
         self,
         *,
         scores: _abc.Iterable[Global___TextScore] | None = ...,
+        policies: Global___ScoringPolicies | None = ...,
+        continuation: _start_pb2.Continuation | None = ...,
+        repeated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation", "policies", b"policies"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation", "policies", b"policies", "repeated", b"repeated", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -107,6 +321,10 @@ class TextScore(_message.Message):
     BITS_PER_CHARACTER_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     sum_log_probability: _builtins.float
     """The sum of the scored characters' log-probabilities in nats, a multiple of 2^-24: sums of parts are exact."""
     scored_count: _builtins.int
@@ -123,9 +341,23 @@ class TextScore(_message.Message):
     """The state after the text, where requested. Empty for an empty text from the zero state, unless the model is
     one of documents.
     """
+    position: _builtins.int
+    """The number of symbols behind the state after the text."""
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One log-probability in nats for each scored character. Empty unless requested."""
+
+    @_builtins.property
+    def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each scored character how many symbols were likelier, plus 1: 1 is the likeliest. Empty unless requested."""
+
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[_alternatives_pb2.Alternatives]:
+        """For each scored character, what else the model thought of in its place. Empty unless requested."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowScore]:
+        """The windows that were asked for; their sums and counts add up to those of the text."""
 
     def __init__(
         self,
@@ -137,10 +369,14 @@ class TextScore(_message.Message):
         bits_per_character: _builtins.float | None = ...,
         log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         ticket: _builtins.bytes = ...,
+        ranks: _abc.Iterable[_builtins.int] | None = ...,
+        alternatives: _abc.Iterable[_alternatives_pb2.Alternatives] | None = ...,
+        windows: _abc.Iterable[Global___WindowScore] | None = ...,
+        position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_perplexity", b"_perplexity", "bits_per_character", b"bits_per_character", "perplexity", b"perplexity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_perplexity", b"_perplexity", "bits_per_character", b"bits_per_character", "log_probabilities", b"log_probabilities", "perplexity", b"perplexity", "scored_count", b"scored_count", "sum_log_probability", b"sum_log_probability", "ticket", b"ticket", "unknown_count", b"unknown_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_perplexity", b"_perplexity", "alternatives", b"alternatives", "bits_per_character", b"bits_per_character", "log_probabilities", b"log_probabilities", "perplexity", b"perplexity", "position", b"position", "ranks", b"ranks", "scored_count", b"scored_count", "sum_log_probability", b"sum_log_probability", "ticket", b"ticket", "unknown_count", b"unknown_count", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bits_per_character: _TypeAlias = _typing.Literal["bits_per_character"]  # noqa: Y015
     _WhichOneofArgType__bits_per_character: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character"]  # noqa: Y015
@@ -152,3 +388,351 @@ class TextScore(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__perplexity) -> _WhichOneofReturnType__perplexity | None: ...
 
 Global___TextScore: _TypeAlias = TextScore  # noqa: Y015
+
+@_typing.final
+class ScoreStreamRequest(_message.Message):
+    """ScoreStreamRequest is one message from the client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The next piece of the text, at most 1,000,000 characters. Some ten thousand at a time are scored fastest."""
+    @_builtins.property
+    def start(self) -> Global___ScoreStreamStart:
+        """How to score."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___ScoreStreamStart | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "start", b"start", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "start", b"start", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "text"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ScoreStreamRequest: _TypeAlias = ScoreStreamRequest  # noqa: Y015
+
+@_typing.final
+class ScoreStreamStart(_message.Message):
+    """ScoreStreamStart says how to score a stream of text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    TICKET_INTERVAL_FIELD_NUMBER: _builtins.int
+    RETURN_TICKET_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    ticket_interval: _builtins.int
+    """Whether to return tickets on the way: one with the first progress at least so many characters after the ticket
+    before it. 0: none.
+    """
+    return_ticket: _builtins.bool
+    """Whether to return a ticket with `finished`."""
+    log_probabilities: _builtins.bool
+    """Whether to return the log-probability of each character."""
+    @_builtins.property
+    def model(self) -> _start_pb2.ModelReference:
+        """The model to use."""
+
+    @_builtins.property
+    def start(self) -> _start_pb2.Start:
+        """The state to start from. A session is advanced when the text has ended."""
+
+    @_builtins.property
+    def policies(self) -> Global___ScoringPolicies:
+        """How the text is read."""
+
+    @_builtins.property
+    def windows(self) -> Global___Windows:
+        """Which parts of the text to score beside the whole. Of lines and characters at least 16 in each come to at most
+        some thousands a piece; smaller windows give INVALID_ARGUMENT.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _start_pb2.ModelReference | None = ...,
+        start: _start_pb2.Start | None = ...,
+        policies: Global___ScoringPolicies | None = ...,
+        windows: Global___Windows | None = ...,
+        ticket_interval: _builtins.int = ...,
+        return_ticket: _builtins.bool = ...,
+        log_probabilities: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "policies", b"policies", "start", b"start", "windows", b"windows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "model", b"model", "policies", b"policies", "return_ticket", b"return_ticket", "start", b"start", "ticket_interval", b"ticket_interval", "windows", b"windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreStreamStart: _TypeAlias = ScoreStreamStart  # noqa: Y015
+
+@_typing.final
+class ScoreStreamResponse(_message.Message):
+    """ScoreStreamResponse is one message from the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___ScoreStreamStarted:
+        """The first message."""
+
+    @_builtins.property
+    def progress(self) -> Global___ScoreStreamProgress:
+        """What one more piece has added."""
+
+    @_builtins.property
+    def finished(self) -> Global___ScoreStreamFinished:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___ScoreStreamStarted | None = ...,
+        progress: Global___ScoreStreamProgress | None = ...,
+        finished: Global___ScoreStreamFinished | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "progress", b"progress", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "progress", b"progress", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "progress", "finished"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ScoreStreamResponse: _TypeAlias = ScoreStreamResponse  # noqa: Y015
+
+@_typing.final
+class ScoreStreamStarted(_message.Message):
+    """ScoreStreamStarted says how the text is read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    CONTINUATION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model that scores."""
+    version: _builtins.int
+    """Its version."""
+    @_builtins.property
+    def policies(self) -> Global___ScoringPolicies:
+        """How the text is read."""
+
+    @_builtins.property
+    def continuation(self) -> _start_pb2.Continuation:
+        """What the call went on from."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        policies: Global___ScoringPolicies | None = ...,
+        continuation: _start_pb2.Continuation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation", "policies", b"policies"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation", "model", b"model", "policies", b"policies", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreStreamStarted: _TypeAlias = ScoreStreamStarted  # noqa: Y015
+
+@_typing.final
+class ScoreStreamProgress(_message.Message):
+    """ScoreStreamProgress is where the score stands: of all characters so far, except a few that the next piece may still
+    change.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def total(self) -> Global___TextScore:
+        """The score from the start on. Its windows, log-probabilities and ticket are those since the last message."""
+
+    def __init__(
+        self,
+        *,
+        total: Global___TextScore | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreStreamProgress: _TypeAlias = ScoreStreamProgress  # noqa: Y015
+
+@_typing.final
+class ScoreStreamFinished(_message.Message):
+    """ScoreStreamFinished closes the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def total(self) -> Global___TextScore:
+        """The score of the whole text. Its windows and log-probabilities are those since the last message."""
+
+    def __init__(
+        self,
+        *,
+        total: Global___TextScore | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreStreamFinished: _TypeAlias = ScoreStreamFinished  # noqa: Y015
+
+@_typing.final
+class ScoreCandidatesRequest(_message.Message):
+    """ScoreCandidatesRequest is a context and what may follow it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    RETURN_TICKETS_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    """Read once from there, before each of the candidates; may be empty. At most 1,000,000 characters."""
+    ranking: Global___CandidateRanking.ValueType
+    """Which one comes first."""
+    log_probabilities: _builtins.bool
+    """Whether to return the log-probability of each character of the candidates."""
+    return_tickets: _builtins.bool
+    """Whether to return a ticket to the state after the context, and, for at most 256 candidates, after each of them."""
+    @_builtins.property
+    def model(self) -> _start_pb2.ModelReference:
+        """The model to use."""
+
+    @_builtins.property
+    def start(self) -> _start_pb2.Start:
+        """The state to start from."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What may follow, 1 to 4,096, together at most 1,000,000 characters (250,000 with log_probabilities). Context and
+        candidates are normalized each by itself.
+        """
+
+    @_builtins.property
+    def policies(self) -> Global___ScoringPolicies:
+        """How context and candidates are read. `begin` stands before the context, `end` behind each candidate."""
+
+    def __init__(
+        self,
+        *,
+        model: _start_pb2.ModelReference | None = ...,
+        start: _start_pb2.Start | None = ...,
+        context: _builtins.str = ...,
+        candidates: _abc.Iterable[_builtins.str] | None = ...,
+        policies: Global___ScoringPolicies | None = ...,
+        ranking: Global___CandidateRanking.ValueType = ...,
+        log_probabilities: _builtins.bool = ...,
+        return_tickets: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "policies", b"policies", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "context", b"context", "log_probabilities", b"log_probabilities", "model", b"model", "policies", b"policies", "ranking", b"ranking", "return_tickets", b"return_tickets", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreCandidatesRequest: _TypeAlias = ScoreCandidatesRequest  # noqa: Y015
+
+@_typing.final
+class ScoreCandidatesResponse(_message.Message):
+    """ScoreCandidatesResponse is the candidates, the best first; equal ones in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    CONTINUATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def context(self) -> Global___TextScore:
+        """The score of the context."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateScore]:
+        """All candidates."""
+
+    @_builtins.property
+    def policies(self) -> Global___ScoringPolicies:
+        """How context and candidates were read."""
+
+    @_builtins.property
+    def continuation(self) -> _start_pb2.Continuation:
+        """What the context went on from."""
+
+    def __init__(
+        self,
+        *,
+        context: Global___TextScore | None = ...,
+        candidates: _abc.Iterable[Global___CandidateScore] | None = ...,
+        policies: Global___ScoringPolicies | None = ...,
+        continuation: _start_pb2.Continuation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "continuation", b"continuation", "policies", b"policies"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "context", b"context", "continuation", b"continuation", "policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreCandidatesResponse: _TypeAlias = ScoreCandidatesResponse  # noqa: Y015
+
+@_typing.final
+class CandidateScore(_message.Message):
+    """CandidateScore is one candidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which one of the request, counted from 0."""
+    probability: _builtins.float
+    """Its share of the probability of all candidates together: of exp of their sums."""
+    @_builtins.property
+    def score(self) -> Global___TextScore:
+        """Its score after the context."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        score: Global___TextScore | None = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "probability", b"probability", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CandidateScore: _TypeAlias = CandidateScore  # noqa: Y015

@@ -27,6 +27,20 @@ if _version_not_supported:
 
 class ScoringServiceStub:
     """ScoringService measures given text.
+
+    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
+    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
+    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
+    inside CR LF, before a byte order mark or before a combining mark it may.
+
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
+    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
+    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+
+    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
+    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
+    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
+    call moved the session), INTERNAL (the server failed; its log says why).
     """
 
     def __init__(self, channel):
@@ -40,28 +54,57 @@ class ScoringServiceStub:
                 request_serializer=charlm_dot_v1_dot_scoring__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=charlm_dot_v1_dot_scoring__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.ScoreStream = channel.stream_stream(
+                '/charlm.v1.ScoringService/ScoreStream',
+                request_serializer=charlm_dot_v1_dot_scoring__pb2.ScoreStreamRequest.SerializeToString,
+                response_deserializer=charlm_dot_v1_dot_scoring__pb2.ScoreStreamResponse.FromString,
+                _registered_method=True)
+        self.ScoreCandidates = channel.unary_unary(
+                '/charlm.v1.ScoringService/ScoreCandidates',
+                request_serializer=charlm_dot_v1_dot_scoring__pb2.ScoreCandidatesRequest.SerializeToString,
+                response_deserializer=charlm_dot_v1_dot_scoring__pb2.ScoreCandidatesResponse.FromString,
+                _registered_method=True)
 
 
 class ScoringServiceServicer:
     """ScoringService measures given text.
+
+    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
+    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
+    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
+    inside CR LF, before a byte order mark or before a combining mark it may.
+
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
+    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
+    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+
+    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
+    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
+    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
+    call moved the session), INTERNAL (the server failed; its log says why).
     """
 
     def Score(self, request, context):
         """Score returns the log-probability of each text given the start state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        From the zero state the first character of a text has nothing before it: it is read, not scored.
-        From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
-        exactly. Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes
-        nothing; inside CR LF, before a byte order mark or before a combining mark it may.
+    def ScoreStream(self, request_iterator, context):
+        """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
 
-        A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
-        every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
-        sum is then the exact probability of the whole string. A line feed elsewhere is INVALID_ARGUMENT: each document is
-        a text of its own.
+        The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
+        The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
+        that some of the last characters of a piece may count with the next one. A client that waits for each progress
+        before it sends more than a few pieces has bounded memory as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
-        full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),
-        INTERNAL (the server failed; its log says why).
+    def ScoreCandidates(self, request, context):
+        """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +118,16 @@ def add_ScoringServiceServicer_to_server(servicer, server):
                     request_deserializer=charlm_dot_v1_dot_scoring__pb2.ScoreRequest.FromString,
                     response_serializer=charlm_dot_v1_dot_scoring__pb2.ScoreResponse.SerializeToString,
             ),
+            'ScoreStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreStream,
+                    request_deserializer=charlm_dot_v1_dot_scoring__pb2.ScoreStreamRequest.FromString,
+                    response_serializer=charlm_dot_v1_dot_scoring__pb2.ScoreStreamResponse.SerializeToString,
+            ),
+            'ScoreCandidates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreCandidates,
+                    request_deserializer=charlm_dot_v1_dot_scoring__pb2.ScoreCandidatesRequest.FromString,
+                    response_serializer=charlm_dot_v1_dot_scoring__pb2.ScoreCandidatesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'charlm.v1.ScoringService', rpc_method_handlers)
@@ -85,6 +138,20 @@ def add_ScoringServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ScoringService:
     """ScoringService measures given text.
+
+    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
+    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
+    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
+    inside CR LF, before a byte order mark or before a combining mark it may.
+
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
+    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
+    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+
+    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
+    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
+    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
+    call moved the session), INTERNAL (the server failed; its log says why).
     """
 
     @staticmethod
@@ -104,6 +171,60 @@ class ScoringService:
             '/charlm.v1.ScoringService/Score',
             charlm_dot_v1_dot_scoring__pb2.ScoreRequest.SerializeToString,
             charlm_dot_v1_dot_scoring__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/charlm.v1.ScoringService/ScoreStream',
+            charlm_dot_v1_dot_scoring__pb2.ScoreStreamRequest.SerializeToString,
+            charlm_dot_v1_dot_scoring__pb2.ScoreStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreCandidates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/charlm.v1.ScoringService/ScoreCandidates',
+            charlm_dot_v1_dot_scoring__pb2.ScoreCandidatesRequest.SerializeToString,
+            charlm_dot_v1_dot_scoring__pb2.ScoreCandidatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,55 +27,90 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ScoringServiceStub:
-    """ScoringService measures given text."""
+    """ScoringService measures given text.
+
+    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
+    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
+    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
+    inside CR LF, before a byte order mark or before a combining mark it may.
+
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
+    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
+    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+
+    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
+    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
+    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
+    call moved the session), INTERNAL (the server failed; its log says why).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScoringServiceAsyncStub: ...
     Score: _grpc.UnaryUnaryMultiCallable[_scoring_pb2.ScoreRequest, _scoring_pb2.ScoreResponse]
-    """Score returns the log-probability of each text given the start state.
+    """Score returns the log-probability of each text given the start state."""
+    ScoreStream: _grpc.StreamStreamMultiCallable[_scoring_pb2.ScoreStreamRequest, _scoring_pb2.ScoreStreamResponse]
+    """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
 
-    From the zero state the first character of a text has nothing before it: it is read, not scored.
-    From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
-    exactly. Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes
-    nothing; inside CR LF, before a byte order mark or before a combining mark it may.
-
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
-    every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
-    sum is then the exact probability of the whole string. A line feed elsewhere is INVALID_ARGUMENT: each document is
-    a text of its own.
-
-    Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
-    full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),
-    INTERNAL (the server failed; its log says why).
+    The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
+    The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
+    that some of the last characters of a piece may count with the next one. A client that waits for each progress
+    before it sends more than a few pieces has bounded memory as well.
     """
+    ScoreCandidates: _grpc.UnaryUnaryMultiCallable[_scoring_pb2.ScoreCandidatesRequest, _scoring_pb2.ScoreCandidatesResponse]
+    """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session."""
 
 @_typing.type_check_only
 class ScoringServiceAsyncStub(ScoringServiceStub):
-    """ScoringService measures given text."""
+    """ScoringService measures given text.
+
+    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
+    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
+    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
+    inside CR LF, before a byte order mark or before a combining mark it may.
+
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
+    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
+    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+
+    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
+    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
+    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
+    call moved the session), INTERNAL (the server failed; its log says why).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Score: _aio.UnaryUnaryMultiCallable[_scoring_pb2.ScoreRequest, _scoring_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Score returns the log-probability of each text given the start state.
+    """Score returns the log-probability of each text given the start state."""
+    ScoreStream: _aio.StreamStreamMultiCallable[_scoring_pb2.ScoreStreamRequest, _scoring_pb2.ScoreStreamResponse]  # type: ignore[assignment]
+    """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
 
-    From the zero state the first character of a text has nothing before it: it is read, not scored.
-    From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
-    exactly. Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes
-    nothing; inside CR LF, before a byte order mark or before a combining mark it may.
-
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
-    every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
-    sum is then the exact probability of the whole string. A line feed elsewhere is INVALID_ARGUMENT: each document is
-    a text of its own.
-
-    Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
-    full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),
-    INTERNAL (the server failed; its log says why).
+    The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
+    The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
+    that some of the last characters of a piece may count with the next one. A client that waits for each progress
+    before it sends more than a few pieces has bounded memory as well.
     """
+    ScoreCandidates: _aio.UnaryUnaryMultiCallable[_scoring_pb2.ScoreCandidatesRequest, _scoring_pb2.ScoreCandidatesResponse]  # type: ignore[assignment]
+    """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session."""
 
 class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ScoringService measures given text."""
+    """ScoringService measures given text.
+
+    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
+    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
+    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
+    inside CR LF, before a byte order mark or before a combining mark it may.
+
+    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
+    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
+    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+
+    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
+    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
+    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
+    call moved the session), INTERNAL (the server failed; its log says why).
+    """
 
     @_abc_1.abstractmethod
     def Score(
@@ -83,21 +118,28 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scoring_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scoring_pb2.ScoreResponse, _abc.Awaitable[_scoring_pb2.ScoreResponse]]:
-        """Score returns the log-probability of each text given the start state.
+        """Score returns the log-probability of each text given the start state."""
 
-        From the zero state the first character of a text has nothing before it: it is read, not scored.
-        From a ticket every character is scored, so the sums of a text's parts add up to the sum of the whole,
-        exactly. Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes
-        nothing; inside CR LF, before a byte order mark or before a combining mark it may.
+    @_abc_1.abstractmethod
+    def ScoreStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_scoring_pb2.ScoreStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scoring_pb2.ScoreStreamResponse], _abc.AsyncIterator[_scoring_pb2.ScoreStreamResponse]]:
+        """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
 
-        A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state, so that
-        every character of a text is scored. A line feed at the end of the text scores the end of the document: exp of the
-        sum is then the exact probability of the whole string. A line feed elsewhere is INVALID_ARGUMENT: each document is
-        a text of its own.
-
-        Errors: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (model), RESOURCE_EXHAUSTED (the server is
-        full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping),
-        INTERNAL (the server failed; its log says why).
+        The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
+        The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
+        that some of the last characters of a piece may count with the next one. A client that waits for each progress
+        before it sends more than a few pieces has bounded memory as well.
         """
+
+    @_abc_1.abstractmethod
+    def ScoreCandidates(
+        self,
+        request: _scoring_pb2.ScoreCandidatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scoring_pb2.ScoreCandidatesResponse, _abc.Awaitable[_scoring_pb2.ScoreCandidatesResponse]]:
+        """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session."""
 
 def add_ScoringServiceServicer_to_server(servicer: ScoringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

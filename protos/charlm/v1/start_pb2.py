@@ -24,17 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63harlm/v1/start.proto\x12\tcharlm.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\'\n\x05Start\x12\x10\n\x06ticket\x18\x01 \x01(\x0cH\x00\x42\x06\n\x04\x66romJ\x04\x08\x02\x10\x03*f\n\rUnknownPolicy\x12\x1e\n\x1aUNKNOWN_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16UNKNOWN_POLICY_REPLACE\x10\x01\x12\x19\n\x15UNKNOWN_POLICY_REFUSE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63harlm/v1/start.proto\x12\tcharlm.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"o\n\x05Start\x12\x10\n\x06ticket\x18\x01 \x01(\x0cH\x00\x12.\n\x07session\x18\x02 \x01(\x0b\x32\x1b.charlm.v1.SessionReferenceH\x00\x12\x12\n\x05\x65xact\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04\x66romB\x08\n\x06_exact\"Y\n\x10SessionReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0brequest_key\x18\x03 \x01(\tB\x0b\n\t_position\"S\n\x0c\x43ontinuation\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nhost_class\x18\x03 \x01(\t\x12\x10\n\x08position\x18\x04 \x01(\x04*f\n\rUnknownPolicy\x12\x1e\n\x1aUNKNOWN_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16UNKNOWN_POLICY_REPLACE\x10\x01\x12\x19\n\x15UNKNOWN_POLICY_REFUSE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'charlm.v1.start_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UNKNOWNPOLICY']._serialized_start=126
-  _globals['_UNKNOWNPOLICY']._serialized_end=228
+  _globals['_UNKNOWNPOLICY']._serialized_start=374
+  _globals['_UNKNOWNPOLICY']._serialized_end=476
   _globals['_MODELREFERENCE']._serialized_start=36
   _globals['_MODELREFERENCE']._serialized_end=83
   _globals['_START']._serialized_start=85
-  _globals['_START']._serialized_end=124
+  _globals['_START']._serialized_end=196
+  _globals['_SESSIONREFERENCE']._serialized_start=198
+  _globals['_SESSIONREFERENCE']._serialized_end=287
+  _globals['_CONTINUATION']._serialized_start=289
+  _globals['_CONTINUATION']._serialized_end=372
 # @@protoc_insertion_point(module_scope)
