@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from charlm.v1 import generation_pb2
+from charlm.v1 import alternatives_pb2, generation_pb2
 
 from charlm_client.errors import ServerFault
 
@@ -147,7 +147,7 @@ def _chunk(event: generation_pb2.GeneratedText) -> Chunk:
     )
 
 
-def _alternatives(places: Sequence[generation_pb2.Alternatives]) -> tuple[tuple[Alternative, ...], ...]:
+def _alternatives(places: Sequence[alternatives_pb2.Alternatives]) -> tuple[tuple[Alternative, ...], ...]:
     if any(len(place.characters) != len(place.log_probabilities) for place in places):
         raise ServerFault("the server sent alternatives without a log-probability for each")
     return tuple(tuple(map(Alternative, place.characters, place.log_probabilities)) for place in places)

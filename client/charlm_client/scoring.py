@@ -142,7 +142,7 @@ def _call(texts: Sequence[str], settings: ScoreSettings, *, ticket: bytes | None
         start=start_from(ticket),
         texts=[encodable("text", text) for text in texts],
         log_probabilities=settings.log_probabilities,
-        unknown_policy=unknown_policy(settings.unknown),
+        policies=scoring_pb2.ScoringPolicies(unknown=unknown_policy(settings.unknown)),
         return_tickets=tickets,
     )
     if len(response.scores) != len(texts):

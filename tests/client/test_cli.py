@@ -12,7 +12,7 @@ from typing import Any
 import click
 import grpc
 import pytest
-from charlm.v1 import generation_pb2, model_pb2
+from charlm.v1 import alternatives_pb2, generation_pb2, model_pb2
 from charlm_client.command_line import charlm
 from click.testing import CliRunner, Result
 
@@ -170,8 +170,8 @@ def test_samples_that_a_stopping_server_left_unfinished_are_a_failure(peer: Any,
 
 def _with_alternatives(script: Any) -> Any:
     places = [
-        generation_pb2.Alternatives(characters="ae", log_probabilities=[-0.5, -1.5]),
-        generation_pb2.Alternatives(characters=" \n", log_probabilities=[-0.25, -2.5]),
+        alternatives_pb2.Alternatives(characters="ae", log_probabilities=[-0.5, -1.5]),
+        alternatives_pb2.Alternatives(characters=" \n", log_probabilities=[-0.25, -2.5]),
     ]
     chunk = script.text("e ", log_probabilities=[-1.5, -0.25], alternatives=places)
     return lambda _request: iter([script.started(), chunk, script.finished(generated_count=2)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm.v1 import generation_pb2, start_pb2
+from charlm.v1 import alternatives_pb2, generation_pb2, start_pb2
 from charlm_client import (
     AsyncClient,
     Cancelled,
@@ -184,8 +184,8 @@ async def test_a_full_server_refuses_samples_where_they_are_asked_for(peer: Any,
 
 async def test_alternatives_come_with_their_characters(peer: Any, face: Any, script: Any) -> None:
     places = [
-        generation_pb2.Alternatives(characters="a\U0001f600", log_probabilities=[-0.5, -1.5]),
-        generation_pb2.Alternatives(characters="b", log_probabilities=[-0.25]),
+        alternatives_pb2.Alternatives(characters="a\U0001f600", log_probabilities=[-0.5, -1.5]),
+        alternatives_pb2.Alternatives(characters="b", log_probabilities=[-0.25]),
     ]
     peer.generate = lambda _request: iter(
         [script.started(), script.text("ab", alternatives=places), script.finished(generated_count=2)]
@@ -199,8 +199,8 @@ async def test_alternatives_come_with_their_characters(peer: Any, face: Any, scr
 
 
 async def test_what_is_not_one_for_each_character_is_a_fault(peer: Any, face: Any, script: Any) -> None:
-    one = generation_pb2.Alternatives(characters="a", log_probabilities=[-0.5])
-    crooked = generation_pb2.Alternatives(characters="ab", log_probabilities=[-0.5])
+    one = alternatives_pb2.Alternatives(characters="a", log_probabilities=[-0.5])
+    crooked = alternatives_pb2.Alternatives(characters="ab", log_probabilities=[-0.5])
     for fields in ({"alternatives": [one]}, {"alternatives": [one, crooked]}, {"log_probabilities": [-1.0]}):
         events = [script.started(), script.text("ab", **fields), script.finished()]
         peer.generate = lambda _request, events=events: iter(events)

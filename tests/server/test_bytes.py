@@ -11,8 +11,8 @@ import torch
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
 from charlm_server.engine import Engine
+from charlm_server.generation_requests import read_generation
 from charlm_server.model import Model
-from charlm_server.requests import read_generation
 from charlm_training.checkpoint import Checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -22,8 +22,8 @@ from charlm_export.artifact import read_artifact
 from charlm_export.export import export_checkpoint
 from charlm_server.admission import Admission
 from charlm_server.errors import EngineFailed, InvalidRequest, Overloaded, Stalled
+from charlm_server.generation_requests import read_generation
 from charlm_server.model import Model
-from charlm_server.requests import read_generation
 from charlm_server.sequence import Finish, Sequence
 from charlm_server.services.generation import GenerationService
 from charlm_training.checkpoint import Checkpoint, save_checkpoint

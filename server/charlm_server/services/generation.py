@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Final
 
 import grpc.aio
+from charlm.v1 import alternatives_pb2, generation_pb2_grpc
 from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc
 
 from charlm_server.admission import Admission, GiveBack
 from charlm_server.errors import EngineFailed, Stalled, Stopping
+from charlm_server.generation_requests import Generation, read_generation, read_samples
 from charlm_server.model import Model
 from charlm_server.registry import Registry, Served
-from charlm_server.requests import Generation, read_generation, read_samples
 from charlm_server.sequence import Advance, Alternatives, Finish, Sequence, State
 from charlm_server.services.tasks import tasks_of_call
 from charlm_server.tickets import write_ticket
@@ -167,11 +167,13 @@ def _text(advance: Advance, model: Model) -> pb.GeneratedText:
     )
 
 
-def _alternatives(alternatives: Alternatives, model: Model) -> Iterator[pb.Alternatives]:
+def _alternatives(alternatives: Alternatives, model: Model) -> Iterator[alternatives_pb2.Alternatives]:
     """Yield those of each character; only models whose symbols are characters have any."""
     places = zip(alternatives.ids.tolist(), alternatives.log_probabilities.tolist(), strict=True)
     for ids, log_probabilities in places:
-        yield pb.Alternatives(characters=model.vocabulary.decode(ids), log_probabilities=log_probabilities)
+        yield alternatives_pb2.Alternatives(
+            characters=model.vocabulary.decode(ids), log_probabilities=log_probabilities
+        )
 
 
 def _finished(

@@ -11,8 +11,8 @@ from charlm.v1 import scoring_pb2_grpc
 from charlm_server.admission import Admission
 from charlm_server.errors import EngineFailed, Stopping
 from charlm_server.registry import Registry, Served
-from charlm_server.requests import TextToScore, read_texts
 from charlm_server.sampling import Floats
+from charlm_server.scoring_requests import TextToScore, read_texts
 from charlm_server.sequence import Finish, State
 from charlm_server.services.tasks import tasks_of_call
 from charlm_server.tickets import write_ticket

@@ -1,4 +1,4 @@
-"""From protocol buffers to sequences: the one place where a request's fields are read and checked."""
+"""From a GenerateRequest to sequences: the one place where its fields are read and checked."""
 
 import math
 import secrets
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from charlm.v1 import generation_pb2, scoring_pb2, start_pb2
+from charlm.v1 import generation_pb2, start_pb2
 from charlm_training.vocabulary import UNKNOWN_ID
 
 from charlm_server.errors import InvalidRequest
@@ -15,10 +15,8 @@ from charlm_server.limits import LIMITS
 from charlm_server.model import Model
 from charlm_server.sampling import Ids, Sampling
 from charlm_server.sequence import Sequence, State, StopStrings
+from charlm_server.texts import begin, check_at_most, check_line_feeds, encode
 from charlm_server.tickets import read_ticket
-
-SCORING_SEED: Final = 0
-"""A ticket from scoring holds this seed: the same request gives the same ticket."""
 
 SEEDS: Final = 2**64
 """Behind the last seed comes the first."""
@@ -66,22 +64,6 @@ class Generation:
         )
 
 
-@dataclass(frozen=True)
-class TextToScore:
-    """One checked text of a ScoreRequest."""
-
-    state: State | None
-    """Before the symbols of `forced`. None: nothing was read."""
-    forced: Ids
-    """The ids to read on from there."""
-    unknown_count: int
-
-    def sequence(self) -> Sequence:
-        """Return the sequence that scores it; `forced` must not be empty."""
-        assert self.state is not None
-        return Sequence(self.state, self.forced, score_forced=True)
-
-
 def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Generation:
     """Check `request` against the limits and against `model`; raises InvalidRequest, InvalidTicket."""
     samples = read_samples(request)
@@ -89,11 +71,11 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
     sampling = _read_sampling(request.sampling, model)
     stop_ids = _read_stops(request.stop, model)
     budget = request.max_characters or LIMITS.default_generated
-    _check_at_most("max_characters", budget, LIMITS.max_generated)
-    _check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
+    check_at_most("max_characters", budget, LIMITS.max_generated)
+    check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
     prompt = model.manifest.normalize(request.prompt)
-    _check_line_feeds("prompt", prompt, model)
-    ids, unknown_count = _encode("prompt", prompt, model, request.unknown_policy)
+    check_line_feeds("prompt", prompt, model)
+    ids, unknown_count = encode("prompt", prompt, model, request.unknown_policy)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
     state, forced = _prime(request.start, ids, seed, model)
     return Generation(
@@ -113,33 +95,8 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
 
 def read_samples(request: generation_pb2.GenerateRequest) -> int:
     """Return how many samples `request` asks for; raises InvalidRequest."""
-    _check_at_most("samples", request.samples, LIMITS.max_samples)
+    check_at_most("samples", request.samples, LIMITS.max_samples)
     return request.samples or 1
-
-
-def read_texts(request: scoring_pb2.ScoreRequest, model: Model) -> list[TextToScore]:
-    """Check `request` against the limits and encode its texts; raises InvalidRequest, InvalidTicket."""
-    if not request.texts:
-        raise InvalidRequest("texts is empty: send at least one text to score")
-    most = LIMITS.max_texts_with_tickets if request.return_tickets else LIMITS.max_texts
-    _check_at_most("number of texts", len(request.texts), most)
-    limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
-    _check_at_most("characters of all texts together", sum(map(len, request.texts)), limit)
-    start = read_ticket(request.start.ticket, model) if request.start.HasField("ticket") else None
-    return [
-        _read_text(f"texts[{i}]", text, start, request.unknown_policy, model) for i, text in enumerate(request.texts)
-    ]
-
-
-def _read_text(
-    field: str, text: str, start: State | None, policy: start_pb2.UnknownPolicy.ValueType, model: Model
-) -> TextToScore:
-    text = model.manifest.normalize(text)
-    _check_line_feeds(field, text.removesuffix("\n"), model)
-    ids, unknown_count = _encode(field, text, model, policy)
-    if start is None and (len(ids) or model.symbols.end is not None):
-        start, ids = _begin(ids, SCORING_SEED, model)
-    return TextToScore(start, ids, unknown_count)
 
 
 def _prime(start: start_pb2.Start, ids: Ids, seed: int | None, model: Model) -> tuple[State, Ids]:
@@ -147,44 +104,11 @@ def _prime(start: start_pb2.Start, ids: Ids, seed: int | None, model: Model) -> 
     if start.HasField("ticket"):
         state = read_ticket(start.ticket, model)
         return (state if seed is None else replace(state, seed=seed)), ids
-    return _begin(ids, secrets.randbits(32) if seed is None else seed, model)
-
-
-def _begin(ids: Ids, seed: int, model: Model) -> tuple[State, Ids]:
-    """Return the state after the first symbol of a fresh text, and the ids still to be read.
-
-    A document has the begin symbol before it; so has a text of no symbols.
-    """
-    if model.symbols.end is not None or not len(ids):
-        ids = np.concatenate([model.vocabulary.encode(model.manifest.begin), ids])
-    return State.after_first(int(ids[0]), model.state_shape, seed), ids[1:]
-
-
-def _check_line_feeds(field: str, text: str, model: Model) -> None:
-    """Refuse more than one document where a line feed ends a document."""
-    at = text.find("\n")
-    if model.symbols.end is not None and at >= 0:
-        raise InvalidRequest(
-            f"{field}: the line feed at position {at} would end a document of this model; "
-            "leave it out, or send each line in a text of its own"
-        )
-
-
-def _encode(field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy.ValueType) -> tuple[Ids, int]:
-    """Return the ids of the normalized text and how many of them are `<unk>`."""
-    ids = model.vocabulary.encode(text)
-    unknown = np.flatnonzero(ids == UNKNOWN_ID)
-    if len(unknown) and policy == start_pb2.UNKNOWN_POLICY_REFUSE:
-        at = int(unknown[0])
-        raise InvalidRequest(
-            f"{field}: character {text[at]!r} at position {at} is not in the model's vocabulary; "
-            "leave it out, or let unknown_policy replace it by <unk>"
-        )
-    return ids, len(unknown)
+    return begin(ids, secrets.randbits(32) if seed is None else seed, model)
 
 
 def _read_alternatives(count: int, model: Model) -> int:
-    _check_at_most("top_alternatives", count, LIMITS.max_alternatives)
+    check_at_most("top_alternatives", count, LIMITS.max_alternatives)
     if count and model.vocabulary.alphabet == "bytes":
         raise InvalidRequest(
             f"top_alternatives is {count}; this model's symbols are bytes, and alternatives to a byte are no "
@@ -222,7 +146,7 @@ def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> tuple[tuple[i
 
 
 def _read_biases(biases: Items[generation_pb2.CharacterBias], model: Model) -> dict[int, float]:
-    _check_at_most("number of biases", len(biases), LIMITS.max_biases)
+    check_at_most("number of biases", len(biases), LIMITS.max_biases)
     symbols = _read_characters("biases", [entry.character for entry in biases], model)
     by_symbol: dict[int, float] = {}
     for symbol, entry in zip(symbols, biases, strict=True):
@@ -238,7 +162,7 @@ def _read_biases(biases: Items[generation_pb2.CharacterBias], model: Model) -> d
 
 
 def _read_listed(field: str, characters: str, model: Model) -> set[int]:
-    _check_at_most(f"characters of {field}", len(characters), LIMITS.max_listed)
+    check_at_most(f"characters of {field}", len(characters), LIMITS.max_listed)
     return set(_read_characters(field, list(dict.fromkeys(characters)), model))
 
 
@@ -267,9 +191,9 @@ def _read_characters(field: str, characters: Items[str], model: Model) -> list[i
 
 def _read_stops(stops: Items[str], model: Model) -> tuple[tuple[int, ...], ...]:
     """Return the ids of each stop string, normalized as the model's text is."""
-    _check_at_most("number of stop strings", len(stops), LIMITS.max_stops)
+    check_at_most("number of stop strings", len(stops), LIMITS.max_stops)
     for stop in stops:
-        _check_at_most("characters of a stop string", len(stop), LIMITS.max_stop)
+        check_at_most("characters of a stop string", len(stop), LIMITS.max_stop)
     normalized = [model.manifest.normalize(stop) for stop in stops]
     if "" in normalized:
         raise InvalidRequest(
@@ -277,8 +201,3 @@ def _read_stops(stops: Items[str], model: Model) -> tuple[tuple[int, ...], ...]:
             "leave it out, or give it at least one character"
         )
     return tuple(tuple(model.vocabulary.encode(stop).tolist()) for stop in normalized)
-
-
-def _check_at_most(what: str, value: int, limit: int) -> None:
-    if value > limit:
-        raise InvalidRequest(f"{what}: {value:,}; at most {limit:,} are allowed")

@@ -1,0 +1,49 @@
+"""The texts of a request as ids, and the state that a fresh text begins with."""
+
+import numpy as np
+from charlm.v1 import start_pb2
+from charlm_training.vocabulary import UNKNOWN_ID
+
+from charlm_server.errors import InvalidRequest
+from charlm_server.model import Model
+from charlm_server.sampling import Ids
+from charlm_server.sequence import State
+
+
+def begin(ids: Ids, seed: int, model: Model) -> tuple[State, Ids]:
+    """Return the state after the first symbol of a fresh text, and the ids still to be read.
+
+    A document has the begin symbol before it; so has a text of no symbols.
+    """
+    if model.symbols.end is not None or not len(ids):
+        ids = np.concatenate([model.vocabulary.encode(model.manifest.begin), ids])
+    return State.after_first(int(ids[0]), model.state_shape, seed), ids[1:]
+
+
+def check_line_feeds(field: str, text: str, model: Model) -> None:
+    """Refuse more than one document where a line feed ends a document."""
+    at = text.find("\n")
+    if model.symbols.end is not None and at >= 0:
+        raise InvalidRequest(
+            f"{field}: the line feed at position {at} would end a document of this model; "
+            "leave it out, or send each line in a text of its own"
+        )
+
+
+def encode(field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy.ValueType) -> tuple[Ids, int]:
+    """Return the ids of the normalized text and how many of them are `<unk>`."""
+    ids = model.vocabulary.encode(text)
+    unknown = np.flatnonzero(ids == UNKNOWN_ID)
+    if len(unknown) and policy == start_pb2.UNKNOWN_POLICY_REFUSE:
+        at = int(unknown[0])
+        raise InvalidRequest(
+            f"{field}: character {text[at]!r} at position {at} is not in the model's vocabulary; "
+            "leave it out, or let unknown_policy replace it by <unk>"
+        )
+    return ids, len(unknown)
+
+
+def check_at_most(what: str, value: int, limit: int) -> None:
+    """Refuse `value` where it is above `limit`."""
+    if value > limit:
+        raise InvalidRequest(f"{what}: {value:,}; at most {limit:,} are allowed")
