@@ -2,9 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from typing import Literal
 import grpc
 import hypothesis
 import pytest
+import redis
 import torch
 from charlm_export.artifact import read_artifact
 from charlm_export.export import export_checkpoint
@@ -23,6 +27,8 @@ from charlm_training.models import Architecture, ModelConfig, build_model, to_ch
 from charlm_training.perplexity import Perplexity, Validation
 from charlm_training.recipes import recipe
 from charlm_training.vocabulary import Vocabulary
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 # A slow machine is no failure; and CI tries the same examples every time.
 hypothesis.settings.register_profile("charlm", deadline=None, derandomize="CI" in os.environ)
@@ -45,6 +51,54 @@ class RunningServer:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
+
+
+class RunningRedis:
+    """A `redis-server` of the tests' own."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, with what it kept on disk."""
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen([*command, "--save", "", *self._options], stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            assert self._process.poll() is None, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.01)
+
+    def client(self) -> redis.Redis:
+        """Return a connection, to look behind the scenes and to disturb them."""
+        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal: SIGSTOP and SIGCONT make it hang and go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End the process at once, with what it had only in memory."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.AuthenticationError:
+            return True
+        except redis.ConnectionError:
+            return False
 
 
 StartServer = Callable[..., AbstractContextManager[RunningServer]]
@@ -120,6 +174,7 @@ def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     def start(*options: str, models: Path = models_folder) -> Iterator[RunningServer]:
         log = tmp_path_factory.mktemp("server") / "log"
         command = [sys.executable, "-m", "charlm_client", "serve", str(models), "--port", "0", "--device", "cpu"]
+        command += ["--state", str(log.parent)]
         with log.open("w") as errors:
             process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
@@ -131,6 +186,24 @@ def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
             process.kill()
             process.communicate()
         assert "Traceback" not in log.read_text(), log.read_text()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[RunningRedis]]:
+    """Return a context manager that runs `redis-server` with the given options on a free port."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed; Debian's package of that name has it")
+
+    @contextmanager
+    def start(*options: str) -> Iterator[RunningRedis]:
+        running = RunningRedis(tmp_path_factory.mktemp("redis"), options)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.kill()
 
     return start
 

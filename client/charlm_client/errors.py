@@ -1,13 +1,19 @@
 """What goes wrong between a client and a server, as one line for the person who can mend it.
 
 CharlmError
-|-- InvalidRequest     INVALID_ARGUMENT: a field out of its range, an unusable ticket, a refused character
-|-- ModelNotFound      NOT_FOUND: no such model is loaded
-|-- ServerBusy         RESOURCE_EXHAUSTED: the server is full; `retry_after` says for how long
-|-- ServerUnavailable  UNAVAILABLE: nobody answers, or the server is stopping
-|-- DeadlineExceeded   DEADLINE_EXCEEDED: the timeout was over first
-|-- Cancelled          CANCELLED: one of the two sides gave the call up
-`-- ServerFault        INTERNAL, UNKNOWN and every other status, or a reply against the contract
+|-- InvalidRequest       INVALID_ARGUMENT: a field out of its range, an unusable ticket, a refused character
+|   `-- NotRewindable    OUT_OF_RANGE: further back than is remembered; `rewindable_count` says how far is possible
+|-- ModelNotFound        NOT_FOUND: no such model is loaded
+|-- SessionNotFound      NOT_FOUND: no such session; it was never opened, was closed, or has expired
+|-- SessionExists        ALREADY_EXISTS: the name is taken
+|-- SessionMoved         ABORTED: the session stands elsewhere than the caller thought
+|-- NotExact             FAILED_PRECONDITION: this host would go on with other roundings; `exact=False` lets it
+|-- ForeignSession       FAILED_PRECONDITION: the session is of another model of this name, or of another key
+|-- ServerBusy           RESOURCE_EXHAUSTED: the server is full; `retry_after` says for how long
+|-- ServerUnavailable    UNAVAILABLE: nobody answers, the server is stopping, or the connection broke
+|-- DeadlineExceeded     DEADLINE_EXCEEDED: the timeout was over first
+|-- Cancelled            CANCELLED: one of the two sides gave the call up
+`-- ServerFault          INTERNAL, UNKNOWN and every other status, or a reply against the contract
 """
 
 # ruff: noqa: N818 - each class is named after what happened; the base carries the suffix
@@ -44,8 +50,45 @@ class InvalidRequest(CharlmError):
     exit_code = 2
 
 
+class NotRewindable(InvalidRequest):
+    """Further back than is remembered. `rewindable_count` is how far is possible, None where only the message says."""
+
+    def __init__(self, message: str, *, reason: str = "", rewindable_count: int | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.rewindable_count = rewindable_count
+
+
 class ModelNotFound(CharlmError):
     """No such model is loaded; the message lists those that are."""
+
+    exit_code = 2
+
+
+class SessionNotFound(CharlmError):
+    """There is no such session: it was never opened, was closed, or has expired."""
+
+    exit_code = 2
+
+
+class SessionExists(CharlmError):
+    """A session has this name already."""
+
+    exit_code = 2
+
+
+class SessionMoved(CharlmError):
+    """The session stands elsewhere than the caller thought: somebody else has used it. The message says where."""
+
+
+class NotExact(CharlmError):
+    """What follows would not be, to the bit, what the host that the state is from would have brought.
+
+    The state is from another build of the model or another class of host, which `exact=False` allows.
+    """
+
+
+class ForeignSession(CharlmError):
+    """The session is of another model of the same name, or was sealed with another key."""
 
     exit_code = 2
 
@@ -59,7 +102,14 @@ class ServerBusy(CharlmError):
 
 
 class ServerUnavailable(CharlmError):
-    """Nobody answers at the address, or the server there is stopping."""
+    """Nobody answers at the address, the server there is stopping, or the connection to it broke.
+
+    `was_reached` tells the last two from the first.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", was_reached: bool = False) -> None:
+        super().__init__(message, reason=reason)
+        self.was_reached = was_reached
 
 
 class DeadlineExceeded(CharlmError):
@@ -74,14 +124,29 @@ class ServerFault(CharlmError):
     """The server failed, or sent what the contract does not allow."""
 
 
+STOPPING: Final = "STOPPING"
+"""The reason that a server gives which is going away."""
+
 _KINDS: Final[Mapping[grpc.StatusCode, type[CharlmError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
-    grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.CANCELLED: Cancelled,
 }
-"""Without RESOURCE_EXHAUSTED, which has two meanings, and those that are the server's fault."""
+"""Without RESOURCE_EXHAUSTED and UNAVAILABLE, which know more, and those that are the server's fault."""
+
+_KINDS_BY_REASON: Final[Mapping[str, type[CharlmError]]] = {
+    "UNKNOWN_SESSION": SessionNotFound,
+    "SESSION_EXISTS": SessionExists,
+    "SESSION_MOVED": SessionMoved,
+    "NOT_REWINDABLE": NotRewindable,
+    "NOT_EXACT": NotExact,
+    "FOREIGN_SESSION": ForeignSession,
+}
+"""Where the reason says more than the status; their messages are for the caller."""
+
+_BROKEN: Final = ("Stream removed", "Socket closed", "GOAWAY", "Cancelling all calls", "with status: 50")
+"""What gRPC says of a connection that was there and broke; the last of a proxy that has lost its server."""
 
 
 def translate(error: grpc.RpcError, target: str) -> CharlmError:
@@ -89,6 +154,11 @@ def translate(error: grpc.RpcError, target: str) -> CharlmError:
     code, details = error.code(), error.details() or ""
     status = _rich_status(error)
     reason = _reason(status)
+    if reason in _KINDS_BY_REASON:
+        return _KINDS_BY_REASON[reason](details, reason=reason)
+    if code is grpc.StatusCode.UNAVAILABLE or (code is grpc.StatusCode.INTERNAL and "RST_STREAM" in details):
+        was_reached = reason == STOPPING or any(clause in details for clause in _BROKEN)
+        return ServerUnavailable(_unavailable(details, target, reason), reason=reason, was_reached=was_reached)
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _KINDS.get(code, ServerFault)(_message(code, details, target), reason=reason)
     if _is_oversized(details):
@@ -100,8 +170,6 @@ def _message(code: grpc.StatusCode, details: str, target: str) -> str:
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.NOT_FOUND:
             return details
-        case grpc.StatusCode.UNAVAILABLE:
-            return _unavailable(details, target)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"the server at {target} did not finish in time"
         case grpc.StatusCode.CANCELLED:
@@ -110,8 +178,10 @@ def _message(code: grpc.StatusCode, details: str, target: str) -> str:
             return f"the server at {target} failed: {code.name}: {details}"
 
 
-def _unavailable(details: str, target: str) -> str:
-    """Keep the last clause of gRPC's nested details, such as "Connection refused (111)"."""
+def _unavailable(details: str, target: str, reason: str) -> str:
+    """Keep the last clause of gRPC's nested details, such as "Connection refused"; a server's own words whole."""
+    if reason:
+        return f"the server at {target} cannot answer: {details}"
     cause = details.rsplit(": ", 1)[-1] or "no connection"
     return f"no server is available at {target} ({cause}); start one with: charlm serve MODELS_FOLDER"
 

@@ -1,11 +1,11 @@
 """The events of a generation: what its stream brings, in which order."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from charlm.v1 import alternatives_pb2, generation_pb2
+from charlm.v1 import alternatives_pb2, generation_pb2, start_pb2
 
 from charlm_client.errors import ServerFault
 
@@ -24,6 +24,20 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """Which state a call went on from, and how exactly."""
+
+    exact: bool
+    """Whether what follows is, to the bit, what the host that the state is from would have brought."""
+    sha256: str
+    """The build of the model: SHA-256 of its `model.onnx`, 64 hexadecimal digits."""
+    host_class: str
+    """The class of the host, 32 hexadecimal digits: hosts of one class continue each other's states to the bit."""
+    position: int
+    """The number of symbols behind the start state; 0 for the zero state."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Started:
     """What the server resolved the request to."""
 
@@ -33,6 +47,12 @@ class Started:
     """The seed in use, that of the first sample: repeat it to get the same text again."""
     unknown_count: int
     """How many prompt characters were read as `<unk>`."""
+    continuation: Continuation
+    """What the call went on from."""
+    cached_count: int
+    """How many symbols of the prompt the server did not read anew, because it still had the state behind them."""
+    repeated: bool
+    """Whether the session had seen this request before: the call does not advance it again."""
 
 
 class Alternative(NamedTuple):
@@ -54,6 +74,17 @@ class Chunk:
     """The number of symbols behind the state after this text: characters, or bytes for a model of bytes."""
     alternatives: tuple[tuple[Alternative, ...], ...] = ()
     """For each character the likeliest ones in its place, likeliest first. Empty unless requested."""
+    ticket: bytes | None = field(default=None, repr=False)
+    """The state after the last of these characters, where `ticket_interval` asked for one and it was due."""
+
+    def without_first(self, count: int) -> "Chunk":
+        """Return what is behind the first `count` characters."""
+        return replace(
+            self,
+            text=self.text[count:],
+            log_probabilities=self.log_probabilities[count:],
+            alternatives=self.alternatives[count:],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +95,10 @@ class Finished:
     stop: str
     """The stop string that ended it; "" for the other reasons."""
     generated_count: int
-    ticket: bytes | None
+    ticket: bytes | None = field(repr=False)
     """The state after the last character, where requested; always when drained."""
+    position: int
+    """The number of symbols behind that state; of a call that advances a session, where it stands now."""
 
 
 Event: TypeAlias = Started | Chunk | Finished
@@ -78,35 +111,37 @@ _FINISH_REASONS: Final = {
 }
 
 
-class Transcript:
-    """What a stream has told so far. It holds the server to the order: started; for each sample chunks, finished.
+class Order:
+    """Holds one call to the order of its messages: started; then for each sample chunks, finished.
 
-    `first` is the stream's first message, None where there was none. Every disorder raises ServerFault.
+    Every disorder raises ServerFault.
     """
 
-    def __init__(self, first: generation_pb2.GenerateResponse | None, samples: int = 1) -> None:
-        event = event_from(first) if first else None
-        if not isinstance(event, Started):
+    def __init__(self, samples: int) -> None:
+        self._has_started = False
+        self._has_finished = [False] * samples
+
+    def check(self, event: Event, sample: int) -> None:
+        """Note the next message."""
+        if isinstance(event, Started):
+            if self._has_started:
+                raise ServerFault("the server sent `started` out of order")
+            self._has_started = True
+            return
+        if not self._has_started:
             raise ServerFault("the server did not begin the stream with `started`")
-        self.started = event
-        self.finished: list[Finished | None] = [None] * samples
-
-    def take(self, message: generation_pb2.GenerateResponse) -> tuple[int, Chunk] | None:
-        """Note the next message; return the sample and its chunk where it brings one."""
-        event, sample = event_from(message), message.sample
-        if sample >= len(self.finished):
-            raise ServerFault(f"the server sent sample {sample}, though {len(self.finished)} were requested")
-        if isinstance(event, Started) or self.finished[sample]:
+        if sample >= len(self._has_finished):
+            raise ServerFault(f"the server sent sample {sample}, though {len(self._has_finished)} were requested")
+        if self._has_finished[sample]:
             raise ServerFault(f"the server sent `{type(event).__name__.lower()}` out of order")
-        if isinstance(event, Chunk):
-            return sample, event
-        self.finished[sample] = event
-        return None
+        self._has_finished[sample] = isinstance(event, Finished)
 
-    def close(self) -> None:
+    def check_end(self) -> None:
         """Note the end of the stream."""
-        if None in self.finished:
-            sample = self.finished.index(None)
+        if not self._has_started:
+            raise ServerFault("the server did not begin the stream with `started`")
+        if False in self._has_finished:
+            sample = self._has_finished.index(False)
             raise ServerFault(f"the server ended the stream without `finished` for sample {sample}")
 
 
@@ -132,7 +167,22 @@ def event_from(message: generation_pb2.GenerateResponse) -> Event:
 
 
 def _started(event: generation_pb2.GenerationStarted) -> Started:
-    return Started(model=event.model, version=event.version, seed=event.seed, unknown_count=event.unknown_count)
+    return Started(
+        model=event.model,
+        version=event.version,
+        seed=event.seed,
+        unknown_count=event.unknown_count,
+        continuation=continuation_from(event.continuation),
+        cached_count=event.cached_count,
+        repeated=event.repeated,
+    )
+
+
+def continuation_from(message: start_pb2.Continuation) -> Continuation:
+    """Translate what a call went on from."""
+    return Continuation(
+        exact=message.exact, sha256=message.sha256, host_class=message.host_class, position=message.position
+    )
 
 
 def _chunk(event: generation_pb2.GeneratedText) -> Chunk:
@@ -143,11 +193,13 @@ def _chunk(event: generation_pb2.GeneratedText) -> Chunk:
         text=event.text,
         log_probabilities=tuple(event.log_probabilities),
         position=event.position,
-        alternatives=_alternatives(event.alternatives),
+        alternatives=alternatives_from(event.alternatives),
+        ticket=event.ticket or None,
     )
 
 
-def _alternatives(places: Sequence[alternatives_pb2.Alternatives]) -> tuple[tuple[Alternative, ...], ...]:
+def alternatives_from(places: Sequence[alternatives_pb2.Alternatives]) -> tuple[tuple[Alternative, ...], ...]:
+    """Translate those of each character."""
     if any(len(place.characters) != len(place.log_probabilities) for place in places):
         raise ServerFault("the server sent alternatives without a log-probability for each")
     return tuple(tuple(map(Alternative, place.characters, place.log_probabilities)) for place in places)
@@ -161,4 +213,5 @@ def _finished(event: generation_pb2.GenerationFinished) -> Finished:
         stop=event.stop,
         generated_count=event.generated_count,
         ticket=event.ticket or None,
+        position=event.position,
     )

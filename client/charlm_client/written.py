@@ -8,8 +8,8 @@ from typing import Final
 
 import click
 
-from charlm_client.client import Generation, Samples
 from charlm_client.events import Alternative, Chunk, Finished, Started
+from charlm_client.generation import Generation, Samples
 from charlm_client.render import alternatives_table, console, printable
 
 SEEDS: Final = 2**64

@@ -119,6 +119,11 @@ class Manifest:
         """The symbols by id."""
         return Vocabulary(self.characters, self.alphabet)
 
+    @cached_property
+    def family(self) -> str:
+        """SHA-256 of what all builds of one trained model share: the type of their weights is not among it."""
+        return hashlib.sha256(to_json(replace(self, weights="float32", tools={}, files={}))).hexdigest()
+
     def normalize(self, text: str) -> str:
         """Return `text` as the model was trained to see it."""
         return NORMALIZATIONS[self.normalization](text)

@@ -9,7 +9,7 @@ from charlm_training.models import State
 from torch import Tensor
 
 from charlm_export.artifact import Manifest, Weights
-from charlm_export.reading_graph import reading_graph
+from charlm_export.reading_graph import Result, reading_graph
 from charlm_export.step import Step
 
 
@@ -20,7 +20,7 @@ class ExportedModel:
         """Build the graph; `threads` is how many cores it may use, None for all."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        graph = reading_graph(Step(manifest, weights), ragged=False, every_logit=True)
+        graph = reading_graph(Step(manifest, weights), ragged=False, result=Result.LOGITS)
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._state_shape = (manifest.layers, manifest.hidden)
 

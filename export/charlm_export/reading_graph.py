@@ -4,7 +4,8 @@
         -> log_probabilities float [T, B], h_out, c_out float [L, B, H]
 
 `log_probabilities[t, b]` is that of `targets[t, b]` after `tokens[: t + 1, b]`. Only the targets' come out: of all V
-they would be the larger part of the work of a small model. The output's product is one for all steps together.
+they would be the larger part of the work of a small model. The output's product is one for all steps together. Where
+all are wanted, another graph gives them, without `targets`.
 
 The ragged variant takes rows of different lengths: `length` int64 [B, 1]; a row's state stays as it is after its last
 symbol, and its later log-probabilities mean nothing.
@@ -15,6 +16,8 @@ same that the writing graph computes where it writes these symbols itself.
 
 # Shape suffixes: B rows, T steps, L layers, H hidden, V vocabulary.
 
+from enum import Enum
+
 import numpy as np
 from onnx import TensorProto
 
@@ -23,11 +26,19 @@ from charlm_export.repeated import Repetition, Value, Values, serialize
 from charlm_export.step import Nodes, Step, state_parts
 
 
-def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, every_logit: bool = False) -> bytes:
-    """Return the serialized graph; `unrolled` is the number of steps written out, 0 for a loop of any number.
+class Result(Enum):
+    """What a reading graph gives of each step."""
 
-    With `every_logit`, no targets go in, and logits [T, B, V] come out: to evaluate what a server would compute.
-    """
+    OF_TARGETS = "log_probabilities"
+    """[T, B]: the log-probabilities of the targets, which go in."""
+    OF_ALL = "all_log_probabilities"
+    """[T, B, V]: the log-probabilities of all symbols."""
+    LOGITS = "logits"
+    """[T, B, V]: to evaluate what a server would compute."""
+
+
+def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, result: Result = Result.OF_TARGETS) -> bytes:
+    """Return the serialized graph; `unrolled` is the number of steps written out, 0 for a loop of any number."""
     manifest = step.manifest
 
     def read(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:
@@ -44,33 +55,35 @@ def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, every_logit: b
     texts = [Value("tokens", TensorProto.INT64, ("time", "batch"))]
     if ragged:
         texts.append(Value("length", TensorProto.INT64, ("batch", 1)))
-    if every_logit:
-        result = Value("logits", TensorProto.FLOAT, ("time", "batch", len(manifest.vocabulary)))
-    else:
+    if result is Result.OF_TARGETS:
         texts.append(Value("targets", TensorProto.INT64, ("time", "batch")))
-        result = Value("log_probabilities", TensorProto.FLOAT, ("time", "batch"))
-    output, constants = _output(step, every_logit=every_logit)
+        declared = Value(result.value, TensorProto.FLOAT, ("time", "batch"))
+    else:
+        declared = Value(result.value, TensorProto.FLOAT, ("time", "batch", len(manifest.vocabulary)))
+    output, constants = _output(step, result)
     return serialize(
         [*repetition.nodes(), *output.nodes],
         [*repetition.inputs, *(value.declared for value in texts)],
-        [*repetition.outputs, result.declared],
+        [*repetition.outputs, declared.declared],
         step.constants | repetition.constants | constants,
     )
 
 
-def _output(step: Step, *, every_logit: bool) -> tuple[Nodes, Constants]:
+def _output(step: Step, result: Result) -> tuple[Nodes, Constants]:
     """From tops [T, B, H] to the result; all steps share one product."""
     nodes = Nodes()
     constants: Constants = {"top_rows": np.array([-1, step.manifest.hidden], dtype=np.int64)}
     logits = step.logits(Nodes("_together", nodes.nodes), nodes.add("Reshape", ["tops", "top_rows"], "tops_together"))
-    if every_logit:
+    scores = logits if result is Result.LOGITS else nodes.add("LogSoftmax", [logits], "scores", axis=1)
+    if result is Result.OF_TARGETS:
+        constants["column"] = np.array([-1, 1], dtype=np.int64)
+        column = nodes.add("Reshape", ["targets", "column"], "targets_together")
+        chosen = nodes.add("GatherElements", [scores, column], "scores_of_targets", axis=1)
+        shape = nodes.add("Shape", ["targets"], "text_shape")
+        nodes.add("Reshape", [chosen, shape], result.value)
+    else:
         constants["vocabulary"] = np.array([len(step.manifest.vocabulary)], dtype=np.int64)
         two = nodes.add("Shape", ["tokens"], "text_shape")
-        nodes.add("Reshape", [logits, nodes.add("Concat", [two, "vocabulary"], "logits_shape", axis=0)], "logits")
-        return nodes, constants
-    constants["column"] = np.array([-1, 1], dtype=np.int64)
-    scores = nodes.add("LogSoftmax", [logits], "scores", axis=1)
-    column = nodes.add("Reshape", ["targets", "column"], "targets_together")
-    chosen = nodes.add("GatherElements", [scores, column], "scores_of_targets", axis=1)
-    nodes.add("Reshape", [chosen, nodes.add("Shape", ["targets"], "text_shape")], "log_probabilities")
+        shape = nodes.add("Concat", [two, "vocabulary"], "shape_of_all", axis=0)
+        nodes.add("Reshape", [scores, shape], result.value)
     return nodes, constants

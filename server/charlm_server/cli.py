@@ -1,8 +1,13 @@
 """The `charlm serve` command."""
 
+import os
 from pathlib import Path
+from typing import Final
 
 import click
+
+_DAY: Final = 86_400.0
+_MEGABYTE: Final = 1_000_000
 
 
 @click.command()
@@ -48,6 +53,56 @@ import click
     help="Seconds that streams may go on after SIGTERM before they end with a ticket.",
 )
 @click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="CHARLM_STATE",
+    show_envvar=True,
+    help="Folder of the server's own files.  [default: ~/.local/state/charlm]",
+)
+@click.option(
+    "--keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="CHARLM_KEYS",
+    show_envvar=True,
+    help="File of the keys that seal tickets and sessions; made where there is none. Replicas share one.  "
+    "[default: keys in --state]",
+)
+@click.option(
+    "--sessions",
+    metavar="URL",
+    envvar="CHARLM_SESSIONS",
+    show_envvar=True,
+    help="Where sessions are kept: sqlite:PATH, redis://HOST:PORT[/DATABASE] or memory:.  "
+    "[default: sqlite, in --state]",
+)
+@click.option(
+    "--session-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="What sessions may take in all; a full store takes no new ones. Redis has its own maxmemory.  "
+    "[default: 16 for sqlite:, 1 for memory:]",
+)
+@click.option(
+    "--ticket-days",
+    type=click.FloatRange(0, 36_500, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How long a ticket is good for.",
+)
+@click.option(
+    "--session-days",
+    type=click.FloatRange(0, 3_650, min_open=True),
+    default=7.0,
+    show_default=True,
+    help="How long a session is kept without being used, unless its client asked for another time.",
+)
+@click.option(
+    "--prefix-cache-mb",
+    type=click.FloatRange(0),
+    default=64.0,
+    show_default=True,
+    help="Memory for the states behind prompts that came before, in MB; 0: none are kept.",
+)
+@click.option(
     "--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted or authenticated."
 )
 def serve(  # noqa: PLR0913 - one parameter for each option
@@ -61,6 +116,13 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     stall_timeout: float,
     drain_lag: float,
     drain_grace: float,
+    state: Path | None,
+    keys: Path | None,
+    sessions: str | None,
+    session_gb: float | None,
+    ticket_days: float,
+    session_days: float,
+    prefix_cache_mb: float,
     insecure: bool,
 ) -> None:
     """Serve the newest version of every model in the folder MODELS over gRPC.
@@ -77,10 +139,27 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     import logging
 
     from charlm_server.model import Device
+    from charlm_server.services.session import IdleTimes
     from charlm_server.serving import ServerConfig, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    state = state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "charlm"
+    default_idle = max(1, round(session_days * _DAY))
     config = ServerConfig(
-        models, host, port, Device(device), threads, max_sequences, stall_timeout, drain_lag, drain_grace
+        models=models,
+        keys=keys or state / "keys",
+        sessions=sessions or f"sqlite:{state / 'sessions.sqlite'}",
+        max_session_bytes=None if session_gb is None else max(1, round(session_gb * 1e9)),
+        host=host,
+        port=port,
+        device=Device(device),
+        threads=threads,
+        max_sequences=max_sequences,
+        stall_timeout=stall_timeout,
+        drain_lag=drain_lag,
+        drain_grace=drain_grace,
+        ticket_lifetime=ticket_days * _DAY,
+        prefix_cache_bytes=round(prefix_cache_mb * _MEGABYTE),
+        idle_times=IdleTimes(default_idle, max(default_idle, IdleTimes.longest)),
     )
     asyncio.run(serve(config))

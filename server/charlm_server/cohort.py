@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import numpy as np
-from charlm_training.vocabulary import UNKNOWN_ID
 from numpy.typing import NDArray
 
 from charlm_server.model import Model, Written
 from charlm_server.random_numbers import WORDS, uniforms
+from charlm_server.ranking import likeliest
 from charlm_server.sampling import Floats32, Ids, SamplingRows, quantized
-from charlm_server.sequence import Advance, Alternatives, Finish, Sequence, State
+from charlm_server.sequence import Advance, Finish, Sequence, State
 
 DRAWN: Final = 256
 """Random numbers that a row draws at once."""
@@ -166,6 +166,14 @@ class Cohort:
             self._keep([row for row in range(len(self)) if row not in ends.finish])
         return advances
 
+    def collect(self) -> list[Advance]:
+        """Return what every sequence has written since this was last asked, of those that have."""
+        with_news = ((row, sequence) for row, sequence in enumerate(self.sequences) if sequence.ids_written)
+        return [
+            sequence.collect(self._symbols, state=self._rows.state(row) if sequence.state_due else None)
+            for row, sequence in with_news
+        ]
+
     def finish_characters(self) -> list[Advance]:
         """End every sequence, each of which is within a character, with that character and Finish.DRAINED."""
         spare_B = self._rows.left_B - 1
@@ -263,7 +271,7 @@ class Cohort:
             if sequence.score_free:
                 sequence.scores_written.append(chosen_BK[row, :count])
             if sequence.alternatives:
-                sequence.alternatives_written.append(_likeliest(scores_KBV[:count, row], sequence.alternatives))
+                sequence.alternatives_found.append(likeliest(scores_KBV[:count, row], sequence.alternatives))
 
     def _note_unfinished(self, whole_KB: NDArray[np.bool_], count_B: Ids) -> None:
         """Note how many symbols of a character that is not whole each sequence has written."""
@@ -316,11 +324,3 @@ def _characters(ends: _Ends, row: int) -> int:
     """Return how many characters end among the symbols that a row keeps."""
     count = int(ends.count_B[row])
     return count if ends.whole_KB is None else int(np.count_nonzero(ends.whole_KB[:count, row]))
-
-
-def _likeliest(scores_KV: Floats32, most: int) -> Alternatives:
-    """Return the likeliest symbols at each step."""
-    known_KV = scores_KV.copy()
-    known_KV[:, UNKNOWN_ID] = -np.inf
-    ids = np.argsort(-known_KV, axis=1, kind="stable")[:, : min(most, known_KV.shape[1] - 1)]
-    return Alternatives(ids, quantized(np.take_along_axis(known_KV, ids, axis=1)))

@@ -99,8 +99,8 @@ class Engine:
     def step(self, steps: int, reading_work: int) -> list[Advance]:
         """Run one tick; return the sequences that ended, and those that have just begun to write.
 
-        Writes up to `steps` symbols, 1 to `LONGEST_TICK`, and reads for up to `reading_work` rows of a step. What
-        the others have read and written waits to be collected.
+        Writes up to `steps` symbols, 1 to `LONGEST_TICK`, and reads for up to `reading_work` rows of a step. Those that
+        came to one of their marks are returned too; what others have read and written waits to be collected.
         """
         if self._draining:
             return self._end_all()
@@ -115,20 +115,24 @@ class Engine:
 
     def collect(self) -> list[Advance]:
         """Return what every sequence has read and written since this was last asked, of those that have."""
-        groups = [self._readers.sequences, *(cohort.sequences for cohort in self._cohorts)]
-        with_news = (s for group in groups for s in group if s.ids_written or s.scores_read)
-        advances = [sequence.collect(self._model.symbols) for sequence in with_news]
+        symbols = self._model.symbols
+        advances = [sequence.collect(symbols) for sequence in self._readers.sequences if sequence.scores_read]
+        for cohort in self._cohorts:
+            advances += cohort.collect()
         return [advance for advance in advances if len(advance.written) or len(advance.log_probabilities)]
 
     def _read(self, work: int) -> list[Advance]:
-        through, faulty = self._readers.read(work)
+        run, symbols = self._readers.read(work), self._model.symbols
         self.work += self._readers.work
-        advances = [sequence.collect(self._model.symbols, Finish.FAULT) for sequence in faulty]
-        for sequence in through:
+        ended = [sequence for sequence in run.through if not sequence.budget]
+        advances = [sequence.collect(symbols, Finish.FAULT) for sequence in run.faulty]
+        advances += [
+            sequence.collect(symbols, state=sequence.state) for sequence in run.marked if sequence not in ended
+        ]
+        advances += [sequence.collect(symbols, Finish.LENGTH, state=sequence.state) for sequence in ended]
+        for sequence in run.through:
             if sequence.budget:
                 self.add(sequence)
-            else:
-                advances.append(sequence.collect(self._model.symbols, Finish.LENGTH, state=sequence.state))
         return advances
 
     def _write_first(self, steps: int) -> list[Advance]:
@@ -144,7 +148,7 @@ class Engine:
             self.work += cohort.useful(steps) * (len(cohort) + STEP_ROWS)
             advances += cohort.write(steps)
             going_on = cohort.dissolve()
-            advances += [sequence.collect(self._model.symbols) for sequence in going_on]
+            advances += [s.collect(self._model.symbols, state=s.state if s.state_due else None) for s in going_on]
             self._seat(going_on, filtered)
         return advances
 

@@ -2,21 +2,26 @@
 
 import math
 import secrets
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from charlm.v1 import generation_pb2, start_pb2
+from charlm.v1 import generation_pb2
 from charlm_training.vocabulary import UNKNOWN_ID
 
 from charlm_server.errors import InvalidRequest
 from charlm_server.limits import LIMITS
 from charlm_server.model import Model
+from charlm_server.prefix_cache import Prefix
 from charlm_server.sampling import Ids, Sampling
 from charlm_server.sequence import Sequence, State, StopStrings
+from charlm_server.starts import Origin, rewinding_marks
 from charlm_server.texts import begin, check_at_most, check_line_feeds, encode
-from charlm_server.tickets import read_ticket
+
+_SHORTEST_SNAPSHOT_INTERVAL: Final = 64
+"""Symbols between two states of a session that can be rewound, at least."""
 
 SEEDS: Final = 2**64
 """Behind the last seed comes the first."""
@@ -30,6 +35,8 @@ class Generation:
     """Before the symbols of `forced`."""
     forced: Ids
     """The ids to read on from there."""
+    read: Ids
+    """All ids between the origin and where the text begins that is to be written."""
     unknown_count: int
     samples: int
     budget: int
@@ -38,13 +45,41 @@ class Generation:
     stops: tuple[str, ...]
     """As the request has them."""
     stop_ids: tuple[tuple[int, ...], ...]
+    written_before: Ids
+    """What was written before the state, as far as a stop string may begin in it."""
     log_probabilities: bool
     alternatives: int
-    return_ticket: bool
+    keep_state: bool
+    """Whether the last states are asked for."""
+    state_interval: int
+    """How many symbols apart states on the way are asked for; 0: never."""
+    marks: tuple[int, ...]
+    """Positions at which the origin asks for the states of the prompt."""
+    prompt_symbols: int
+    """Of the prompt itself."""
+    prefix: Prefix
+    """What was known of the prompt."""
+
+    @property
+    def cached_count(self) -> int:
+        """How many symbols of the prompt were not read anew."""
+        return self.prompt_symbols - len(self.forced) if self.prefix.count else 0
+
+    def after_prefix(self, find: Callable[[State, Ids, int], Prefix]) -> "Generation":
+        """Return what is left to do behind the prefix of the prompt that `find` knows.
+
+        It is given the state that the prompt is read on from, the ids, and how many symbols are behind that state.
+        """
+        # Behind the mark of a session nothing is looked for: the session needs the state there.
+        end = self.marks[0] - self.state.position if self.marks else len(self.forced)
+        prefix = find(self.state, self.forced[:end], self.prompt_symbols - len(self.forced))
+        return replace(self, state=prefix.state, forced=self.forced[prefix.count :], prefix=prefix)
 
     def prompt(self) -> Sequence | None:
         """Return the sequence that reads for all samples; None where there is one alone, or nothing to read."""
-        return Sequence(self.state, self.forced) if self.samples > 1 and len(self.forced) else None
+        if self.samples == 1 or not len(self.forced):
+            return None
+        return Sequence(self.state, self.forced, marks=self.prefix.marks)
 
     def sequences(self, read: State | None = None) -> list[Sequence]:
         """Return the sequence of each sample; they write on from `read`, the state behind `forced`, where given."""
@@ -57,18 +92,22 @@ class Generation:
             forced=forced,
             budget=self.budget,
             sampling=self.sampling,
-            stops=StopStrings(self.stop_ids),
+            stops=StopStrings(self.stop_ids, self.written_before),
             score_free=self.log_probabilities,
             alternatives=self.alternatives,
-            keep_state=self.return_ticket,
+            keep_state=self.keep_state,
+            state_interval=self.state_interval,
+            marks=tuple(sorted({*self.marks, *self.prefix.marks})),
         )
 
 
-def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Generation:
-    """Check `request` against the limits and against `model`; raises InvalidRequest, InvalidTicket."""
+def read_generation(request: generation_pb2.GenerateRequest, model: Model, origin: Origin) -> Generation:
+    """Check `request` against the limits and against `model`; raises InvalidRequest."""
     samples = read_samples(request)
+    if samples > 1 and origin.session:
+        raise InvalidRequest(f"samples is {samples}; a session goes on in one way: fork it for more")
     alternatives = _read_alternatives(request.top_alternatives, model)
-    sampling = _read_sampling(request.sampling, model)
+    sampling = _read_sampling(request.sampling, origin.sampling, model)
     stop_ids = _read_stops(request.stop, model)
     budget = request.max_characters or LIMITS.default_generated
     check_at_most("max_characters", budget, LIMITS.max_generated)
@@ -77,10 +116,11 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
     check_line_feeds("prompt", prompt, model)
     ids, unknown_count = encode("prompt", prompt, model, request.unknown_policy)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
-    state, forced = _prime(request.start, ids, seed, model)
+    state, forced = _prime(origin, ids, seed, model)
     return Generation(
         state=state,
         forced=forced,
+        read=forced if origin.state else np.append(state.last, forced),
         unknown_count=unknown_count,
         samples=samples,
         budget=budget,
@@ -89,7 +129,14 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model) -> Ge
         stop_ids=stop_ids,
         log_probabilities=request.log_probabilities,
         alternatives=alternatives,
-        return_ticket=request.return_ticket,
+        written_before=_read_written_before(request.written_before, model),
+        keep_state=request.return_ticket or origin.session,
+        state_interval=min(
+            (interval for interval in (request.ticket_interval, _snapshot_interval(origin)) if interval), default=0
+        ),
+        marks=rewinding_marks(state, forced, origin, model),
+        prompt_symbols=len(ids),
+        prefix=Prefix(state),
     )
 
 
@@ -99,12 +146,25 @@ def read_samples(request: generation_pb2.GenerateRequest) -> int:
     return request.samples or 1
 
 
-def _prime(start: start_pb2.Start, ids: Ids, seed: int | None, model: Model) -> tuple[State, Ids]:
+def _prime(origin: Origin, ids: Ids, seed: int | None, model: Model) -> tuple[State, Ids]:
     """Return the state to start from and the ids still to be read."""
-    if start.HasField("ticket"):
-        state = read_ticket(start.ticket, model)
-        return (state if seed is None else replace(state, seed=seed)), ids
-    return begin(ids, secrets.randbits(32) if seed is None else seed, model)
+    seed = origin.seed if seed is None else seed
+    if seed is None:
+        seed = secrets.randbits(32)
+    if origin.state is None:
+        return begin(ids, seed, model)
+    return replace(origin.state, seed=seed), ids
+
+
+def _snapshot_interval(origin: Origin) -> int:
+    """Return how far apart the states of a session that can be rewound are to be."""
+    return max(_SHORTEST_SNAPSHOT_INTERVAL, origin.rewind // 4) if origin.rewind else 0
+
+
+def _read_written_before(text: str, model: Model) -> Ids:
+    """Return the ids of the end of `text`, which the model wrote: it is not normalized again."""
+    check_at_most("characters of written_before", len(text), LIMITS.max_generated)
+    return model.vocabulary.encode(text[-(LIMITS.max_stop - 1) :])
 
 
 def _read_alternatives(count: int, model: Model) -> int:
@@ -117,17 +177,19 @@ def _read_alternatives(count: int, model: Model) -> int:
     return count
 
 
-def _read_sampling(sampling: generation_pb2.Sampling, model: Model) -> Sampling:
-    temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
+def _read_sampling(sampling: generation_pb2.Sampling, before: Sampling, model: Model) -> Sampling:
+    """Return the settings; those that are unset are what they were `before`."""
+    temperature = sampling.temperature if sampling.HasField("temperature") else before.temperature
     if not 0 <= temperature <= LIMITS.max_temperature:  # NaN fails every comparison
         raise InvalidRequest(f"temperature is {temperature:g}; it must be from 0 to {LIMITS.max_temperature:g}")
-    top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
+    top_p = sampling.top_p if sampling.HasField("top_p") else before.top_p
     if not 0 < top_p <= 1:
         raise InvalidRequest(f"top_p is {top_p:g}; it must be above 0 and at most 1")
-    min_p = sampling.min_p
+    min_p = sampling.min_p if sampling.HasField("min_p") else before.min_p
     if not 0 <= min_p < 1:
         raise InvalidRequest(f"min_p is {min_p:g}; it must be at least 0 and below 1")
-    return Sampling(temperature, sampling.top_k, top_p, min_p, _read_bias(sampling, model))
+    top_k = sampling.top_k if sampling.HasField("top_k") else before.top_k
+    return Sampling(temperature, top_k, top_p, min_p, _read_bias(sampling, model))
 
 
 def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> tuple[tuple[int, float], ...]:

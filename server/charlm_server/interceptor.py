@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
@@ -53,20 +53,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not str(handler_call_details.method).startswith(_OWN_SERVICES):
             return handler
         # The type stubs know the synchronous handlers only; under grpc.aio these are coroutines.
-        behavior: Any = handler.unary_stream or handler.unary_unary
-        parse: Any = handler.request_deserializer
-        answer = self._surround(behavior, parse)
-        make = (
-            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-        )
+        behavior: Any = handler.stream_stream or handler.unary_stream or handler.unary_unary
+        deserialize: Any = handler.request_deserializer
+        parse = _parsed_each if handler.request_streaming else _parsed
+        answer = self._surround(behavior, lambda request: parse(request, deserialize))
+        make: Any = grpc.unary_unary_rpc_method_handler
+        if handler.response_streaming:
+            make = grpc.unary_stream_rpc_method_handler
+        if handler.request_streaming:
+            make = grpc.stream_stream_rpc_method_handler
         # Without a deserializer the request arrives as bytes, so that parsing it is surrounded too.
-        return make(answer, None, handler.response_serializer)
+        surrounded: _Handler = make(answer, None, handler.response_serializer)
+        return surrounded
 
-    def _surround(self, behavior: _Behavior, parse: Callable[[bytes], Any]) -> Any:
-        async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    def _surround(self, behavior: _Behavior, parse: Callable[[Any], Any]) -> Any:
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 with self._counted():
-                    return await behavior(_parsed(request, parse), context)
+                    return await behavior(parse(request), context)
             except RequestError as error:
                 await _abort(context, error.status, str(error), _details(error))
             except (grpc.aio.BaseError, asyncio.CancelledError):  # the call is over: nobody is left to tell
@@ -97,6 +101,11 @@ def _parsed(request: bytes, parse: Callable[[bytes], Any]) -> Any:
         return parse(request)
     except DecodeError:
         raise InvalidRequest("the request is not a message of this method") from None
+
+
+async def _parsed_each(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _parsed(request, parse)
 
 
 async def _abort(

@@ -26,15 +26,28 @@ class RequestLimits:
     max_stops: int = 16
     max_stop: int = 128
     max_samples: int = 64
+    max_request_key: int = 64
+    max_forks: int = 64
+    max_rewind: int = 4_096
+    max_page: int = 1_000
+    default_page: int = 100
     max_alternatives: int = 20
     max_texts: int = 4_096
     max_texts_with_tickets: int = 256
     """A ticket holds a whole state: 8 KB for two layers of 512."""
+    max_candidates: int = 4_096
+    max_candidates_with_tickets: int = 256
     max_scored: int = 1_000_000
     """Of all texts of one request together."""
     max_scored_in_detail: int = 250_000
-    """The same where the log-probability of each character is asked for: 8 bytes each, and 4 MiB is what gRPC
-    clients receive by default."""
+    """The same where the log-probability or the rank of each character is asked for: 8 bytes each, and 4 MiB is what
+    gRPC clients receive by default."""
+    max_scored_with_alternatives: int = 20_000
+    """The same where alternatives to each character are asked for."""
+    max_windows: int = 65_536
+    """Of all texts of one request together. A piece of a stream with windows has at most so many characters."""
+    max_held_back: int = 65_536
+    """Of a stream of text: what the next piece may still change, such as an endless row of combining marks."""
 
 
 LIMITS: Final = RequestLimits()

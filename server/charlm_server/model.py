@@ -4,11 +4,12 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from charlm_export.artifact import Artifact, Manifest
-from charlm_export.reading_graph import reading_graph
+from charlm_export.reading_graph import Result, reading_graph
 from charlm_export.step import Step
 from charlm_export.writing_graph import WritingVariant, writing_graph
 from charlm_training.vocabulary import Vocabulary
@@ -64,10 +65,10 @@ class Model:
         self.provider = _provider(artifact, device)
         self._unrolled = self.provider == CUDA if unrolled is None else unrolled
         self._threads = threads
-        step = Step(artifact.manifest, artifact.weights, in_float16=self.provider == CUDA)
-        self._even, self._ragged = (self._reading_program(step, ragged=ragged) for ragged in (False, True))
+        self._step = Step(artifact.manifest, artifact.weights, in_float16=self.provider == CUDA)
+        self._even, self._ragged = (self._reading_program(ragged=ragged) for ragged in (False, True))
         self._writing = {
-            (filtered, scored): self._writing_program(step, filtered=filtered, scored=scored)
+            (filtered, scored): self._writing_program(filtered=filtered, scored=scored)
             for filtered in (False, True)
             for scored in (False, True)
         }
@@ -89,6 +90,14 @@ class Model:
             program, feed["length"] = self._ragged, length_B[:, np.newaxis]
         outputs = program.run(steps, feed, {"tokens": tokens_TB, "targets": targets_TB})
         return outputs["log_probabilities"], outputs["h_out"], outputs["c_out"]
+
+    def read_in_detail(
+        self, tokens_TB: Ids, length_B: Ids, h_LBH: Floats32, c_LBH: Floats32
+    ) -> tuple[Floats32, Floats32, Floats32]:
+        """Read as `read` does; return the log-probabilities of all symbols [T, B, V], h and c, equal to the bit."""
+        feed: dict[str, Any] = {"h": h_LBH, "c": c_LBH, "length": length_B[:, np.newaxis]}
+        outputs = self._detailed.run(len(tokens_TB), feed, {"tokens": tokens_TB})
+        return outputs[Result.OF_ALL.value], outputs["h_out"], outputs["c_out"]
 
     def write(  # noqa: PLR0913, PLR0917 - the inputs of a graph
         self,
@@ -127,15 +136,20 @@ class Model:
             outputs.get("log_probabilities"),
         )
 
-    def _reading_program(self, step: Step, *, ragged: bool) -> Program:
+    @cached_property
+    def _detailed(self) -> Program:
+        """Loaded when it is first asked for: few are, and it takes as much memory as any other."""
+        return self._reading_program(ragged=True, result=Result.OF_ALL)
+
+    def _reading_program(self, *, ragged: bool, result: Result = Result.OF_TARGETS) -> Program:
         def build(unrolled: int) -> bytes:
-            return reading_graph(step, ragged=ragged, unrolled=unrolled)
+            return reading_graph(self._step, ragged=ragged, unrolled=unrolled, result=result)
 
         return Program(build, self.provider, self._threads, unrolled=self._unrolled)
 
-    def _writing_program(self, step: Step, *, filtered: bool, scored: bool) -> Program:
+    def _writing_program(self, *, filtered: bool, scored: bool) -> Program:
         def build(unrolled: int) -> bytes:
-            return writing_graph(step, WritingVariant(filtered, scored, unrolled), self.symbols.automaton)
+            return writing_graph(self._step, WritingVariant(filtered, scored, unrolled), self.symbols.automaton)
 
         return Program(build, self.provider, self._threads, unrolled=self._unrolled)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from charlm_server.build import Build
 from charlm_server.errors import InvalidRequest, UnknownModel
 from charlm_server.model import Model
 from charlm_server.worker import Worker
@@ -16,6 +17,7 @@ class Served:
     worker: Worker
     reproducible: bool
     """What the start-up check found on this host."""
+    build: Build
 
 
 class Registry:

@@ -1,58 +1,141 @@
-"""From a ScoreRequest to sequences."""
+"""From requests for scores to sequences."""
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Final
 
-from charlm.v1 import scoring_pb2, start_pb2
+import numpy as np
+from charlm.v1 import scoring_pb2 as pb
+from charlm_training.vocabulary import UNKNOWN_ID
 
 from charlm_server.errors import InvalidRequest
 from charlm_server.limits import LIMITS
 from charlm_server.model import Model
 from charlm_server.sampling import Ids
-from charlm_server.sequence import Sequence, State
-from charlm_server.texts import begin, check_at_most, check_line_feeds, encode
-from charlm_server.tickets import read_ticket
+from charlm_server.scoring_policies import Policies
+from charlm_server.sequence import NO_IDS, Sequence, State
+from charlm_server.tally import Wanted
+from charlm_server.texts import begin, check_at_most, check_line_feeds, encode, normalizer
+from charlm_server.windows import read_windows
 
 SCORING_SEED: Final = 0
-"""A ticket from scoring holds this seed: the same request gives the same ticket."""
+"""A ticket from scoring that began a text holds this seed: the same request gives the same state."""
+
+
+@dataclass(frozen=True)
+class TextStart:
+    """The state that texts go on from."""
+
+    state: State | None
+    """None: nothing was read."""
+    seed: int
+    """For a text that begins."""
+    first: int = 0
+    """How many characters of the text stand before it."""
 
 
 @dataclass(frozen=True)
 class TextToScore:
-    """One checked text of a ScoreRequest."""
+    """A checked text, or a piece of one."""
 
+    text: str
+    """Normalized."""
     state: State | None
     """Before the symbols of `forced`. None: nothing was read."""
     forced: Ids
     """The ids to read on from there."""
-    unknown_count: int
+    read: Ids
+    """All ids between the start and the end of the text."""
+    unknown_at: Ids
+    """Which characters of the text are read as `<unk>`."""
 
-    def sequence(self) -> Sequence:
+    def sequence(self, wanted: Wanted, marks: tuple[int, ...] = ()) -> Sequence:
         """Return the sequence that scores it; `forced` must not be empty."""
         assert self.state is not None
-        return Sequence(self.state, self.forced, score_forced=True)
+        return Sequence(
+            self.state,
+            self.forced,
+            score_forced=True,
+            rank_forced=wanted.ranks,
+            alternatives_forced=wanted.alternatives,
+            marks=marks,
+        )
 
 
-def read_texts(request: scoring_pb2.ScoreRequest, model: Model) -> list[TextToScore]:
-    """Check `request` against the limits and encode its texts; raises InvalidRequest, InvalidTicket."""
+def read_wanted(request: pb.ScoreRequest | pb.ScoreStreamStart, model: Model, *, text: bool) -> Wanted:
+    """Check what `request` asks for beside sums; `text`: whether it asks for that too. Raises InvalidRequest."""
+    check_at_most("top_alternatives", request.top_alternatives, LIMITS.max_alternatives)
+    if model.vocabulary.alphabet == "bytes" and (request.ranks or request.top_alternatives):
+        raise InvalidRequest("ranks and top_alternatives are of symbols, and this model's are bytes: leave them out")
+    return Wanted(
+        log_probabilities=request.log_probabilities,
+        ranks=request.ranks,
+        alternatives=request.top_alternatives,
+        windows=read_windows(request.windows),
+        text=text,
+    )
+
+
+def most_characters(wanted: Wanted) -> int:
+    """Return how many characters one request, or one piece of a stream, may have."""
+    if wanted.alternatives:
+        return LIMITS.max_scored_with_alternatives
+    return LIMITS.max_scored_in_detail if wanted.log_probabilities or wanted.ranks else LIMITS.max_scored
+
+
+def read_texts(
+    request: pb.ScoreRequest, model: Model, start: TextStart, policies: Policies, wanted: Wanted
+) -> list[TextToScore]:
+    """Check `request` against the limits and encode its texts; raises InvalidRequest."""
     if not request.texts:
         raise InvalidRequest("texts is empty: send at least one text to score")
     most = LIMITS.max_texts_with_tickets if request.return_tickets else LIMITS.max_texts
     check_at_most("number of texts", len(request.texts), most)
-    limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
-    check_at_most("characters of all texts together", sum(map(len, request.texts)), limit)
-    start = read_ticket(request.start.ticket, model) if request.start.HasField("ticket") else None
-    return [
-        _read_text(f"texts[{i}]", text, start, request.policies.unknown, model) for i, text in enumerate(request.texts)
-    ]
+    check_at_most("characters of all texts together", sum(map(len, request.texts)), most_characters(wanted))
+    texts = [whole_text(f"texts[{i}]", text, start, policies, model) for i, text in enumerate(request.texts)]
+    if wanted.windows is not None:
+        count = sum(_window_count(text.text, wanted.windows) for text in texts)
+        check_at_most("windows of all texts together", count, LIMITS.max_windows)
+    return texts
 
 
-def _read_text(
-    field: str, text: str, start: State | None, policy: start_pb2.UnknownPolicy.ValueType, model: Model
-) -> TextToScore:
-    text = model.manifest.normalize(text)
+def whole_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
+    """Normalize, end and encode a text that comes whole; raises InvalidRequest."""
+    whole = normalizer(model, start.state)
+    return next_text(field, policies.ended(whole.feed(text) + whole.end()), start, policies, model)
+
+
+def next_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
+    """Encode a normalized text, or a piece of one; raises InvalidRequest."""
     check_line_feeds(field, text.removesuffix("\n"), model)
-    ids, unknown_count = encode(field, text, model, policy)
-    if start is None and (len(ids) or model.symbols.end is not None):
-        start, ids = begin(ids, SCORING_SEED, model)
-    return TextToScore(start, ids, unknown_count)
+    ids, unknown_count = encode(field, text, model, policies.unknown, first=start.first)
+    unknown_at = np.flatnonzero(ids == UNKNOWN_ID) if unknown_count else NO_IDS
+    if start.state is not None:
+        return TextToScore(text, start.state, ids, ids, unknown_at)
+    if not (len(ids) or policies.with_begin):
+        return TextToScore(text, None, NO_IDS, NO_IDS, NO_IDS)
+    state, forced = begin(ids, start.seed, model, with_begin=policies.with_begin)
+    return TextToScore(text, state, forced, np.append(state.last, forced), unknown_at)
+
+
+def _window_count(text: str, size: int) -> int:
+    return -(-len(text) // size) if size else text.count("\n") + 1
+
+
+def read_candidates(
+    request: pb.ScoreCandidatesRequest, model: Model, start: TextStart, policies: Policies
+) -> tuple[TextToScore, Items[str]]:
+    """Check `request` against the limits; return its context, encoded, and the candidates. Raises InvalidRequest."""
+    if not request.candidates:
+        raise InvalidRequest("candidates is empty: send at least one text that may follow the context")
+    most = LIMITS.max_candidates_with_tickets if request.return_tickets else LIMITS.max_candidates
+    check_at_most("number of candidates", len(request.candidates), most)
+    check_at_most("characters of context", len(request.context), LIMITS.max_prompt)
+    limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
+    check_at_most("characters of all candidates together", sum(map(len, request.candidates)), limit)
+    if request.ranking not in pb.CandidateRanking.values():
+        raise InvalidRequest(f"ranking is {request.ranking}; choose CANDIDATE_RANKING_SUM or CANDIDATE_RANKING_MEAN")
+    context = normalizer(model, start.state)
+    text = context.feed(request.context) + context.end()
+    check_line_feeds("context", text, model)
+    return next_text("context", text, start, policies, model), request.candidates

@@ -80,23 +80,28 @@ class Finish(Enum):
 class StopStrings:
     """Finds the first of several strings to be completed by a stream of ids."""
 
-    def __init__(self, stops: Items[tuple[int, ...]] = ()) -> None:
+    def __init__(self, stops: Items[tuple[int, ...]] = (), before: Ids = NO_IDS) -> None:
+        """One of `stops` may begin in `before`, the ids that were written until now."""
         self._stops = [_as_text(np.array(stop, dtype=np.int64)) for stop in stops]
         self._longest = max(map(len, self._stops), default=0)
-        self._tail = ""
+        self._tail = self._beginning(_as_text(before))
 
     def __bool__(self) -> bool:
         return bool(self._stops)
+
+    def _beginning(self, text: str) -> str:
+        """Return the end of `text` that may be the beginning of a stop string."""
+        return text[max(0, len(text) - self._longest + 1) :]
 
     def find(self, ids_N: Ids) -> tuple[int, int] | None:
         """Take the next ids; return how many of them complete a stop string and its index, or None.
 
         Of several that are completed by the same symbol, it is the first in order.
         """
-        text = self._tail + _as_text(ids_N)
-        ends = [(text.find(stop) + len(stop), i) for i, stop in enumerate(self._stops) if stop in text]
-        known = len(self._tail)  # in which none is complete, or this would not be asked
-        self._tail = text[max(0, len(text) - self._longest + 1) :]
+        text, known = self._tail + _as_text(ids_N), len(self._tail)
+        found = [text.find(stop, max(0, known - len(stop) + 1)) for stop in self._stops]
+        ends = [(at + len(self._stops[i]), i) for i, at in enumerate(found) if at >= 0]
+        self._tail = self._beginning(text)
         if not ends:
             return None
         end, index = min(ends)
@@ -145,40 +150,65 @@ class Sequence:
     stops: StopStrings = field(default_factory=StopStrings)
     score_forced: bool = False
     """Whether to return the log-probabilities of the characters it reads."""
+    rank_forced: bool = False
+    """Whether to return the ranks of the characters it reads, each of which is one symbol."""
+    alternatives_forced: int = 0
+    """How many of the likeliest symbols to return for each symbol that it reads."""
     score_free: bool = False
     """Whether to return the log-probabilities of the characters it writes."""
     alternatives: int = 0
     """How many of the likeliest symbols to return for each symbol that it writes."""
     keep_state: bool = True
     """Whether its last state is asked for. It costs a few steps more."""
+    marks: tuple[int, ...] = ()
+    """Positions, ascending, at which its state is handed out while it reads. They end characters."""
+    state_interval: int = 0
+    """While it writes, its state is handed out with the first of its advances that ends so many symbols after the one
+    before. 0: never."""
     unfinished: int = 0
     """How many symbols it has written of a character that is not whole yet. The last of them is `state.last`."""
     spelling: int = 0
     """The state of the automaton of `symbols` after them."""
     scores_read: list[Floats] = field(default_factory=list)
     """What is to be returned of the characters that it read."""
+    ranks_read: list[Ids] = field(default_factory=list)
     ids_written: list[Ids] = field(default_factory=list)
     """What it wrote. The last `unfinished` symbols are not to be returned yet."""
     scores_written: list[Floats] = field(default_factory=list)
     """One for each symbol of it, where they are asked for."""
-    alternatives_written: list[Alternatives] = field(default_factory=list)
+    alternatives_found: list[Alternatives] = field(default_factory=list)
     position: int = 0
     """How many symbols are behind the last character that was read or returned."""
+    state_given: int = 0
+    """The position of the last state that was handed out while it wrote, or where it begins to write."""
 
     def __post_init__(self) -> None:
         if len(self.forced) + self.budget < 1:
             raise ValueError("a sequence needs a symbol to read or a character to write")
         self.position = self.state.position
+        self.state_given = self.position + len(self.forced)
 
     @property
     def scored(self) -> bool:
         """Whether it needs the log-probabilities of what it writes."""
         return self.score_free or self.alternatives > 0
 
+    @property
+    def needs_every_score(self) -> bool:
+        """Whether it needs the log-probabilities of all symbols while it reads."""
+        return self.rank_forced or self.alternatives_forced > 0
+
+    @property
+    def state_due(self) -> bool:
+        """Whether its state is to be handed out with all that it wrote."""
+        if not self.state_interval or self.unfinished:
+            return False
+        return self.position + sum(map(len, self.ids_written)) - self.state_given >= self.state_interval
+
     def collect(
         self, symbols: Symbols, finish: Finish | None = None, stop: int | None = None, state: State | None = None
     ) -> "Advance":
-        """Return what it read and wrote since the last time, as far as it is whole."""
+        """Return what it read and wrote since the last time, as far as it is whole; `state` is the one after that."""
         ids = _taken(self.ids_written, self.unfinished, NO_IDS)
         scores = _taken(self.scores_written, self.unfinished, NO_FLOATS)
         if len(scores):
@@ -186,10 +216,13 @@ class Sequence:
         if self.scores_read:
             scores = np.concatenate([*self.scores_read, scores])
             self.scores_read = []
-        alternatives = joined_alternatives(self.alternatives_written)
-        self.alternatives_written = []
+        alternatives = joined_alternatives(self.alternatives_found)
+        self.alternatives_found = []
+        ranks = _taken(self.ranks_read, 0, NO_IDS)
         self.position += len(ids)
-        return Advance(self, ids, scores, self.position, alternatives, finish, stop, state)
+        if state is not None:
+            self.state_given = state.position
+        return Advance(self, ids, scores, self.position, alternatives, ranks, finish, stop, state)
 
 
 def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
@@ -216,10 +249,13 @@ class Advance:
     position: int
     """How many symbols are behind the last of these characters."""
     alternatives: Alternatives | None = None
-    """For each symbol written, where the sequence asks for them."""
+    """For each symbol read or written, where the sequence asks for them."""
+    ranks: Ids = field(default_factory=lambda: NO_IDS)
+    """For each symbol read, where the sequence asks for them: how many symbols were likelier, plus 1."""
     finish: Finish | None = None
     """Set with the last advance of a sequence."""
     stop: int | None = None
     """Which stop string ended it."""
     state: State | None = None
-    """With the last advance: the state after the last character. Of a sequence that wrote, only where it keeps it."""
+    """The state after the last character: with the last advance, of a sequence that wrote only where it keeps it; with
+    others at a mark, or where one was due."""

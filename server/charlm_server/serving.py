@@ -5,12 +5,21 @@ import logging
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import grpc.aio
-from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from charlm.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    scoring_pb2,
+    scoring_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
 from charlm_export.artifact import find_artifacts, read_artifact
 from charlm_export.errors import ArtifactError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,16 +27,25 @@ from grpc_health.v1.health import aio as grpc_health_aio
 from grpc_reflection.v1alpha import reflection
 
 from charlm_server.admission import Admission
+from charlm_server.build import Build
 from charlm_server.engine import Engine
 from charlm_server.errors import StartupError
 from charlm_server.interceptor import CallInterceptor
+from charlm_server.key_ring import KeyRing, make_key_file
 from charlm_server.limits import MAX_MESSAGE_BYTES
 from charlm_server.model import Device, Model
+from charlm_server.prefix_cache import PrefixCache
 from charlm_server.registry import Registry, Served
-from charlm_server.self_check import is_reproducible
+from charlm_server.self_check import check
 from charlm_server.services.generation import GenerationService
 from charlm_server.services.model import ModelService
 from charlm_server.services.scoring import ScoringService
+from charlm_server.services.session import IdleTimes, SessionService
+from charlm_server.sessions import Sessions
+from charlm_server.starts import Starts
+from charlm_server.stores import open_store
+from charlm_server.stores.store import SessionStore
+from charlm_server.tickets import TicketOffice
 from charlm_server.worker import Worker
 
 SERVICES: Final = tuple(
@@ -35,6 +53,7 @@ SERVICES: Final = tuple(
     for module, name in (
         (generation_pb2, "GenerationService"),
         (scoring_pb2, "ScoringService"),
+        (session_pb2, "SessionService"),
         (model_pb2, "ModelService"),
     )
 )
@@ -65,6 +84,12 @@ class ServerConfig:
     """Everything that `charlm serve` can be told."""
 
     models: Path
+    keys: Path
+    """The file of the keys that tickets and sessions are sealed with; made where there is none."""
+    sessions: str
+    """Where sessions are kept; see `stores`."""
+    max_session_bytes: int | None = None
+    """What sessions may take in all; None: the store's default."""
     host: str = "127.0.0.1"
     port: int = 50051
     """0: any free port, named in the line that says the server is ready."""
@@ -79,6 +104,12 @@ class ServerConfig:
     """Seconds between NOT_SERVING and the first refused call: what load balancers need to notice."""
     drain_grace: float = 20.0
     """Seconds that streams under way may go on after that, before they are ended with a ticket."""
+    ticket_lifetime: float = 30 * 86_400.0
+    """Seconds."""
+    prefix_cache_bytes: int = 64_000_000
+    """For states behind prompts that came before; 0: none are kept."""
+    idle_times: IdleTimes = field(default_factory=IdleTimes)
+    """Of sessions."""
 
 
 async def serve(config: ServerConfig) -> None:
@@ -87,9 +118,12 @@ async def serve(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    make_key_file(config.keys)
+    ring = KeyRing(config.keys)
     registry = Registry([_served(model, loop) for model in load_models(config)])
     health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor()
-    server = _server(registry, health, interceptor, config)
+    store = await open_store(config.sessions, config.max_session_bytes)
+    server = _server(registry, health, interceptor, ring, store, config)
     address = _bind(server, config)
     for served in registry:
         served.worker.start()
@@ -108,6 +142,7 @@ async def serve(config: ServerConfig) -> None:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
         served.worker.stop()
+    await store.close()
 
 
 def load_models(config: ServerConfig) -> list[Model]:
@@ -121,25 +156,38 @@ def load_models(config: ServerConfig) -> list[Model]:
 
 
 def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
-    reproducible = is_reproducible(model)
+    found = check(model)
     _log.info(
-        "model %s version %d on %s: results %s on the company they are computed in",
-        *(model.name, model.version, model.provider, "do not depend" if reproducible else "MAY DEPEND"),
+        "model %s version %d on %s: results %s on the company they are computed in; host class %s",
+        *(model.name, model.version, model.provider, "do not depend" if found.reproducible else "MAY DEPEND"),
+        found.host_class.hex(),
     )
     worker = Worker(Engine(model), loop, f"{model.name}/{model.version}")
-    return Served(model, worker, reproducible)
+    return Served(model, worker, found.reproducible, Build.of(model, found.host_class))
 
 
-def _server(
-    registry: Registry, health: grpc_health_aio.HealthServicer, interceptor: CallInterceptor, config: ServerConfig
+def _server(  # noqa: PLR0913, PLR0917 - all that a server consists of
+    registry: Registry,
+    health: grpc_health_aio.HealthServicer,
+    interceptor: CallInterceptor,
+    ring: KeyRing,
+    store: SessionStore,
+    config: ServerConfig,
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
-    admission = Admission(config.max_sequences)
+    admission, prefixes = Admission(config.max_sequences), PrefixCache(config.prefix_cache_bytes)
+    office, sessions = TicketOffice(ring, config.ticket_lifetime), Sessions(store, ring)
+    starts = Starts(office, sessions)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-        GenerationService(registry, admission, config.stall_timeout), server
+        GenerationService(registry, admission, starts, prefixes, config.stall_timeout), server
     )
-    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(registry, admission), server)
-    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry), server)
+    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(
+        ScoringService(registry, admission, starts, config.stall_timeout), server
+    )
+    session_pb2_grpc.add_SessionServiceServicer_to_server(
+        SessionService(registry, admission, starts, office, sessions, config.idle_times), server
+    )
+    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry, prefixes), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
     return server

@@ -2,6 +2,7 @@
 
 import numpy as np
 from charlm.v1 import start_pb2
+from charlm_training.normalization import Normalizer
 from charlm_training.vocabulary import UNKNOWN_ID
 
 from charlm_server.errors import InvalidRequest
@@ -10,12 +11,18 @@ from charlm_server.sampling import Ids
 from charlm_server.sequence import State
 
 
-def begin(ids: Ids, seed: int, model: Model) -> tuple[State, Ids]:
+def normalizer(model: Model, state: State | None) -> Normalizer:
+    """Return what normalizes a text behind `state`, None for one that begins."""
+    after = "" if state is None else model.vocabulary.decode([state.last])
+    return Normalizer(model.manifest.normalization, begins=state is None, after=after)
+
+
+def begin(ids: Ids, seed: int, model: Model, *, with_begin: bool = False) -> tuple[State, Ids]:
     """Return the state after the first symbol of a fresh text, and the ids still to be read.
 
-    A document has the begin symbol before it; so has a text of no symbols.
+    A document has the begin symbol before it; so has a text of no symbols, and any text `with_begin`.
     """
-    if model.symbols.end is not None or not len(ids):
+    if with_begin or model.symbols.end is not None or not len(ids):
         ids = np.concatenate([model.vocabulary.encode(model.manifest.begin), ids])
     return State.after_first(int(ids[0]), model.state_shape, seed), ids[1:]
 
@@ -30,14 +37,16 @@ def check_line_feeds(field: str, text: str, model: Model) -> None:
         )
 
 
-def encode(field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy.ValueType) -> tuple[Ids, int]:
-    """Return the ids of the normalized text and how many of them are `<unk>`."""
+def encode(
+    field: str, text: str, model: Model, policy: start_pb2.UnknownPolicy.ValueType, *, first: int = 0
+) -> tuple[Ids, int]:
+    """Return the ids of the normalized text, before which `first` characters stand; and how many are `<unk>`."""
     ids = model.vocabulary.encode(text)
     unknown = np.flatnonzero(ids == UNKNOWN_ID)
     if len(unknown) and policy == start_pb2.UNKNOWN_POLICY_REFUSE:
         at = int(unknown[0])
         raise InvalidRequest(
-            f"{field}: character {text[at]!r} at position {at} is not in the model's vocabulary; "
+            f"{field}: character {text[at]!r} at position {first + at} is not in the model's vocabulary; "
             "leave it out, or let unknown_policy replace it by <unk>"
         )
     return ids, len(unknown)

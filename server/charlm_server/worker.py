@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -19,8 +20,7 @@ import numpy as np
 from charlm_server.engine import Engine
 from charlm_server.errors import EngineFailed
 from charlm_server.pace import Pace
-from charlm_server.sampling import Floats, Ids
-from charlm_server.sequence import Advance, Alternatives, Sequence, joined_alternatives
+from charlm_server.sequence import Advance, Sequence, joined_alternatives
 
 HIGH_WATER: Final = 4096
 """Symbols that a stream buffers before its sequence is paused; an advance counts as one at least. What is under way
@@ -38,40 +38,40 @@ class Stream:
         self._sequence = sequence
         self._worker = worker
         self._arrived = asyncio.Event()
-        self._latest: Advance | None = None
-        self._written: list[Ids] = []
-        self._log_probabilities: list[Floats] = []
-        self._alternatives: list[Alternatives] = []
+        self._groups: deque[list[Advance]] = deque()
+        """What has come, to be read group by group; only the last one of a group may bring a state."""
         self._buffered = 0
         self._paused = False
         self._failed = False
 
     async def advance(self) -> Advance:
-        """Wait for something to have come and return all of it; raises EngineFailed where the engine broke."""
+        """Wait for something to have come and return it all, up to the first state that came with it.
+
+        Raises EngineFailed where the engine broke.
+        """
         await self._arrived.wait()
-        if self._failed or self._latest is None:
+        if not self._groups:
             raise EngineFailed("the engine failed; the server's log says why")
-        self._arrived.clear()
-        advance = replace(
-            self._latest,
-            written=np.concatenate(self._written),
-            log_probabilities=np.concatenate(self._log_probabilities),
-            alternatives=joined_alternatives(self._alternatives),
-        )
-        self._written, self._log_probabilities, self._alternatives, self._buffered = [], [], [], 0
+        group = self._groups.popleft()
+        self._buffered -= sum(map(_symbols, group))
+        if not self._groups:
+            self._wait_for_more()
+        return group[0] if len(group) == 1 else _joined(group)
+
+    def _wait_for_more(self) -> None:
+        if not self._failed:
+            self._arrived.clear()
         if self._paused:
             self._paused = False
             self._worker.command(lambda engine: engine.resume(self._sequence))
-        return advance
 
     def deliver(self, advance: Advance) -> None:
         """Take what the engine did."""
-        self._latest = advance
-        self._written.append(advance.written)
-        self._log_probabilities.append(advance.log_probabilities)
-        if advance.alternatives is not None:
-            self._alternatives.append(advance.alternatives)
-        self._buffered += max(1, len(advance.written))
+        if self._groups and self._groups[-1][-1].state is None:
+            self._groups[-1].append(advance)
+        else:
+            self._groups.append([advance])
+        self._buffered += _symbols(advance)
         self._arrived.set()
         if self._buffered > HIGH_WATER and not self._paused and advance.finish is None:
             self._paused = True
@@ -83,12 +83,30 @@ class Stream:
         self._arrived.set()
 
 
+def _symbols(advance: Advance) -> int:
+    """Return what an advance counts for in a stream's buffer."""
+    return max(1, len(advance.written))
+
+
+def _joined(group: list[Advance]) -> Advance:
+    """Return consecutive advances of one sequence as one."""
+    return replace(
+        group[-1],
+        written=np.concatenate([advance.written for advance in group]),
+        log_probabilities=np.concatenate([advance.log_probabilities for advance in group]),
+        alternatives=joined_alternatives([each.alternatives for each in group if each.alternatives is not None]),
+        ranks=np.concatenate([advance.ranks for advance in group]),
+    )
+
+
 class Worker:
     """Owns an engine and the thread that runs it. All methods are for the event loop's thread."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self.failed = asyncio.Event()
         """Set when the engine broke: every stream has ended, and no new one will start."""
+        self.draining = asyncio.Event()
+        """Set when every sequence is being ended where it stands."""
         self._engine = engine
         self._loop = loop
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
@@ -127,6 +145,7 @@ class Worker:
 
     def drain(self) -> None:
         """End every sequence where it stands, with its state."""
+        self.draining.set()
         self.command(Engine.drain)
 
     def command(self, command: Command) -> None:

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -94,6 +95,15 @@ TOY = model_pb2.Model(
 )
 
 
+class Broken(Exception):  # noqa: N818 - named after what happened
+    """Raised by what a test's peer says, it ends the call with a status."""
+
+    def __init__(self, code: grpc.StatusCode, details: str = "broken", reason: str = "") -> None:
+        super().__init__(details)
+        infos = [error_details_pb2.ErrorInfo(reason=reason, domain="charlm")] if reason else []
+        self.status = rich_status(code, details, *infos)
+
+
 @dataclass
 class Peer(
     generation_pb2_grpc.GenerationServiceServicer,
@@ -104,6 +114,8 @@ class Peer(
 
     address: str = ""
     requests: list[Any] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    """What came with each request for texts."""
     generate: Callable[[Any], Iterator[Any]] = hello
     score: Callable[[Any], Any] = toy_scores
     models: list[Any] = field(default_factory=lambda: [TOY])
@@ -123,8 +135,12 @@ class Peer(
 
     def Generate(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - the name of the rpc
         self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         context.add_callback(self.left.set)
-        yield from self.generate(request)
+        try:
+            yield from self.generate(request)
+        except Broken as broken:
+            context.abort_with_status(rpc_status.to_status(broken.status))
         self._maybe_fail(context)
 
     def Score(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the rpc
@@ -150,6 +166,19 @@ class Peer(
 @pytest.fixture(scope="session")
 def grpc_server() -> Iterator[tuple[str, list[Peer]]]:
     """One server for all tests, which passes every call on to the peer of the running test."""
+    with _switching_server() as address_and_peers:
+        yield address_and_peers
+
+
+@pytest.fixture(scope="session")
+def other_grpc_server() -> Iterator[tuple[str, list[Peer]]]:
+    """Another one."""
+    with _switching_server() as address_and_peers:
+        yield address_and_peers
+
+
+@contextmanager
+def _switching_server() -> Iterator[tuple[str, list[Peer]]]:
     current: list[Peer] = []
 
     class Switch:
@@ -172,6 +201,14 @@ def grpc_server() -> Iterator[tuple[str, list[Peer]]]:
 @pytest.fixture
 def peer(grpc_server: tuple[str, list[Peer]]) -> Peer:
     address, current = grpc_server
+    current[:] = [Peer(address)]
+    return current[0]
+
+
+@pytest.fixture
+def other_peer(other_grpc_server: tuple[str, list[Peer]]) -> Peer:
+    """Return a second peer, at another address."""
+    address, current = other_grpc_server
     current[:] = [Peer(address)]
     return current[0]
 
@@ -201,6 +238,7 @@ class Heard:
     chunks: list[Chunk] = field(default_factory=list)
     started: Started | None = None
     finished: Finished | None = None
+    resumed_count: int = 0
 
 
 class SyncFace:
@@ -214,6 +252,7 @@ class SyncFace:
             for chunk in generation:
                 heard.chunks.append(chunk)
             heard.finished = generation.finished
+            heard.resumed_count = generation.resumed_count
 
         await asyncio.to_thread(listen)
 
@@ -267,6 +306,7 @@ class AsyncFace:
         async for chunk in generation:
             heard.chunks.append(chunk)
         heard.finished = generation.finished
+        heard.resumed_count = generation.resumed_count
 
     async def whole(self, prompt: str = "", **fields: Any) -> str:
         return await (await self._client.generate(prompt, **fields)).text()
@@ -303,6 +343,30 @@ class AsyncFace:
 
 
 @pytest.fixture(params=["sync", "async"])
+async def make_face(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Callable[..., SyncFace | AsyncFace]]:
+    """Return what makes either client, with the given arguments."""
+    clients: list[Client | AsyncClient] = []
+
+    def make(*arguments: Any, **options: Any) -> SyncFace | AsyncFace:
+        if request.param == "sync":
+            client = Client(*arguments, **options)
+            clients.append(client)
+            return SyncFace(client)
+        async_client = AsyncClient(*arguments, **options)
+        clients.append(async_client)
+        return AsyncFace(async_client)
+
+    yield make
+    for client in clients:
+        if isinstance(client, Client):
+            client.close()
+        else:
+            await client.close()
+
+
+@pytest.fixture(params=["sync", "async"])
 async def face(peer: Peer, request: pytest.FixtureRequest) -> AsyncIterator[SyncFace | AsyncFace]:
     """Either client, connected to the peer."""
     if request.param == "sync":
@@ -322,6 +386,7 @@ class Script:
     finished: Callable[..., Any] = finished
     toy_scores: Callable[[Any], Any] = toy_scores
     rich_status: Callable[..., status_pb2.Status] = rich_status
+    broken: type[Broken] = Broken
     heard: Callable[[], Heard] = Heard
     heard_samples: Callable[[], HeardSamples] = HeardSamples
 

@@ -67,11 +67,14 @@ async def test_every_argument_reaches_the_server(peer: Any, face: Any) -> None:
         top_alternatives=4,
         unknown="refuse",
         return_ticket=True,
+        ticket_interval=50,
+        written_before="x" * 100 + "y" * 127,
+        exact=False,
     )
     assert peer.requests == [
         generation_pb2.GenerateRequest(
             model=start_pb2.ModelReference(name="toy", version=3),
-            start=start_pb2.Start(ticket=b"t"),
+            start=start_pb2.Start(ticket=b"t", exact=False),
             prompt="Once",
             sampling=generation_pb2.Sampling(
                 temperature=0,
@@ -93,6 +96,8 @@ async def test_every_argument_reaches_the_server(peer: Any, face: Any) -> None:
             return_ticket=True,
             samples=1,
             top_alternatives=4,
+            ticket_interval=50,
+            written_before="y" * 127,
         )
     ]
 

@@ -16,10 +16,10 @@ from charlm_export.errors import QuantizationError
 from charlm_export.evaluation import load_subject
 from charlm_export.export import Quantization, describe, export_checkpoint
 from charlm_export.quantization import halve, quantize
-from charlm_export.reading_graph import reading_graph
+from charlm_export.reading_graph import Result, reading_graph
 from charlm_export.step import Step
 from charlm_server.model import Model
-from charlm_server.self_check import is_reproducible
+from charlm_server.self_check import check
 from charlm_training.checkpoint import Checkpoint, save_checkpoint
 from charlm_training.corpus import find_corpus
 from charlm_training.encoded import EncodedCorpus, encode_with
@@ -70,7 +70,7 @@ def test_what_is_written_is_what_was_measured_and_what_is_served(
     assert done.cost.after.nats == after.nats
     assert done.cost.share == pytest.approx(math.exp(after.nats - before.nats) - 1, abs=1e-5)
     assert abs(done.cost.share) < 0.02
-    assert is_reproducible(Model(artifact))
+    assert check(Model(artifact)).reproducible
 
 
 def test_more_than_is_allowed_is_refused_and_nothing_is_written(
@@ -119,7 +119,7 @@ def test_in_float16_the_graph_for_cuda_rounds_products_and_nothing_else(
     feed = {"tokens": generator.integers(len(manifest.vocabulary), size=(20, 3)), "h": state, "c": state}
     logits = [
         onnxruntime.InferenceSession(
-            reading_graph(Step(manifest, weights, in_float16=in_float16), ragged=False, every_logit=True),
+            reading_graph(Step(manifest, weights, in_float16=in_float16), ragged=False, result=Result.LOGITS),
             providers=["CPUExecutionProvider"],
         ).run(["logits"], {**feed, "steps": np.array(20)})[0]
         for in_float16 in (False, True)

@@ -1,12 +1,15 @@
 """Models of other kinds than `tiny`, which is an LSTM of characters: loaded and served. As random and lively."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
-from charlm_export.artifact import read_artifact
+from charlm_export.artifact import read_artifact, write_artifact
 from charlm_export.export import export_checkpoint
+from charlm_export.graph import portable_graph
+from charlm_export.quantization import quantize
 from charlm_server.model import Model
 from charlm_training.checkpoint import Checkpoint, save_checkpoint
 from charlm_training.vocabulary import Vocabulary
@@ -53,3 +56,20 @@ def kinds_channel(kinds_address: str) -> Iterator[grpc.Channel]:
     """A connection to it."""
     with grpc.insecure_channel(kinds_address) as channel:
         yield channel
+
+
+@pytest.fixture(scope="session")
+def rounded_folder(kinds_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with another build of the model `characters`: its weights in 8 bits."""
+    artifact = read_artifact(kinds_folder / "characters" / "1")
+    manifest = replace(artifact.manifest, weights="int8")
+    weights = quantize(dict(artifact.weights), manifest.layers)
+    folder = tmp_path_factory.mktemp("rounded")
+    write_artifact(folder, "characters", manifest, portable_graph(manifest, weights))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(kinds_loaded: dict[str, Model], rounded_folder: Path) -> dict[str, Model]:
+    """A model of each kind, and one of characters in 8 bits."""
+    return kinds_loaded | {"int8": Model(read_artifact(rounded_folder / "characters" / "1"))}

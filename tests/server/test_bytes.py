@@ -10,9 +10,11 @@ import pytest
 import torch
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
+from charlm_server.build import Build
 from charlm_server.engine import Engine
 from charlm_server.generation_requests import read_generation
 from charlm_server.model import Model
+from charlm_server.starts import Origin
 from charlm_training.checkpoint import Checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ def score(channel: grpc.Channel, text: str, **fields: object) -> scoring_pb2.Tex
 def bytes_written(model: Model, asked: pb.GenerateRequest) -> bytes:
     """What the engine writes for a request, without any decoding on the way."""
     engine, written = Engine(model), []
-    (sequence,) = read_generation(asked, model).sequences()
+    (sequence,) = read_generation(asked, model, Origin.nothing(Build.of(model, bytes(16)))).sequences()
     engine.add(sequence)
     while len(engine):
         written += [advance.written - 1 for advance in engine.step(50, 10_000)]

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from charlm_export.artifact import read_artifact
-from charlm_export.quantization import quantize
 from charlm_server import cohort
 from charlm_server.cohort import Cohort, _Rows
 from charlm_server.engine import Engine
 from charlm_server.model import Model, Written
 from charlm_server.readers import Readers
 from charlm_server.sampling import Sampling
-from charlm_server.self_check import is_reproducible
+from charlm_server.self_check import check
 from charlm_server.sequence import Advance, Alternatives, Finish, Sequence, State, StopStrings, joined_alternatives
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,15 +135,6 @@ def go_on(model: Model, sequence: Sequence, state: State, **fields: Any) -> Sequ
     """What `sequence` still has to do, from `state` on."""
     left = {name: getattr(sequence, name) for name in ("forced", "budget", "stops")}
     return make(model, state.seed, state=state, **(left | fields))
-
-
-@pytest.fixture(scope="session")
-def models(kinds_loaded: dict[str, Model], kinds_folder: Path) -> dict[str, Model]:
-    """A model of each kind, and one of characters in 8 bits."""
-    artifact = read_artifact(kinds_folder / "characters" / "1")
-    manifest = replace(artifact.manifest, weights="int8")
-    weights = quantize(dict(artifact.weights), manifest.layers)
-    return kinds_loaded | {"int8": Model(replace(artifact, manifest=manifest, weights=weights))}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -404,12 +394,12 @@ def test_the_check_above_notices_a_seeded_defect(defective: tuple[Model, bool]) 
 
 def test_the_start_up_check_notices_a_seeded_defect(defective: tuple[Model, bool]) -> None:
     model, seen_at_start = defective
-    assert is_reproducible(model) is not seen_at_start
+    assert check(model).reproducible is not seen_at_start
 
 
 def test_the_start_up_check_passes_here(models: dict[str, Model]) -> None:
-    assert is_reproducible(models["int8"])
-    assert is_reproducible(models["byte-lines"])
+    assert check(models["int8"]).reproducible
+    assert check(models["byte-lines"]).reproducible
 
 
 # --- Parts of a sequence

@@ -39,10 +39,10 @@ def read_all(model: Watched, texts: list[Sequence], work: int) -> list[Sequence]
     for text in texts:
         readers.join(text)
     while len(readers):
-        now, faulty = readers.read(work)
-        assert not faulty
+        run = readers.read(work)
+        assert not run.faulty
         assert readers.work <= max(work, len(model.lengths[-1]) + STEP_ROWS) + 4 * (module._MOST_ROWS + STEP_ROWS)
-        through += now
+        through += run.through
     return through
 
 

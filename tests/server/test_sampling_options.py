@@ -21,11 +21,13 @@ from charlm.v1 import generation_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_
 from charlm_export.artifact import read_artifact
 from charlm_export.export import export_checkpoint
 from charlm_server.admission import Admission
+from charlm_server.build import Build
 from charlm_server.errors import EngineFailed, InvalidRequest, Overloaded, Stalled
-from charlm_server.generation_requests import read_generation
+from charlm_server.generation_requests import Generation, read_generation
 from charlm_server.model import Model
 from charlm_server.sequence import Finish, Sequence
 from charlm_server.services.generation import GenerationService
+from charlm_server.starts import Origin, Starts
 from charlm_training.checkpoint import Checkpoint, save_checkpoint
 from charlm_training.vocabulary import Vocabulary
 from google.rpc import error_details_pb2, status_pb2
@@ -34,6 +36,10 @@ QUANTUM = 2.0**-24
 FOREVER = 1_000_000
 BELOW_ONE = math.nextafter(1, 0)
 ABOVE_100 = math.nextafter(100, 101)
+
+
+def checked(asked: pb.GenerateRequest, model: Model) -> Generation:
+    return read_generation(asked, model, Origin.nothing(Build.of(model, bytes(16))))
 
 
 @dataclass
@@ -416,15 +422,15 @@ def test_samples_may_end_for_different_reasons_and_at_different_times(channel: g
 
 
 def test_a_shared_prompt_is_read_by_one_sequence(model: Model) -> None:
-    generation = read_generation(asked_for("The cat", samples=8), model)
+    generation = checked(asked_for("The cat", samples=8), model)
     prompt = generation.prompt()
     assert prompt is not None
     assert (len(prompt.forced), prompt.budget) == (6, 0)
     sequences = generation.sequences(prompt.state)
     assert [(len(sequence.forced), sequence.budget) for sequence in sequences] == [(0, 60)] * 8
     assert len({id(sequence.stops) for sequence in sequences}) == 8  # each knows how its own text ends
-    assert read_generation(asked_for("The cat"), model).prompt() is None
-    assert read_generation(asked_for("T", samples=8), model).prompt() is None
+    assert checked(asked_for("The cat"), model).prompt() is None
+    assert checked(asked_for("T", samples=8), model).prompt() is None
 
 
 # Limits.
@@ -452,7 +458,7 @@ def test_a_shared_prompt_is_read_by_one_sequence(model: Model) -> None:
     ],
 )
 def test_a_field_may_go_to_its_limit(wide_model: Model, fields: dict[str, Any]) -> None:
-    assert read_generation(asked_for("a", **fields), wide_model)
+    assert checked(asked_for("a", **fields), wide_model)
 
 
 ASCII_ONLY = "this model's symbols are bytes, so that only characters of one byte (ASCII) can be named"
@@ -505,10 +511,21 @@ def test_a_bad_field_is_named_with_its_value_and_range(
 
 
 def test_what_normalization_makes_of_a_character_counts(wide_model: Model) -> None:
-    composed = read_generation(asked_for("a", biases=biases({"é": 1})), wide_model).sampling
-    assert read_generation(asked_for("a", biases=biases({"e\u0301": 1})), wide_model).sampling == composed
+    composed = read_generation(
+        asked_for("a", biases=biases({"é": 1})), wide_model, Origin.nothing(Build.of(wide_model, bytes(16)))
+    ).sampling
+    assert (
+        read_generation(
+            asked_for("a", biases=biases({"e\u0301": 1})), wide_model, Origin.nothing(Build.of(wide_model, bytes(16)))
+        ).sampling
+        == composed
+    )
     with pytest.raises(InvalidRequest, match="leave no character to write"):
-        read_generation(asked_for("a", forbidden_characters="".join(CHINESE) + "aé\r"), wide_model)
+        read_generation(
+            asked_for("a", forbidden_characters="".join(CHINESE) + "aé\r"),
+            wide_model,
+            Origin.nothing(Build.of(wide_model, bytes(16))),
+        )
 
 
 # Places, and calls that end before their texts do.
@@ -673,6 +690,9 @@ class Client:
         self._when_finished = when_finished
         self._busy = False
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
     async def write(self, response: pb.GenerateResponse) -> None:
         assert not self._busy, "two messages at once"
         self._busy = True
@@ -690,8 +710,11 @@ async def call(
 ) -> None:
     """Ask for three samples; of the prompt "T" there is nothing to read. Afterwards all places must be free."""
     admission = admission or Admission(3)
-    registry: Any = SimpleNamespace(find=lambda *_: SimpleNamespace(model=model, worker=worker))
-    service = GenerationService(registry, admission, stall_timeout=0.05)
+    registry: Any = SimpleNamespace(
+        find=lambda *_: SimpleNamespace(model=model, worker=worker, build=Build.of(model, bytes(16)))
+    )
+    nowhere: Any = None  # no call here has a ticket or a session
+    service = GenerationService(registry, admission, Starts(nowhere, nowhere), stall_timeout=0.05)
     context: Any = client
     try:
         await service.Generate(asked_for(prompt, samples=3), context)

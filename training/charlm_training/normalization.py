@@ -5,7 +5,7 @@
     letters      the same, then one space for every run of other characters than A-Z and a-z, in lower case (d2l)
 
 A model carries the name of its normalization, so that a server treats a request's text exactly as training
-treated the corpus. A corpus is normalized block by block, with the same result.
+treated the corpus. A text that comes in pieces is normalized piece by piece, with the same result.
 """
 
 import re
@@ -42,62 +42,92 @@ DEFAULT_NORMALIZATION: Final = "line-feeds"
 
 
 def normalized(blocks: Iterable[str], normalization: str) -> Iterator[str]:
-    """Yield, in blocks, what NORMALIZATIONS[normalization] makes of the joined `blocks`.
+    """Yield, in blocks, what NORMALIZATIONS[normalization] makes of the joined `blocks`."""
+    normalizer = Normalizer(normalization)
+    for block in blocks:
+        yield normalizer.feed(block)
+    yield normalizer.end()
 
-    No more is held back than what the next block may still change: a few characters, in any language.
+
+class Normalizer:
+    """Normalizes one text that comes in pieces, as if it had come whole.
+
+    It holds back what the next piece may still change: a few characters, in any language.
     """
-    return _STREAMED[normalization](blocks)
+
+    def __init__(self, normalization: str, *, begins: bool = True, after: str = "") -> None:
+        """`begins`: whether the text begins here, so that a byte order mark is none of its characters.
+
+        `after` is the character before it, already normalized, if there is one.
+        """
+        self._settled, self._rewrite = _PIECEWISE[normalization]
+        self._mark = BYTE_ORDER_MARK if begins else ""
+        self._last = after
+        self._held = ""
+
+    @property
+    def held_count(self) -> int:
+        """How many of the characters that were fed are held back."""
+        return len(self._held)
+
+    def feed(self, piece: str) -> str:
+        """Return what is certain now."""
+        if piece:
+            piece, self._mark = piece.removeprefix(self._mark), ""
+        text = self._held + piece
+        settled = self._settled(text, len(self._held))
+        self._held = text[settled:]
+        return self._written(text[:settled])
+
+    def end(self) -> str:
+        """Return the rest of the text."""
+        text, self._held = self._held, ""
+        return self._written(text)
+
+    def _written(self, text: str) -> str:
+        written = self._rewrite(text, self._last)
+        self._last = written[-1:] or self._last
+        return written
 
 
 def _line_feeds(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _without_mark(blocks: Iterable[str]) -> Iterator[str]:
-    mark = BYTE_ORDER_MARK
-    for block in blocks:
-        yield block.removeprefix(mark)
-        mark = "" if block else mark
+def _before_carriage_return(text: str, _known: int) -> int:
+    """Hold back a carriage return at the end: a line feed may follow."""
+    return len(text) - text.endswith("\r")
 
 
-def _stream_line_feeds(blocks: Iterable[str]) -> Iterator[str]:
-    """Hold back a carriage return that ends a block: a line feed may follow."""
-    held = ""
-    for block in _without_mark(blocks):
-        text = held + block
-        held = "\r" if text.endswith("\r") else ""
-        yield _line_feeds(text.removesuffix("\r"))
-    yield _line_feeds(held)
+def _before_boundary(text: str, known: int) -> int:
+    """Hold back what stands behind the last boundary, which is not among the first `known` characters."""
+    places = reversed(range(known, len(text)))
+    return next((at for at in places if is_boundary(text[at]) and text[max(0, at - 1) : at + 1] != "\r\n"), 0)
 
 
-def _stream_nfc(blocks: Iterable[str]) -> Iterator[str]:
-    """Hold back what stands behind the last boundary."""
-    held = ""
-    for block in _stream_line_feeds(blocks):
-        boundary = next((i for i in reversed(range(len(block))) if is_boundary(block[i])), None)
-        if boundary is None:
-            held += block
-        else:
-            yield unicodedata.normalize("NFC", held + block[:boundary])
-            held = block[boundary:]
-    yield unicodedata.normalize("NFC", held)
+def _everything(text: str, _known: int) -> int:
+    return len(text)
 
 
-def _stream_letters(blocks: Iterable[str]) -> Iterator[str]:
-    """Write the space of a run where the run begins, and not again in the blocks through which it goes on."""
-    last = ""
-    for block in _without_mark(blocks):
-        text = _NO_LETTERS.sub(" ", block).lower()
-        text = text.removeprefix(last if last == " " else "")
-        last = text[-1:] or last
-        yield text
+def _rewrite_line_feeds(text: str, _last: str) -> str:
+    return _line_feeds(text)
 
 
-_STREAMED: Final[Mapping[str, Callable[[Iterable[str]], Iterator[str]]]] = {
-    "line-feeds": _stream_line_feeds,
-    "nfc": _stream_nfc,
-    "letters": _stream_letters,
+def _rewrite_nfc(text: str, _last: str) -> str:
+    return unicodedata.normalize("NFC", _line_feeds(text))
+
+
+def _rewrite_letters(text: str, last: str) -> str:
+    """Write the space of a run where the run begins, and not again in the pieces through which it goes on."""
+    return _NO_LETTERS.sub(" ", text).lower().removeprefix(" " if last == " " else "")
+
+
+_PIECEWISE: Final[Mapping[str, tuple[Callable[[str, int], int], Callable[[str, str], str]]]] = {
+    "line-feeds": (_before_carriage_return, _rewrite_line_feeds),
+    "nfc": (_before_boundary, _rewrite_nfc),
+    "letters": (_everything, _rewrite_letters),
 }
+"""How much of a text is certain whatever follows, and what becomes of that, behind the last character written."""
 
 
 def is_boundary(character: str) -> bool:

@@ -26,49 +26,49 @@ from charlm.v1 import alternatives_pb2 as charlm_dot_v1_dot_alternatives__pb2
 from charlm.v1 import start_pb2 as charlm_dot_v1_dot_start__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63harlm/v1/scoring.proto\x12\tcharlm.v1\x1a\x1c\x63harlm/v1/alternatives.proto\x1a\x15\x63harlm/v1/start.proto\"\x86\x01\n\x0fScoringPolicies\x12)\n\x07unknown\x18\x01 \x01(\x0e\x32\x18.charlm.v1.UnknownPolicy\x12%\n\x05\x62\x65gin\x18\x02 \x01(\x0e\x32\x16.charlm.v1.BeginPolicy\x12!\n\x03\x65nd\x18\x03 \x01(\x0e\x32\x14.charlm.v1.EndPolicy\"6\n\x07Windows\x12\x14\n\ncharacters\x18\x01 \x01(\rH\x00\x12\x0f\n\x05lines\x18\x02 \x01(\x08H\x00\x42\x04\n\x02of\"\x7f\n\x0bWindowScore\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x17\n\x0f\x63haracter_count\x18\x02 \x01(\x04\x12\x1b\n\x13sum_log_probability\x18\x03 \x01(\x01\x12\x14\n\x0cscored_count\x18\x04 \x01(\x04\x12\x15\n\runknown_count\x18\x05 \x01(\x04\"\x97\x02\n\x0cScoreRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x19\n\x11log_probabilities\x18\x04 \x01(\x08\x12,\n\x08policies\x18\x05 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12\x16\n\x0ereturn_tickets\x18\x06 \x01(\x08\x12\r\n\x05ranks\x18\x07 \x01(\x08\x12\x18\n\x10top_alternatives\x18\x08 \x01(\r\x12#\n\x07windows\x18\t \x01(\x0b\x32\x12.charlm.v1.Windows\"\xa4\x01\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x03(\x0b\x32\x14.charlm.v1.TextScore\x12,\n\x08policies\x18\x02 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12-\n\x0c\x63ontinuation\x18\x03 \x01(\x0b\x32\x17.charlm.v1.Continuation\x12\x10\n\x08repeated\x18\x04 \x01(\x08\"\xd9\x02\n\tTextScore\x12\x1b\n\x13sum_log_probability\x18\x01 \x01(\x01\x12\x14\n\x0cscored_count\x18\x02 \x01(\x04\x12\x15\n\runknown_count\x18\x03 \x01(\x04\x12\x17\n\nperplexity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12\x62its_per_character\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11log_probabilities\x18\x06 \x03(\x01\x12\x0e\n\x06ticket\x18\x07 \x01(\x0c\x12\r\n\x05ranks\x18\x08 \x03(\r\x12-\n\x0c\x61lternatives\x18\t \x03(\x0b\x32\x17.charlm.v1.Alternatives\x12\'\n\x07windows\x18\n \x03(\x0b\x32\x16.charlm.v1.WindowScore\x12\x10\n\x08position\x18\x0b \x01(\x04\x42\r\n\x0b_perplexityB\x15\n\x13_bits_per_character\"[\n\x12ScoreStreamRequest\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.charlm.v1.ScoreStreamStartH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x07\n\x05\x65vent\"\xfb\x01\n\x10ScoreStreamStart\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12,\n\x08policies\x18\x03 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12#\n\x07windows\x18\x04 \x01(\x0b\x32\x12.charlm.v1.Windows\x12\x17\n\x0fticket_interval\x18\x05 \x01(\x04\x12\x15\n\rreturn_ticket\x18\x06 \x01(\x08\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\"\xb8\x01\n\x13ScoreStreamResponse\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.charlm.v1.ScoreStreamStartedH\x00\x12\x32\n\x08progress\x18\x02 \x01(\x0b\x32\x1e.charlm.v1.ScoreStreamProgressH\x00\x12\x32\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1e.charlm.v1.ScoreStreamFinishedH\x00\x42\x07\n\x05\x65vent\"\x91\x01\n\x12ScoreStreamStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12,\n\x08policies\x18\x03 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12-\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x17.charlm.v1.Continuation\":\n\x13ScoreStreamProgress\x12#\n\x05total\x18\x01 \x01(\x0b\x32\x14.charlm.v1.TextScore\":\n\x13ScoreStreamFinished\x12#\n\x05total\x18\x01 \x01(\x0b\x32\x14.charlm.v1.TextScore\"\x97\x02\n\x16ScoreCandidatesRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\t\x12\x12\n\ncandidates\x18\x04 \x03(\t\x12,\n\x08policies\x18\x05 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12,\n\x07ranking\x18\x06 \x01(\x0e\x32\x1b.charlm.v1.CandidateRanking\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\x16\n\x0ereturn_tickets\x18\x08 \x01(\x08\"\xcc\x01\n\x17ScoreCandidatesResponse\x12%\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x14.charlm.v1.TextScore\x12-\n\ncandidates\x18\x02 \x03(\x0b\x32\x19.charlm.v1.CandidateScore\x12,\n\x08policies\x18\x03 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12-\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x17.charlm.v1.Continuation\"Y\n\x0e\x43\x61ndidateScore\x12\r\n\x05index\x18\x01 \x01(\r\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.charlm.v1.TextScore\x12\x13\n\x0bprobability\x18\x03 \x01(\x01*]\n\x0b\x42\x65ginPolicy\x12\x1c\n\x18\x42\x45GIN_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x45GIN_POLICY_NOTHING\x10\x01\x12\x16\n\x12\x42\x45GIN_POLICY_BEGIN\x10\x02*Y\n\tEndPolicy\x12\x1a\n\x16\x45ND_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45ND_POLICY_NOTHING\x10\x01\x12\x18\n\x14\x45ND_POLICY_LINE_FEED\x10\x02*l\n\x10\x43\x61ndidateRanking\x12!\n\x1d\x43\x41NDIDATE_RANKING_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41NDIDATE_RANKING_SUM\x10\x01\x12\x1a\n\x16\x43\x41NDIDATE_RANKING_MEAN\x10\x02\x32\xf8\x01\n\x0eScoringService\x12:\n\x05Score\x12\x17.charlm.v1.ScoreRequest\x1a\x18.charlm.v1.ScoreResponse\x12P\n\x0bScoreStream\x12\x1d.charlm.v1.ScoreStreamRequest\x1a\x1e.charlm.v1.ScoreStreamResponse(\x01\x30\x01\x12X\n\x0fScoreCandidates\x12!.charlm.v1.ScoreCandidatesRequest\x1a\".charlm.v1.ScoreCandidatesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63harlm/v1/scoring.proto\x12\tcharlm.v1\x1a\x1c\x63harlm/v1/alternatives.proto\x1a\x15\x63harlm/v1/start.proto\"\x86\x01\n\x0fScoringPolicies\x12)\n\x07unknown\x18\x01 \x01(\x0e\x32\x18.charlm.v1.UnknownPolicy\x12%\n\x05\x62\x65gin\x18\x02 \x01(\x0e\x32\x16.charlm.v1.BeginPolicy\x12!\n\x03\x65nd\x18\x03 \x01(\x0e\x32\x14.charlm.v1.EndPolicy\"F\n\x07Windows\x12\x14\n\ncharacters\x18\x01 \x01(\rH\x00\x12\x0f\n\x05lines\x18\x02 \x01(\x08H\x00\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\rB\x04\n\x02of\"\x7f\n\x0bWindowScore\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x17\n\x0f\x63haracter_count\x18\x02 \x01(\x04\x12\x1b\n\x13sum_log_probability\x18\x03 \x01(\x01\x12\x14\n\x0cscored_count\x18\x04 \x01(\x04\x12\x15\n\runknown_count\x18\x05 \x01(\x04\"\xad\x02\n\x0cScoreRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x19\n\x11log_probabilities\x18\x04 \x01(\x08\x12,\n\x08policies\x18\x05 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12\x16\n\x0ereturn_tickets\x18\x06 \x01(\x08\x12\r\n\x05ranks\x18\x07 \x01(\x08\x12\x18\n\x10top_alternatives\x18\x08 \x01(\r\x12#\n\x07windows\x18\t \x01(\x0b\x32\x12.charlm.v1.Windows\x12\x14\n\x0creturn_texts\x18\n \x01(\x08\"\xa4\x01\n\rScoreResponse\x12$\n\x06scores\x18\x01 \x03(\x0b\x32\x14.charlm.v1.TextScore\x12,\n\x08policies\x18\x02 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12-\n\x0c\x63ontinuation\x18\x03 \x01(\x0b\x32\x17.charlm.v1.Continuation\x12\x10\n\x08repeated\x18\x04 \x01(\x08\"\xe7\x02\n\tTextScore\x12\x1b\n\x13sum_log_probability\x18\x01 \x01(\x01\x12\x14\n\x0cscored_count\x18\x02 \x01(\x04\x12\x15\n\runknown_count\x18\x03 \x01(\x04\x12\x17\n\nperplexity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12\x62its_per_character\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11log_probabilities\x18\x06 \x03(\x01\x12\x0e\n\x06ticket\x18\x07 \x01(\x0c\x12\r\n\x05ranks\x18\x08 \x03(\r\x12-\n\x0c\x61lternatives\x18\t \x03(\x0b\x32\x17.charlm.v1.Alternatives\x12\'\n\x07windows\x18\n \x03(\x0b\x32\x16.charlm.v1.WindowScore\x12\x10\n\x08position\x18\x0b \x01(\x04\x12\x0c\n\x04text\x18\x0c \x01(\tB\r\n\x0b_perplexityB\x15\n\x13_bits_per_character\"[\n\x12ScoreStreamRequest\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.charlm.v1.ScoreStreamStartH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x07\n\x05\x65vent\"\xb9\x02\n\x10ScoreStreamStart\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12,\n\x08policies\x18\x03 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12#\n\x07windows\x18\x04 \x01(\x0b\x32\x12.charlm.v1.Windows\x12\x17\n\x0fticket_interval\x18\x05 \x01(\x04\x12\x15\n\rreturn_ticket\x18\x06 \x01(\x08\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\r\n\x05ranks\x18\x08 \x01(\x08\x12\x18\n\x10top_alternatives\x18\t \x01(\r\x12\x13\n\x0breturn_text\x18\n \x01(\x08\"\xb8\x01\n\x13ScoreStreamResponse\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.charlm.v1.ScoreStreamStartedH\x00\x12\x32\n\x08progress\x18\x02 \x01(\x0b\x32\x1e.charlm.v1.ScoreStreamProgressH\x00\x12\x32\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1e.charlm.v1.ScoreStreamFinishedH\x00\x42\x07\n\x05\x65vent\"\x91\x01\n\x12ScoreStreamStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12,\n\x08policies\x18\x03 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12-\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x17.charlm.v1.Continuation\"N\n\x13ScoreStreamProgress\x12#\n\x05total\x18\x01 \x01(\x0b\x32\x14.charlm.v1.TextScore\x12\x12\n\nsent_count\x18\x02 \x01(\x04\":\n\x13ScoreStreamFinished\x12#\n\x05total\x18\x01 \x01(\x0b\x32\x14.charlm.v1.TextScore\"\x97\x02\n\x16ScoreCandidatesRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.charlm.v1.ModelReference\x12\x1f\n\x05start\x18\x02 \x01(\x0b\x32\x10.charlm.v1.Start\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\t\x12\x12\n\ncandidates\x18\x04 \x03(\t\x12,\n\x08policies\x18\x05 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12,\n\x07ranking\x18\x06 \x01(\x0e\x32\x1b.charlm.v1.CandidateRanking\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\x16\n\x0ereturn_tickets\x18\x08 \x01(\x08\"\xcc\x01\n\x17ScoreCandidatesResponse\x12%\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x14.charlm.v1.TextScore\x12-\n\ncandidates\x18\x02 \x03(\x0b\x32\x19.charlm.v1.CandidateScore\x12,\n\x08policies\x18\x03 \x01(\x0b\x32\x1a.charlm.v1.ScoringPolicies\x12-\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x17.charlm.v1.Continuation\"Y\n\x0e\x43\x61ndidateScore\x12\r\n\x05index\x18\x01 \x01(\r\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.charlm.v1.TextScore\x12\x13\n\x0bprobability\x18\x03 \x01(\x01*]\n\x0b\x42\x65ginPolicy\x12\x1c\n\x18\x42\x45GIN_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x45GIN_POLICY_NOTHING\x10\x01\x12\x16\n\x12\x42\x45GIN_POLICY_BEGIN\x10\x02*Y\n\tEndPolicy\x12\x1a\n\x16\x45ND_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45ND_POLICY_NOTHING\x10\x01\x12\x18\n\x14\x45ND_POLICY_LINE_FEED\x10\x02*l\n\x10\x43\x61ndidateRanking\x12!\n\x1d\x43\x41NDIDATE_RANKING_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41NDIDATE_RANKING_SUM\x10\x01\x12\x1a\n\x16\x43\x41NDIDATE_RANKING_MEAN\x10\x02\x32\xf8\x01\n\x0eScoringService\x12:\n\x05Score\x12\x17.charlm.v1.ScoreRequest\x1a\x18.charlm.v1.ScoreResponse\x12P\n\x0bScoreStream\x12\x1d.charlm.v1.ScoreStreamRequest\x1a\x1e.charlm.v1.ScoreStreamResponse(\x01\x30\x01\x12X\n\x0fScoreCandidates\x12!.charlm.v1.ScoreCandidatesRequest\x1a\".charlm.v1.ScoreCandidatesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'charlm.v1.scoring_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BEGINPOLICY']._serialized_start=2592
-  _globals['_BEGINPOLICY']._serialized_end=2685
-  _globals['_ENDPOLICY']._serialized_start=2687
-  _globals['_ENDPOLICY']._serialized_end=2776
-  _globals['_CANDIDATERANKING']._serialized_start=2778
-  _globals['_CANDIDATERANKING']._serialized_end=2886
+  _globals['_BEGINPOLICY']._serialized_start=2726
+  _globals['_BEGINPOLICY']._serialized_end=2819
+  _globals['_ENDPOLICY']._serialized_start=2821
+  _globals['_ENDPOLICY']._serialized_end=2910
+  _globals['_CANDIDATERANKING']._serialized_start=2912
+  _globals['_CANDIDATERANKING']._serialized_end=3020
   _globals['_SCORINGPOLICIES']._serialized_start=92
   _globals['_SCORINGPOLICIES']._serialized_end=226
   _globals['_WINDOWS']._serialized_start=228
-  _globals['_WINDOWS']._serialized_end=282
-  _globals['_WINDOWSCORE']._serialized_start=284
-  _globals['_WINDOWSCORE']._serialized_end=411
-  _globals['_SCOREREQUEST']._serialized_start=414
-  _globals['_SCOREREQUEST']._serialized_end=693
-  _globals['_SCORERESPONSE']._serialized_start=696
-  _globals['_SCORERESPONSE']._serialized_end=860
-  _globals['_TEXTSCORE']._serialized_start=863
-  _globals['_TEXTSCORE']._serialized_end=1208
-  _globals['_SCORESTREAMREQUEST']._serialized_start=1210
-  _globals['_SCORESTREAMREQUEST']._serialized_end=1301
-  _globals['_SCORESTREAMSTART']._serialized_start=1304
-  _globals['_SCORESTREAMSTART']._serialized_end=1555
-  _globals['_SCORESTREAMRESPONSE']._serialized_start=1558
-  _globals['_SCORESTREAMRESPONSE']._serialized_end=1742
-  _globals['_SCORESTREAMSTARTED']._serialized_start=1745
-  _globals['_SCORESTREAMSTARTED']._serialized_end=1890
-  _globals['_SCORESTREAMPROGRESS']._serialized_start=1892
-  _globals['_SCORESTREAMPROGRESS']._serialized_end=1950
-  _globals['_SCORESTREAMFINISHED']._serialized_start=1952
-  _globals['_SCORESTREAMFINISHED']._serialized_end=2010
-  _globals['_SCORECANDIDATESREQUEST']._serialized_start=2013
-  _globals['_SCORECANDIDATESREQUEST']._serialized_end=2292
-  _globals['_SCORECANDIDATESRESPONSE']._serialized_start=2295
-  _globals['_SCORECANDIDATESRESPONSE']._serialized_end=2499
-  _globals['_CANDIDATESCORE']._serialized_start=2501
-  _globals['_CANDIDATESCORE']._serialized_end=2590
-  _globals['_SCORINGSERVICE']._serialized_start=2889
-  _globals['_SCORINGSERVICE']._serialized_end=3137
+  _globals['_WINDOWS']._serialized_end=298
+  _globals['_WINDOWSCORE']._serialized_start=300
+  _globals['_WINDOWSCORE']._serialized_end=427
+  _globals['_SCOREREQUEST']._serialized_start=430
+  _globals['_SCOREREQUEST']._serialized_end=731
+  _globals['_SCORERESPONSE']._serialized_start=734
+  _globals['_SCORERESPONSE']._serialized_end=898
+  _globals['_TEXTSCORE']._serialized_start=901
+  _globals['_TEXTSCORE']._serialized_end=1260
+  _globals['_SCORESTREAMREQUEST']._serialized_start=1262
+  _globals['_SCORESTREAMREQUEST']._serialized_end=1353
+  _globals['_SCORESTREAMSTART']._serialized_start=1356
+  _globals['_SCORESTREAMSTART']._serialized_end=1669
+  _globals['_SCORESTREAMRESPONSE']._serialized_start=1672
+  _globals['_SCORESTREAMRESPONSE']._serialized_end=1856
+  _globals['_SCORESTREAMSTARTED']._serialized_start=1859
+  _globals['_SCORESTREAMSTARTED']._serialized_end=2004
+  _globals['_SCORESTREAMPROGRESS']._serialized_start=2006
+  _globals['_SCORESTREAMPROGRESS']._serialized_end=2084
+  _globals['_SCORESTREAMFINISHED']._serialized_start=2086
+  _globals['_SCORESTREAMFINISHED']._serialized_end=2144
+  _globals['_SCORECANDIDATESREQUEST']._serialized_start=2147
+  _globals['_SCORECANDIDATESREQUEST']._serialized_end=2426
+  _globals['_SCORECANDIDATESRESPONSE']._serialized_start=2429
+  _globals['_SCORECANDIDATESRESPONSE']._serialized_end=2633
+  _globals['_CANDIDATESCORE']._serialized_start=2635
+  _globals['_CANDIDATESCORE']._serialized_end=2724
+  _globals['_SCORINGSERVICE']._serialized_start=3023
+  _globals['_SCORINGSERVICE']._serialized_end=3271
 # @@protoc_insertion_point(module_scope)

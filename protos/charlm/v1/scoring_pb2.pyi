@@ -141,19 +141,25 @@ class Windows(_message.Message):
 
     CHARACTERS_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     characters: _builtins.int
     """Each of so many characters, 1 or more; the last may be shorter."""
     lines: _builtins.bool
     """Each line, with the line feed that ends it. Must be true."""
+    before: _builtins.int
+    """With `characters`: how many characters of the first window stand before the text, fewer than `characters`. A text
+    that is continued from a ticket goes on with the window in which it was left.
+    """
     def __init__(
         self,
         *,
         characters: _builtins.int = ...,
         lines: _builtins.bool = ...,
+        before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "lines", b"lines", "of", b"of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "lines", b"lines", "of", b"of"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "characters", b"characters", "lines", b"lines", "of", b"of"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_of: _TypeAlias = _typing.Literal["characters", "lines"]  # noqa: Y015
     _WhichOneofArgType_of: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
@@ -214,6 +220,7 @@ class ScoreRequest(_message.Message):
     RANKS_FIELD_NUMBER: _builtins.int
     TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
+    RETURN_TEXTS_FIELD_NUMBER: _builtins.int
     log_probabilities: _builtins.bool
     """Whether to return the log-probability of each character."""
     return_tickets: _builtins.bool
@@ -224,6 +231,8 @@ class ScoreRequest(_message.Message):
     """For each scored character, how many of the likeliest ones in its place to return, 0 to 20. More than 0 gives
     INVALID_ARGUMENT where the alphabet is "bytes".
     """
+    return_texts: _builtins.bool
+    """Whether to return each text as it was read."""
     @_builtins.property
     def model(self) -> _start_pb2.ModelReference:
         """The model to use."""
@@ -259,10 +268,11 @@ class ScoreRequest(_message.Message):
         ranks: _builtins.bool = ...,
         top_alternatives: _builtins.int = ...,
         windows: Global___Windows | None = ...,
+        return_texts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "policies", b"policies", "start", b"start", "windows", b"windows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "model", b"model", "policies", b"policies", "ranks", b"ranks", "return_tickets", b"return_tickets", "start", b"start", "texts", b"texts", "top_alternatives", b"top_alternatives", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "model", b"model", "policies", b"policies", "ranks", b"ranks", "return_texts", b"return_texts", "return_tickets", b"return_tickets", "start", b"start", "texts", b"texts", "top_alternatives", b"top_alternatives", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,6 +335,7 @@ class TextScore(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     sum_log_probability: _builtins.float
     """The sum of the scored characters' log-probabilities in nats, a multiple of 2^-24: sums of parts are exact."""
     scored_count: _builtins.int
@@ -343,6 +354,8 @@ class TextScore(_message.Message):
     """
     position: _builtins.int
     """The number of symbols behind the state after the text."""
+    text: _builtins.str
+    """The text as it was read: normalized, with the line feed that the end policy added. Empty unless requested."""
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One log-probability in nats for each scored character. Empty unless requested."""
@@ -373,10 +386,11 @@ class TextScore(_message.Message):
         alternatives: _abc.Iterable[_alternatives_pb2.Alternatives] | None = ...,
         windows: _abc.Iterable[Global___WindowScore] | None = ...,
         position: _builtins.int = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_perplexity", b"_perplexity", "bits_per_character", b"bits_per_character", "perplexity", b"perplexity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_perplexity", b"_perplexity", "alternatives", b"alternatives", "bits_per_character", b"bits_per_character", "log_probabilities", b"log_probabilities", "perplexity", b"perplexity", "position", b"position", "ranks", b"ranks", "scored_count", b"scored_count", "sum_log_probability", b"sum_log_probability", "ticket", b"ticket", "unknown_count", b"unknown_count", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_perplexity", b"_perplexity", "alternatives", b"alternatives", "bits_per_character", b"bits_per_character", "log_probabilities", b"log_probabilities", "perplexity", b"perplexity", "position", b"position", "ranks", b"ranks", "scored_count", b"scored_count", "sum_log_probability", b"sum_log_probability", "text", b"text", "ticket", b"ticket", "unknown_count", b"unknown_count", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bits_per_character: _TypeAlias = _typing.Literal["bits_per_character"]  # noqa: Y015
     _WhichOneofArgType__bits_per_character: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character"]  # noqa: Y015
@@ -398,7 +412,9 @@ class ScoreStreamRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The next piece of the text, at most 1,000,000 characters. Some ten thousand at a time are scored fastest."""
+    """The next piece of the text, at most as many characters as the texts of a ScoreRequest. Some ten thousand at a
+    time are scored fastest.
+    """
     @_builtins.property
     def start(self) -> Global___ScoreStreamStart:
         """How to score."""
@@ -432,6 +448,9 @@ class ScoreStreamStart(_message.Message):
     TICKET_INTERVAL_FIELD_NUMBER: _builtins.int
     RETURN_TICKET_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    RETURN_TEXT_FIELD_NUMBER: _builtins.int
     ticket_interval: _builtins.int
     """Whether to return tickets on the way: one with the first progress at least so many characters after the ticket
     before it. 0: none.
@@ -440,6 +459,12 @@ class ScoreStreamStart(_message.Message):
     """Whether to return a ticket with `finished`."""
     log_probabilities: _builtins.bool
     """Whether to return the log-probability of each character."""
+    ranks: _builtins.bool
+    """Whether to return the rank of each character, as in ScoreRequest."""
+    top_alternatives: _builtins.int
+    """How many alternatives to return to each character, as in ScoreRequest."""
+    return_text: _builtins.bool
+    """Whether to return the text as it was read."""
     @_builtins.property
     def model(self) -> _start_pb2.ModelReference:
         """The model to use."""
@@ -468,10 +493,13 @@ class ScoreStreamStart(_message.Message):
         ticket_interval: _builtins.int = ...,
         return_ticket: _builtins.bool = ...,
         log_probabilities: _builtins.bool = ...,
+        ranks: _builtins.bool = ...,
+        top_alternatives: _builtins.int = ...,
+        return_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "policies", b"policies", "start", b"start", "windows", b"windows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "model", b"model", "policies", b"policies", "return_ticket", b"return_ticket", "start", b"start", "ticket_interval", b"ticket_interval", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "model", b"model", "policies", b"policies", "ranks", b"ranks", "return_text", b"return_text", "return_ticket", b"return_ticket", "start", b"start", "ticket_interval", b"ticket_interval", "top_alternatives", b"top_alternatives", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -562,18 +590,26 @@ class ScoreStreamProgress(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOTAL_FIELD_NUMBER: _builtins.int
+    SENT_COUNT_FIELD_NUMBER: _builtins.int
+    sent_count: _builtins.int
+    """How many characters of the text, as the client sent it, this score is of. A stream that breaks is continued by
+    another one from the ticket of such a message, with the text behind these characters: the sums add up.
+    """
     @_builtins.property
     def total(self) -> Global___TextScore:
-        """The score from the start on. Its windows, log-probabilities and ticket are those since the last message."""
+        """The score from the start on. Its windows, its text, what it has for each character, and its ticket are those since
+        the last message.
+        """
 
     def __init__(
         self,
         *,
         total: Global___TextScore | None = ...,
+        sent_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sent_count", b"sent_count", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -588,7 +624,9 @@ class ScoreStreamFinished(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def total(self) -> Global___TextScore:
-        """The score of the whole text. Its windows and log-probabilities are those since the last message."""
+        """The score of the whole text. Its windows, its text and what it has for each character are those since the last
+        message.
+        """
 
     def __init__(
         self,

@@ -97,7 +97,8 @@ class ScoringServiceServicer:
         The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
         The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
         that some of the last characters of a piece may count with the next one. A client that waits for each progress
-        before it sends more than a few pieces has bounded memory as well.
+        before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
+        with a ticket, then UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

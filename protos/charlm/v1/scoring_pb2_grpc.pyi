@@ -56,7 +56,8 @@ class ScoringServiceStub:
     The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
     The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
     that some of the last characters of a piece may count with the next one. A client that waits for each progress
-    before it sends more than a few pieces has bounded memory as well.
+    before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
+    with a ticket, then UNAVAILABLE.
     """
     ScoreCandidates: _grpc.UnaryUnaryMultiCallable[_scoring_pb2.ScoreCandidatesRequest, _scoring_pb2.ScoreCandidatesResponse]
     """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session."""
@@ -89,7 +90,8 @@ class ScoringServiceAsyncStub(ScoringServiceStub):
     The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
     The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
     that some of the last characters of a piece may count with the next one. A client that waits for each progress
-    before it sends more than a few pieces has bounded memory as well.
+    before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
+    with a ticket, then UNAVAILABLE.
     """
     ScoreCandidates: _aio.UnaryUnaryMultiCallable[_scoring_pb2.ScoreCandidatesRequest, _scoring_pb2.ScoreCandidatesResponse]  # type: ignore[assignment]
     """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session."""
@@ -131,7 +133,8 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
         The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
         The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
         that some of the last characters of a piece may count with the next one. A client that waits for each progress
-        before it sends more than a few pieces has bounded memory as well.
+        before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
+        with a ticket, then UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

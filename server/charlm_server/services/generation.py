@@ -1,24 +1,27 @@
 """charlm.v1.GenerationService."""
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Items
-from contextlib import contextmanager
 from typing import Final
 
 import grpc.aio
-from charlm.v1 import alternatives_pb2, generation_pb2_grpc
+import numpy as np
 from charlm.v1 import generation_pb2 as pb
+from charlm.v1 import generation_pb2_grpc
 
 from charlm_server.admission import Admission, GiveBack
-from charlm_server.errors import EngineFailed, Stalled, Stopping
 from charlm_server.generation_requests import Generation, read_generation, read_samples
-from charlm_server.model import Model
+from charlm_server.prefix_cache import Prefix, PrefixCache
 from charlm_server.registry import Registry, Served
-from charlm_server.sequence import Advance, Alternatives, Finish, Sequence, State
+from charlm_server.sampling import Ids
+from charlm_server.sequence import Advance, Finish, State
+from charlm_server.services.output import Output
+from charlm_server.services.streams import check_end, opened, read_to_end, state_after
 from charlm_server.services.tasks import tasks_of_call
-from charlm_server.tickets import write_ticket
-from charlm_server.worker import Stream, Worker
+from charlm_server.starts import Origin, Starts
+from charlm_server.tally import alternatives_messages
+from charlm_server.tenants import tenant_of
+from charlm_server.worker import Stream
 
 _REASONS: Final = {
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -33,64 +36,69 @@ _Context = grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse]
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Streams what each sample's sequence writes, as much at a time as has come since its last message."""
 
-    def __init__(self, registry: Registry, admission: Admission, stall_timeout: float) -> None:
+    def __init__(
+        self, registry: Registry, admission: Admission, starts: Starts, prefixes: PrefixCache, stall_timeout: float
+    ) -> None:
         """`stall_timeout`: seconds that a client may leave its stream unread once all buffers on the way are full."""
         self._registry = registry
         self._admission = admission
+        self._starts = starts
+        self._prefixes = prefixes
         self._stall_timeout = stall_timeout
 
     # A coroutine that writes to its context, not a generator: so that a write can time out.
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> None:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
         served = self._registry.find(request.model.name, request.model.version)
+        tenant = tenant_of(context)
         with self._admission.exactly(read_samples(request)) as give_back:
-            generation = read_generation(request, served.model)
-            output = _Output(context, self._stall_timeout)
-            await _Call(request, generation, served, output, give_back).answer()
+            origin = await self._starts.resolve(request.start, served, tenant)
 
+            def find(state: State, ids: Ids, behind: int) -> Prefix:
+                return self._prefixes.find(state, ids, served.model, tenant, behind)
 
-class _Output:
-    """The client's end of a call: takes one message at a time, of however many samples."""
+            generation = read_generation(request, served.model, origin).after_prefix(find)
+            output = Output(context, self._stall_timeout)
 
-    def __init__(self, context: _Context, stall_timeout: float) -> None:
-        self._context = context
-        self._stall_timeout = stall_timeout
-        self._free = asyncio.Lock()
+            def ticket(state: State) -> bytes:
+                return self._starts.ticket(state, generation.sampling, served, tenant)
 
-    async def write(self, response: pb.GenerateResponse) -> None:
-        """Send one message; raises Stalled where the client does not make room for it."""
-        async with self._free:
-            try:
-                async with asyncio.timeout(self._stall_timeout):
-                    await self._context.write(response)
-            except TimeoutError:
-                raise Stalled(f"the stream was not read for {self._stall_timeout:g} seconds") from None
+            await _Call(request, generation, origin, served, output, ticket, give_back).answer()
 
 
 class _Call:
     """One call under way."""
 
-    def __init__(
-        self, request: pb.GenerateRequest, generation: Generation, served: Served, output: _Output, give_back: GiveBack
+    def __init__(  # noqa: PLR0913, PLR0917 - all that belongs to a call
+        self,
+        request: pb.GenerateRequest,
+        generation: Generation,
+        origin: Origin,
+        served: Served,
+        output: Output,
+        ticket: Callable[[State], bytes],
+        give_back: GiveBack,
     ) -> None:
         self._request = request
         self._generation = generation
+        self._origin = origin
         self._served = served
         self._output = output
+        self._ticket = ticket
         self._give_back = give_back
 
     async def answer(self) -> None:
         """Send every message; when this ends, however it does, no sequence is left in the engine."""
         prompt, worker = self._generation.prompt(), self._served.worker
         if prompt is None:
-            with _opened(self._generation.sequences(), worker) as streams:
-                await self._output.write(_started(self._generation, self._served.model))
+            with opened(self._generation.sequences(), worker) as streams:
+                await self._output.write(self._started())
                 await self._write_samples(streams)
         else:
-            with _opened([prompt], worker) as [stream]:
-                await self._output.write(_started(self._generation, self._served.model))
-                state = await _read_to_end(stream)
-            with _opened(self._generation.sequences(state), worker) as streams:
+            with opened([prompt], worker) as [stream]:
+                await self._output.write(self._started())
+                state = await read_to_end(stream, self._generation.prefix.take)
+            with opened(self._generation.sequences(state), worker) as streams:
                 await self._write_samples(streams)
 
     async def _write_samples(self, streams: Items[Stream]) -> None:
@@ -104,87 +112,88 @@ class _Call:
 
     async def _write_sample(self, sample: int, stream: Stream) -> None:
         """Send the text of one sample, from its first message to its last."""
+        progress = _Progress(self._generation, self._origin, self._request.ticket_interval)
         advance: Advance | None = None
         while advance is None or advance.finish is None:
             advance = await stream.advance()
+            ticket_due = progress.take(advance)
             if len(advance.written):
-                text = _text(advance, self._served.model)
+                text = self._text(advance, ticket_due=ticket_due)
                 await self._output.write(pb.GenerateResponse(text=text, sample=sample))
-        finished = _finished(advance, self._generation, self._request, self._served.model)
+        check_end(advance)
+        if self._origin.session and advance.finish is not Finish.DRAINED:  # a drained call can be repeated as a whole
+            await self._origin.advance(state_after(advance), progress.ids(), self._generation.sampling)
+        finished = self._finished(advance)
         self._give_back()  # before the client hears of the end: its next call may need the place
         await self._output.write(pb.GenerateResponse(finished=finished, sample=sample))
 
-
-@contextmanager
-def _opened(sequences: Items[Sequence], worker: Worker) -> Iterator[list[Stream]]:
-    """Have `worker` run the sequences as long as the block lasts."""
-    try:
-        yield [worker.open(sequence) for sequence in sequences]
-    finally:
-        for sequence in sequences:
-            worker.close(sequence)
-
-
-async def _read_to_end(stream: Stream) -> State:
-    """Wait until a sequence that only reads has ended; return the state after it."""
-    advance = await stream.advance()
-    while advance.finish is None:
-        advance = await stream.advance()
-    _check_end(advance)
-    return _state_after(advance)
-
-
-def _state_after(last: Advance) -> State:
-    assert last.state is not None, "no generation is without its state"
-    return last.state
-
-
-def _check_end(last: Advance) -> None:
-    """Raise what a sequence's end means for its call, where that is nothing to send."""
-    if last.finish is Finish.FAULT:
-        raise EngineFailed("the model gave no finite probabilities for this stream")
-    if len(last.sequence.forced):
-        raise Stopping("the server is stopping and has not read the whole prompt; send the request to another one")
-
-
-def _started(generation: Generation, model: Model) -> pb.GenerateResponse:
-    return pb.GenerateResponse(
-        started=pb.GenerationStarted(
-            model=model.name,
-            version=model.version,
-            seed=generation.state.seed,
-            unknown_count=generation.unknown_count,
+    def _started(self) -> pb.GenerateResponse:
+        model, generation = self._served.model, self._generation
+        return pb.GenerateResponse(
+            started=pb.GenerationStarted(
+                model=model.name,
+                version=model.version,
+                seed=generation.state.seed,
+                unknown_count=generation.unknown_count,
+                continuation=self._origin.continuation,
+                cached_count=self._generation.cached_count,
+                repeated=self._origin.repeated,
+            )
         )
-    )
 
+    def _text(self, advance: Advance, *, ticket_due: bool) -> pb.GeneratedText:
+        model = self._served.model
+        return pb.GeneratedText(
+            text=model.vocabulary.decode(advance.written),
+            log_probabilities=advance.log_probabilities.tolist(),
+            position=advance.position,
+            alternatives=None if advance.alternatives is None else alternatives_messages(advance.alternatives, model),
+            ticket=self._ticket(state_after(advance)) if ticket_due else b"",
+        )
 
-def _text(advance: Advance, model: Model) -> pb.GeneratedText:
-    return pb.GeneratedText(
-        text=model.vocabulary.decode(advance.written),
-        log_probabilities=advance.log_probabilities.tolist(),
-        position=advance.position,
-        alternatives=None if advance.alternatives is None else _alternatives(advance.alternatives, model),
-    )
-
-
-def _alternatives(alternatives: Alternatives, model: Model) -> Iterator[alternatives_pb2.Alternatives]:
-    """Yield those of each character; only models whose symbols are characters have any."""
-    places = zip(alternatives.ids.tolist(), alternatives.log_probabilities.tolist(), strict=True)
-    for ids, log_probabilities in places:
-        yield alternatives_pb2.Alternatives(
-            characters=model.vocabulary.decode(ids), log_probabilities=log_probabilities
+    def _finished(self, last: Advance) -> pb.GenerationFinished:
+        assert last.finish is not None
+        generation = self._generation
+        wants_ticket = self._request.return_ticket or last.finish is Finish.DRAINED
+        return pb.GenerationFinished(
+            reason=_REASONS[last.finish],
+            stop="" if last.stop is None else generation.stops[last.stop],
+            generated_count=generation.budget - last.sequence.budget,
+            ticket=self._ticket(state_after(last)) if wants_ticket else b"",
+            position=last.position,
         )
 
 
-def _finished(
-    last: Advance, generation: Generation, request: pb.GenerateRequest, model: Model
-) -> pb.GenerationFinished:
-    _check_end(last)
-    assert last.finish is not None
-    wants_ticket = request.return_ticket or last.finish is Finish.DRAINED
-    return pb.GenerationFinished(
-        reason=_REASONS[last.finish],
-        stop="" if last.stop is None else generation.stops[last.stop],
-        generated_count=generation.budget - last.sequence.budget,
-        ticket=write_ticket(_state_after(last), model) if wants_ticket else b"",
-    )
+class _Progress:
+    """What one sample has read and written so far, as far as its origin or its next ticket asks."""
+
+    def __init__(self, generation: Generation, origin: Origin, ticket_interval: int) -> None:
+        self._generation = generation
+        self._origin = origin
+        self._ticket_interval = ticket_interval
+        self._prompt_end = generation.state.position + len(generation.forced)
+        self._ticket_at = self._prompt_end
+        self._written: list[Ids] = []
+        self._note(generation.state)
+
+    def take(self, advance: Advance) -> bool:
+        """Note what has come; return whether a ticket is due with it."""
+        if self._origin.session:
+            self._written.append(advance.written)
+        if advance.state is None or advance.finish is not None:
+            return False
+        self._generation.prefix.take(advance.state)
+        self._note(advance.state)
+        if not self._ticket_interval or advance.position < self._ticket_at + self._ticket_interval:
+            return False
+        self._ticket_at = advance.position
+        return True
+
+    def _note(self, state: State) -> None:
+        """Tell the origin of a state that it asked for: not of those that only the cache did."""
+        if state.position > self._prompt_end or state.position in self._generation.marks:
+            self._origin.note(state, self._generation.sampling)
+
+    def ids(self) -> Ids:
+        """Return all that was read and written behind the origin."""
+        return np.concatenate([self._generation.read, *self._written])

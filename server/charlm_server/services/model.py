@@ -4,14 +4,17 @@ import grpc.aio
 from charlm.v1 import model_pb2 as pb
 from charlm.v1 import model_pb2_grpc
 
+from charlm_server.prefix_cache import PrefixCache
 from charlm_server.registry import Registry, Served
+from charlm_server.tickets import ticket_bytes
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     """Describes the loaded models."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, prefixes: PrefixCache) -> None:
         self._registry = registry
+        self._prefixes = prefixes
 
     async def ListModels(  # noqa: N802 - the contract's name
         self,
@@ -20,7 +23,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> pb.ListModelsResponse:
         """Answer one call; see the contract."""
         del request, context
-        return pb.ListModelsResponse(models=[_describe(served) for served in self._registry])
+        return pb.ListModelsResponse(models=map(self._describe, self._registry))
 
     async def GetModel(  # noqa: N802 - the contract's name
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]
@@ -28,26 +31,34 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         """Answer one call; see the contract."""
         del context
         served = self._registry.find(request.model.name, request.model.version)
-        return pb.GetModelResponse(model=_describe(served))
+        return pb.GetModelResponse(model=self._describe(served))
 
-
-def _describe(served: Served) -> pb.Model:
-    model, manifest = served.model, served.model.manifest
-    return pb.Model(
-        name=model.name,
-        version=model.version,
-        sha256=model.sha256,
-        architecture=manifest.architecture,
-        layers=manifest.layers,
-        hidden=manifest.hidden,
-        vocabulary=manifest.characters if manifest.alphabet == "characters" else (),
-        begin=manifest.begin,
-        normalization=manifest.normalization,
-        corpus=manifest.corpus.name,
-        validation_loss=manifest.validation_loss,
-        provider=model.provider,
-        reproducible=served.reproducible,
-        live_sequences=served.worker.live,
-        alphabet=manifest.alphabet,
-        documents=manifest.documents,
-    )
+    def _describe(self, served: Served) -> pb.Model:
+        model, manifest, prompts = served.model, served.model.manifest, self._prefixes.counts(served.model)
+        return pb.Model(
+            name=model.name,
+            version=model.version,
+            sha256=model.sha256,
+            architecture=manifest.architecture,
+            layers=manifest.layers,
+            hidden=manifest.hidden,
+            vocabulary=manifest.characters if manifest.alphabet == "characters" else (),
+            begin=manifest.begin,
+            normalization=manifest.normalization,
+            corpus=manifest.corpus.name,
+            validation_loss=manifest.validation_loss,
+            provider=model.provider,
+            reproducible=served.reproducible,
+            live_sequences=served.worker.live,
+            alphabet=manifest.alphabet,
+            documents=manifest.documents,
+            host_class=served.build.host_class.hex(),
+            ticket_bytes=ticket_bytes(model),
+            prefix_cache=pb.PrefixCache(
+                hits=prompts.hits,
+                misses=prompts.misses,
+                symbols_saved=prompts.symbols_saved,
+                states=prompts.states,
+                bytes=prompts.bytes,
+            ),
+        )

@@ -1,7 +1,8 @@
 """charlm.v1.ScoringService."""
 
-import math
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import grpc.aio
 import numpy as np
@@ -9,84 +10,163 @@ from charlm.v1 import scoring_pb2 as pb
 from charlm.v1 import scoring_pb2_grpc
 
 from charlm_server.admission import Admission
-from charlm_server.errors import EngineFailed, Stopping
+from charlm_server.errors import InvalidRequest
+from charlm_server.model import Model
 from charlm_server.registry import Registry, Served
-from charlm_server.sampling import Floats
-from charlm_server.scoring_requests import TextToScore, read_texts
-from charlm_server.sequence import Finish, State
-from charlm_server.services.tasks import tasks_of_call
-from charlm_server.tickets import write_ticket
+from charlm_server.scoring_policies import read_policies
+from charlm_server.scoring_requests import (
+    SCORING_SEED,
+    TextStart,
+    TextToScore,
+    read_candidates,
+    read_texts,
+    read_wanted,
+    whole_text,
+)
+from charlm_server.sequence import State
+from charlm_server.services.output import Output
+from charlm_server.services.readings import read_all, read_one
+from charlm_server.services.score_stream import ScoreStreamCall
+from charlm_server.starts import Origin, Starts, rewinding_marks
+from charlm_server.tally import Reading, Tally, Wanted
+from charlm_server.tenants import tenant_of
 
-WINDOW: Final = 64
+WINDOW: Final = 256
 """How many texts of one call are in the engine at once. They share the matrix products."""
 
-_LARGEST_EXPONENT: Final = 709.0
-"""exp of more does not fit into a float64."""
+_SUMS_ALONE: Final = Wanted(log_probabilities=False, ranks=False, alternatives=0, windows=None, text=False)
 
-_NOTHING: Final = np.empty(0)
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     """Scores each text as a sequence that only reads."""
 
-    def __init__(self, registry: Registry, admission: Admission) -> None:
+    def __init__(self, registry: Registry, admission: Admission, starts: Starts, stall_timeout: float) -> None:
+        """`stall_timeout`: seconds that a client may leave a stream of scores unread."""
         self._registry = registry
         self._admission = admission
+        self._starts = starts
+        self._stall_timeout = stall_timeout
 
-    async def Score(  # noqa: N802 - the contract's name
-        self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[pb.ScoreRequest, pb.ScoreResponse]
-    ) -> pb.ScoreResponse:
+    async def Score(self, request: pb.ScoreRequest, context: _Context) -> pb.ScoreResponse:  # noqa: N802
         """Answer one call; see the contract."""
-        del context
-        served = self._registry.find(request.model.name, request.model.version)
+        served, tenant = self._registry.find(request.model.name, request.model.version), tenant_of(context)
         with self._admission.places(min(WINDOW, max(1, len(request.texts)))) as places:
-            texts = read_texts(request, served.model)
-            scores: list[pb.TextScore] = [pb.TextScore()] * len(texts)
-            waiting = iter(enumerate(texts))
+            origin = await self._starts.resolve(request.start, served, tenant)
+            policies = read_policies(request.policies, served.model)
+            wanted = read_wanted(request, served.model, text=request.return_texts)
+            texts = read_texts(request, served.model, text_start(origin), policies, wanted)
+            if origin.session:
+                results = [await _read_in_session(texts, wanted, served, origin)]
+            else:
+                results = await read_all(texts, wanted, served, places)
+        reply = _Reply(wanted, served.model, self._ticket(origin, served, tenant) if request.return_tickets else None)
+        return pb.ScoreResponse(
+            scores=[reply.score(text, *result) for text, result in zip(texts, results, strict=True)],
+            policies=policies.message(),
+            continuation=origin.continuation,
+            repeated=origin.repeated,
+        )
 
-            async def score_from_queue() -> None:
-                for i, text in waiting:
-                    log_probabilities, state = await _score(text, served)
-                    scores[i] = _text_score(text, log_probabilities, state, request, served)
+    # The stubs know generators alone; grpc.aio takes a coroutine that writes to its context too.
+    async def ScoreStream(  # type: ignore[override] # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ScoreStreamRequest], context: _Context
+    ) -> None:
+        """Answer one call; see the contract."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("event") != "start":
+            raise InvalidRequest("the first message of the stream is not `start`; send that, then the text")
+        start = first.start
+        served, tenant = self._registry.find(start.model.name, start.model.version), tenant_of(context)
+        with self._admission.exactly(1):
+            origin = await self._starts.resolve(start.start, served, tenant)
+            ticket = self._ticket(origin, served, tenant)
+            call = ScoreStreamCall(start, origin, served, Output(context, self._stall_timeout), ticket)
+            await call.answer(requests)
 
-            async with tasks_of_call() as group:
-                for _ in range(places):
-                    group.create_task(score_from_queue())
-        return pb.ScoreResponse(scores=scores)
+    async def ScoreCandidates(  # noqa: N802
+        self, request: pb.ScoreCandidatesRequest, context: _Context
+    ) -> pb.ScoreCandidatesResponse:
+        """Answer one call; see the contract."""
+        served, tenant = self._registry.find(request.model.name, request.model.version), tenant_of(context)
+        model = served.model
+        with self._admission.places(min(WINDOW, max(1, len(request.candidates)))) as places:
+            origin = await self._starts.resolve(request.start, served, tenant)
+            policies = read_policies(request.policies, model, begins=True)
+            context_text, candidates = read_candidates(request, model, text_start(origin), policies)
+            context_reading, state = await read_one(context_text, _SUMS_ALONE, served)
+            start = TextStart(state, text_start(origin).seed)
+            wanted = Wanted(
+                log_probabilities=request.log_probabilities, ranks=False, alternatives=0, windows=None, text=False
+            )
+            texts = [
+                whole_text(f"candidates[{i}]", candidate, start, policies, model)
+                for i, candidate in enumerate(candidates)
+            ]
+            results = await read_all(texts, wanted, served, places)
+
+        reply = _Reply(wanted, model, self._ticket(origin, served, tenant) if request.return_tickets else None)
+        scores = [reply.score(text, *result) for text, result in zip(texts, results, strict=True)]
+        return pb.ScoreCandidatesResponse(
+            context=reply.score(context_text, context_reading, state),
+            candidates=ranked(scores, request.ranking),
+            policies=policies.message(),
+            continuation=origin.continuation,
+        )
+
+    def _ticket(self, origin: Origin, served: Served, tenant: str) -> Callable[[State], bytes]:
+        def ticket(state: State) -> bytes:
+            return self._starts.ticket(state, origin.sampling, served, tenant)
+
+        return ticket
 
 
-async def _score(text: TextToScore, served: Served) -> tuple[Floats, State | None]:
-    """Return the log-probability of each character and the state after them."""
-    if not len(text.forced):
-        return _NOTHING, text.state
-    sequence, parts = text.sequence(), list[Floats]()
-    stream = served.worker.open(sequence)
-    try:
-        while True:
-            advance = await stream.advance()
-            parts.append(advance.log_probabilities)
-            match advance.finish:
-                case Finish.LENGTH:
-                    return np.concatenate(parts), advance.state
-                case Finish.DRAINED:
-                    raise Stopping("the server is stopping; score the text on another one")
-                case Finish.FAULT:
-                    raise EngineFailed("the model gave no finite probabilities for a text")
-    finally:
-        served.worker.close(sequence)
+@dataclass(frozen=True)
+class _Reply:
+    """How scores are told."""
+
+    wanted: Wanted
+    model: Model
+    ticket: Callable[[State], bytes] | None
+    """None where no tickets are asked for."""
+
+    def score(self, text: TextToScore, reading: Reading, state: State | None) -> pb.TextScore:
+        """Return the score of one text, behind which `state` stands."""
+        tally = Tally(self.wanted, self.model)
+        tally.add(text.text, text.unknown_at, reading)
+        tally.end()
+        if state is None:
+            return tally.message(0, b"")
+        return tally.message(state.position, self.ticket(state) if self.ticket else b"")
 
 
-def _text_score(
-    text: TextToScore, log_probabilities: Floats, state: State | None, request: pb.ScoreRequest, served: Served
-) -> pb.TextScore:
-    total, count = float(log_probabilities.sum()), len(log_probabilities)
-    score = pb.TextScore(sum_log_probability=total, scored_count=count, unknown_count=text.unknown_count)
-    if count:
-        mean = -total / count
-        score.perplexity = math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf
-        score.bits_per_character = mean / math.log(2)
-    if request.log_probabilities:
-        score.log_probabilities.extend(log_probabilities.tolist())
-    if request.return_tickets and state is not None:
-        score.ticket = write_ticket(state, served.model)
-    return score
+async def _read_in_session(
+    texts: list[TextToScore], wanted: Wanted, served: Served, origin: Origin
+) -> tuple[Reading, State | None]:
+    """Read the one text of a call that advances a session, and have the session stand behind it."""
+    if len(texts) != 1:
+        raise InvalidRequest(f"{len(texts)} texts and a session; a session reads one text at a time")
+    [text] = texts
+    marks = rewinding_marks(text.state, text.forced, origin, served.model) if text.state else ()
+    reading, state = await read_one(text, wanted, served, marks, lambda state: origin.note(state, origin.sampling))
+    await origin.advance(state, text.read, origin.sampling)
+    return reading, state
+
+
+def text_start(origin: Origin) -> TextStart:
+    """Return the state that a call's texts go on from."""
+    return TextStart(origin.state, SCORING_SEED if origin.seed is None else origin.seed)
+
+
+def ranked(scores: list[pb.TextScore], ranking: pb.CandidateRanking.ValueType) -> list[pb.CandidateScore]:
+    """Return the candidates, the best first, of equals the first; with their shares of the probability."""
+    sums = np.array([score.sum_log_probability for score in scores])
+    weights = np.exp(sums - sums.max())
+    keys = sums
+    if ranking == pb.CANDIDATE_RANKING_MEAN:
+        keys = sums / np.maximum([score.scored_count for score in scores], 1)
+    order = np.argsort(-keys, kind="stable").tolist()
+    shares = (weights / weights.sum()).tolist()
+    return [pb.CandidateScore(index=i, score=scores[i], probability=shares[i]) for i in order]

@@ -1,0 +1,133 @@
+"""The synchronous client's channels to its addresses, and calls over them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Protocol, TypeVar
+
+import grpc
+
+from charlm_client.addresses import Addresses
+from charlm_client.channel import call_metadata, channel_options
+from charlm_client.deadline import Deadline
+from charlm_client.errors import Cancelled, CharlmError, translate
+from charlm_client.resumption import Resumption
+from charlm_client.stubs import Stubs
+
+_Response = TypeVar("_Response")
+_Received_co = TypeVar("_Received_co", covariant=True)
+
+
+class ServerStream(Protocol[_Received_co]):
+    """The part of a gRPC call that brings several messages which its reader needs."""
+
+    def __next__(self) -> _Received_co: ...
+
+    def cancel(self) -> object:
+        """Give the call up."""
+
+
+class MessageStream(Iterator[_Response]):
+    """The messages of one call, as they come; it raises the errors of `charlm_client.errors`."""
+
+    def __init__(self, call: ServerStream[_Response], address: str) -> None:
+        self._call = call
+        self._address = address
+
+    def __next__(self) -> _Response:
+        with translated(self._address):
+            return next(self._call)
+
+    def cancel(self) -> None:
+        """Give the call up, from any thread. Reading on raises Cancelled; after the end nothing happens."""
+        self._call.cancel()
+
+
+class Connection:
+    """One channel to each address, made when it is needed. Any thread may use it."""
+
+    def __init__(
+        self,
+        target: str | Sequence[str],
+        *,
+        tenant: str,
+        max_message_bytes: int,
+        credentials: grpc.ChannelCredentials | None,
+    ) -> None:
+        self.addresses = Addresses(target)
+        self._metadata = call_metadata(tenant)
+        self._max_message_bytes = max_message_bytes
+        self._credentials = credentials
+        self._lock = Lock()
+        self._channels: dict[str, tuple[grpc.Channel, Stubs]] = {}
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its calls have been cancelled and there will be no more."""
+        return self._is_closed
+
+    def unary(
+        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: Resumption
+    ) -> _Response:
+        """Make one call that may be repeated, until it succeeds or `resumption` gives up."""
+        while True:
+            try:
+                with translated(resumption.address):
+                    response = method(self._stubs(resumption.address))(
+                        request, timeout=resumption.deadline.left, metadata=self._metadata
+                    )
+            except CharlmError as error:
+                self.wait_after(error, resumption)
+            else:
+                resumption.progressed()
+                return response
+
+    def stream(
+        self,
+        method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
+        request: object,
+        address: str,
+        deadline: Deadline,
+    ) -> MessageStream[_Response]:
+        """Begin a call that brings several messages; `request` is one message or an iterator of them."""
+        call = method(self._stubs(address))(request, timeout=deadline.left, metadata=self._metadata)
+        return MessageStream(call, address)
+
+    def wait_after(self, error: CharlmError, resumption: Resumption) -> None:
+        """Wait until the next try; raise `error` where there is to be none."""
+        if self._is_closed:
+            raise error
+        time.sleep(resumption.delay_after(error))
+
+    def close(self) -> None:
+        """Close the channels; calls still running are cancelled."""
+        with self._lock:
+            self._is_closed = True
+            for channel, _ in self._channels.values():
+                channel.close()
+
+    def _stubs(self, address: str) -> Stubs:
+        with self._lock:
+            if self._is_closed:
+                raise Cancelled("the client is closed")
+            if address not in self._channels:
+                channel = self._channel(address)
+                self._channels[address] = channel, Stubs(channel)
+            return self._channels[address][1]
+
+    def _channel(self, address: str) -> grpc.Channel:
+        options = channel_options(address, self._max_message_bytes)
+        if self._credentials:
+            return grpc.secure_channel(address, self._credentials, options)
+        return grpc.insecure_channel(address, options)
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Raise the errors of a call to `address` as those of `charlm_client.errors`."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise translate(error, address) from error

@@ -1,0 +1,145 @@
+"""Texts being generated, as the synchronous client reads them."""
+
+from threading import Event
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from charlm.v1 import generation_pb2
+
+from charlm_client.connection import Connection, MessageStream
+from charlm_client.errors import Cancelled, CharlmError
+from charlm_client.events import Chunk, Finished, Started, joined
+from charlm_client.resumable import ResumableTexts
+from charlm_client.resumption import Resumption
+
+_Messages: TypeAlias = MessageStream[generation_pb2.GenerateResponse]
+
+
+class _Answer:
+    """What comes of one request for texts."""
+
+    def __init__(self, texts: ResumableTexts, connection: Connection, resumption: Resumption) -> None:
+        """Return once a server has accepted the request."""
+        self._texts = texts
+        self._connection = connection
+        self._resumption = resumption
+        self._cancelled = Event()
+        self._call = self._open()
+        while texts.started is None:
+            self._advance()
+
+    @property
+    def started(self) -> Started:
+        """What the server resolved the request to."""
+        assert self._texts.started
+        return self._texts.started
+
+    @property
+    def resumed_count(self) -> int:
+        """How many times it went on after a break."""
+        return self._texts.resumed_count
+
+    def cancel(self) -> None:
+        """Stop generating, from any thread. Reading on raises Cancelled; after the end nothing happens."""
+        self._cancelled.set()
+        self._call.cancel()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def _next(self) -> tuple[int, Chunk]:
+        while not self._texts.has_ended:
+            if chunk := self._advance():
+                return chunk
+        raise StopIteration
+
+    def _advance(self) -> tuple[int, Chunk] | None:
+        """Take one message, or go on after a break."""
+        try:
+            chunk = self._texts.take(next(self._call, None))
+        except CharlmError as error:
+            self._go_on(error)
+            return None
+        if chunk:
+            self._resumption.progressed()
+        else:
+            self._resumption.answered()
+        return chunk
+
+    def _go_on(self, error: CharlmError) -> None:
+        """Begin another call, after a while; raise `error` where there is to be none."""
+        if self._cancelled.is_set() or self._connection.is_closed:
+            raise error
+        try:
+            delay = self._resumption.delay_after(error)
+        except CharlmError as last:
+            self._texts.give_up(last)
+            return
+        if self._cancelled.wait(delay):
+            raise Cancelled("the call was cancelled")
+        self._call = self._open()
+        if self._cancelled.is_set():  # by another thread, which may have seen the call before this one
+            self._call.cancel()
+
+    def _open(self) -> _Messages:
+        request, resumption = self._texts.next_request(), self._resumption
+        return self._connection.stream(
+            lambda stubs: stubs.generation.Generate, request, resumption.address, resumption.deadline
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+
+class Generation(_Answer):
+    """A text being generated: an iterator of its chunks.
+
+        with client.generate("Once ") as generation:
+            for chunk in generation:
+                print(chunk.text, end="", flush=True)
+
+    The server stops as soon as the `with` block is left, `cancel` is called, or the object is dropped.
+    Reading raises the errors of `charlm_client.errors`; every chunk before an error was delivered.
+    """
+
+    @property
+    def finished(self) -> Finished | None:
+        """How the text ended; None until it was read to its end."""
+        return self._texts.finished[0]
+
+    def text(self) -> str:
+        """Read to the end; return the text from here on."""
+        return "".join([chunk.text for chunk in self])
+
+    def __next__(self) -> Chunk:
+        _, chunk = self._next()
+        return chunk
+
+
+class Samples(_Answer):
+    """Several texts being generated at once: an iterator of (sample, chunk), as the chunks of any of them come.
+
+        with client.generate_samples("Once ", 3) as samples:
+            for sample, chunk in samples:
+                print(sample, chunk.text)
+
+    Samples are counted from 0; sample i is what `generate` brings with the seed `started.seed` + i. In all else this
+    is a `Generation`.
+    """
+
+    @property
+    def finished(self) -> tuple[Finished | None, ...]:
+        """How the text of each sample ended; None for those that were not yet read to their ends."""
+        return self._texts.finished
+
+    def texts(self) -> list[str]:
+        """Read to the end; return the text of each sample from here on."""
+        return joined(len(self.finished), self)
+
+    def __next__(self) -> tuple[int, Chunk]:
+        return self._next()

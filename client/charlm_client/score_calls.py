@@ -1,0 +1,113 @@
+"""Scores of any number of texts, in calls that respect the limits. No I/O: both clients make the calls."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from typing import Final
+
+from charlm.v1 import scoring_pb2
+
+from charlm_client.errors import InvalidRequest, ServerFault
+from charlm_client.policies import policies_from
+from charlm_client.score_settings import ScoreSettings
+from charlm_client.scoring import Score, score_from
+
+JOBS: Final = 4
+"""How many calls are on their way at once, unless told otherwise: enough that the server never waits."""
+
+CHARACTERS_AT_ONCE: Final = 131_072
+"""Up to how many characters go into one call, though the contract allows more: about a second's work."""
+
+TEXTS_AT_ONCE: Final = 1024
+
+
+class Groups:
+    """Gathers texts into groups that fit into one call, in their order; a text that does not fit stands alone."""
+
+    def __init__(self, settings: ScoreSettings) -> None:
+        self._settings = settings
+        self._most_characters = min(settings.characters_per_call, CHARACTERS_AT_ONCE)
+        self._most_texts = min(settings.texts_per_call, TEXTS_AT_ONCE)
+        self._count = 0
+        self._begin([])
+
+    def add(self, text: str) -> list[str] | None:
+        """Take the next text; return the group before it if that is complete."""
+        self._count += 1
+        if self._settings.is_session and self._count > 1:
+            raise InvalidRequest("a session goes on with one text; score the others from tickets")
+        windows = self._settings.windows_in(text)
+        if self._has_room_for(text, windows):
+            self._group.append(text)
+            self._characters += len(text)
+            self._windows += windows
+            return None
+        group = self._group
+        self._begin([text])
+        return group
+
+    def end(self) -> list[str] | None:
+        """Return the last group, unless there were no texts."""
+        group = self._group
+        self._begin([])
+        return group or None
+
+    def _begin(self, group: list[str]) -> None:
+        self._group = group
+        self._characters = sum(map(len, group))
+        self._windows = sum(map(self._settings.windows_in, group))
+
+    def _has_room_for(self, text: str, windows: int) -> bool:
+        return not self._group or (
+            self._characters + len(text) <= self._most_characters
+            and self._windows + windows <= self._settings.windows_per_call
+            and len(self._group) < self._most_texts
+        )
+
+
+def groups(texts: Iterable[str], settings: ScoreSettings) -> Iterator[list[str]]:
+    """Yield the groups of `texts`; what their iteration raises comes behind the texts before it."""
+    _check_is_not_text(texts)
+    gathering, failure = Groups(settings), None
+    try:
+        for text in texts:
+            if group := gathering.add(text):
+                yield group
+    except Exception as error:  # noqa: BLE001 - it is raised below
+        failure = error
+    if group := gathering.end():
+        yield group
+    if failure:
+        raise failure
+
+
+async def async_groups(texts: Iterable[str] | AsyncIterable[str], settings: ScoreSettings) -> AsyncIterator[list[str]]:
+    """Yield the groups of `texts`, as `groups` does."""
+    if not isinstance(texts, AsyncIterable):
+        for group in groups(texts, settings):
+            yield group
+        return
+    gathering, failure = Groups(settings), None
+    try:
+        async for text in texts:
+            if complete := gathering.add(text):
+                yield complete
+    except Exception as error:  # noqa: BLE001 - it is raised below
+        failure = error
+    if last := gathering.end():
+        yield last
+    if failure:
+        raise failure
+
+
+def scores_from(response: scoring_pb2.ScoreResponse, texts: Sequence[str], settings: ScoreSettings) -> list[Score]:
+    """Return one score for each text; raise ServerFault where the reply is none to them."""
+    if len(response.scores) != len(texts):
+        raise ServerFault(f"the server sent {len(response.scores)} scores for {len(texts)} texts")
+    if settings.return_tickets and any(score.scored_count and not score.ticket for score in response.scores):
+        raise ServerFault("the server sent no ticket, though one was requested")
+    policies = policies_from(response.policies)
+    return [score_from(score, policies) for score in response.scores]
+
+
+def _check_is_not_text(texts: object) -> None:
+    if isinstance(texts, str):
+        raise TypeError("these are several texts; for one, call score")

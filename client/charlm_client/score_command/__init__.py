@@ -1,0 +1,1 @@
+"""`charlm score`: how probable a model finds texts."""

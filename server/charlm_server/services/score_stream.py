@@ -1,0 +1,180 @@
+"""One call of ScoreStream: a text of any length, scored as it comes, in memory that does not grow with it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+from charlm.v1 import scoring_pb2 as pb
+
+from charlm_server.errors import InvalidRequest, Stopping
+from charlm_server.limits import LIMITS
+from charlm_server.registry import Served
+from charlm_server.sampling import Ids
+from charlm_server.scoring_policies import read_policies
+from charlm_server.scoring_requests import SCORING_SEED, TextStart, most_characters, next_text, read_wanted
+from charlm_server.sequence import NO_IDS, State
+from charlm_server.services.output import Output
+from charlm_server.services.readings import read_one
+from charlm_server.starts import Origin
+from charlm_server.tally import Tally
+from charlm_server.texts import check_at_most, normalizer
+
+
+class ScoreStreamCall:
+    """Reads piece by piece: each is a text that goes on from the state behind the one before."""
+
+    def __init__(
+        self,
+        request: pb.ScoreStreamStart,
+        origin: Origin,
+        served: Served,
+        output: Output,
+        ticket: Callable[[State], bytes],
+    ) -> None:
+        """Check `request`; raises InvalidRequest."""
+        model = served.model
+        self._request = request
+        self._origin = origin
+        self._served = served
+        self._output = output
+        self._ticket = ticket
+        self._policies = read_policies(request.policies, model)
+        self._wanted = read_wanted(request, model, text=request.return_text)
+        self._most = most_characters(self._wanted)
+        if self._wanted.windows is not None:
+            self._most = min(self._most, LIMITS.max_windows)
+        self._tally = Tally(self._wanted, model)
+        self._normalizer = normalizer(model, origin.state)
+        self._state = origin.state
+        self._seed = SCORING_SEED if origin.seed is None else origin.seed
+        self._tail = Tail(origin.rewind)
+        self._last_character = ""
+        self._read_count = 0
+        """Characters of the normalized text."""
+        self._sent_count = 0
+        """Characters that the client has sent."""
+        self._ticket_at = 0
+        """How many of them were behind the last ticket."""
+
+    async def answer(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> None:
+        """Send every message."""
+        model = self._served.model
+        await self._output.write(
+            pb.ScoreStreamResponse(
+                started=pb.ScoreStreamStarted(
+                    model=model.name,
+                    version=model.version,
+                    policies=self._policies.message(),
+                    continuation=self._origin.continuation,
+                )
+            )
+        )
+        try:
+            async for piece in self._pieces(requests):
+                await self._read(self._normalizer.feed(piece))
+                self._sent_count += len(piece)
+                check_at_most("characters that a next one may still change", self._held, LIMITS.max_held_back)
+                await self._send_progress()
+            await self._read_end()
+        except Stopping:
+            await self._send_progress(stopping=True)
+            raise
+        await self._origin.advance(self._state, self._tail.ids(), self._origin.sampling)
+        await self._output.write(pb.ScoreStreamResponse(finished=self._finished()))
+
+    async def _pieces(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> AsyncIterator[str]:
+        """Yield the texts of all messages; raises InvalidRequest, and Stopping where the server does."""
+        while (request := await self._next(requests)) is not None:
+            if request.WhichOneof("event") != "text":
+                raise InvalidRequest("a message behind `start` is not `text`; send nothing but text there")
+            check_at_most("characters of a piece", len(request.text), self._most)
+            yield request.text
+
+    async def _next(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamRequest | None:
+        """Return the next message, None at the end of the stream; a server that stops waits for none."""
+        request = asyncio.ensure_future(anext(requests, None))
+        draining = asyncio.ensure_future(self._served.worker.draining.wait())
+        try:
+            await asyncio.wait([request, draining], return_when=asyncio.FIRST_COMPLETED)
+            if draining.done():
+                raise Stopping("the server is stopping; go on from the last ticket on another one")
+            return request.result()
+        finally:
+            request.cancel()
+            draining.cancel()
+
+    @property
+    def _held(self) -> int:
+        return self._normalizer.held_count
+
+    async def _read(self, text: str) -> None:
+        """Score the next characters of the normalized text."""
+        if not text:
+            return
+        model = self._served.model
+        if self._last_character == "\n" and model.symbols.end is not None:
+            raise InvalidRequest(
+                f"text: the line feed at position {self._read_count - 1:,} ends a document of this model; "
+                "send the next one in a stream of its own"
+            )
+        start = TextStart(self._state, self._seed, self._read_count)
+        piece = next_text("text", text, start, self._policies, model)
+        reading, self._state = await read_one(piece, self._wanted, self._served)
+        self._tally.add(text, piece.unknown_at, reading)
+        self._last_character = text[-1]
+        self._read_count += len(text)
+        if self._origin.session and self._state is not None:
+            self._tail.add(piece.read)
+            self._origin.note(self._state, self._origin.sampling)
+
+    async def _read_end(self) -> None:
+        """Score what was held back, and the end."""
+        rest = self._normalizer.end()
+        ended = self._policies.ended(self._last_character + rest)[len(self._last_character) :]
+        await self._read(ended)
+        if self._state is None and self._policies.with_begin:  # an empty text
+            piece = next_text("text", "", TextStart(None, self._seed), self._policies, self._served.model)
+            self._state = piece.state
+            self._tail.add(piece.read)
+        self._tally.end()
+
+    async def _send_progress(self, *, stopping: bool = False) -> None:
+        """Send what the last piece has added; with a ticket where one is due, or the server stops."""
+        behind = self._sent_count - self._held
+        interval = self._request.ticket_interval
+        due = stopping or (interval and behind >= self._ticket_at + interval)
+        ticket = self._ticket(self._state) if due and self._state is not None else b""
+        if ticket:
+            self._ticket_at = behind
+        progress = pb.ScoreStreamProgress(total=self._tally.message(self._position, ticket), sent_count=behind)
+        await self._output.write(pb.ScoreStreamResponse(progress=progress))
+
+    def _finished(self) -> pb.ScoreStreamFinished:
+        wants_ticket = self._request.return_ticket and self._state is not None
+        ticket = self._ticket(self._state) if wants_ticket and self._state is not None else b""
+        return pb.ScoreStreamFinished(total=self._tally.message(self._position, ticket))
+
+    @property
+    def _position(self) -> int:
+        return 0 if self._state is None else self._state.position
+
+
+class Tail:
+    """The last of the symbols that a session reads: as many as it may go back over, and whole pieces."""
+
+    def __init__(self, rewind: int) -> None:
+        self._rewind = rewind
+        self._pieces: deque[Ids] = deque()
+        self._count = 0
+
+    def add(self, ids: Ids) -> None:
+        """Take the symbols of the next piece."""
+        self._pieces.append(ids)
+        self._count += len(ids)
+        while self._count - len(self._pieces[0]) >= max(self._rewind, 1):
+            self._count -= len(self._pieces.popleft())
+
+    def ids(self) -> Ids:
+        """Return them."""
+        return np.concatenate([NO_IDS, *self._pieces])

@@ -1,0 +1,45 @@
+"""Sequences as a service runs them: opened for as long as a call lasts, and their ends understood."""
+
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
+from contextlib import contextmanager
+
+from charlm_server.errors import EngineFailed, Stopping
+from charlm_server.sequence import Advance, Finish, Sequence, State
+from charlm_server.worker import Stream, Worker
+
+
+@contextmanager
+def opened(sequences: Items[Sequence], worker: Worker) -> Iterator[list[Stream]]:
+    """Have `worker` run the sequences as long as the block lasts."""
+    try:
+        yield [worker.open(sequence) for sequence in sequences]
+    finally:
+        for sequence in sequences:
+            worker.close(sequence)
+
+
+async def read_to_end(stream: Stream, take: Callable[[State], None] = lambda _: None) -> State:
+    """Wait until a sequence that only reads has ended; return the state after it. `take` gets all that come."""
+    finish: Finish | None = None
+    while finish is None:
+        advance = await stream.advance()
+        finish = advance.finish
+        if advance.state is not None:
+            take(advance.state)
+    check_end(advance)
+    return state_after(advance)
+
+
+def state_after(advance: Advance) -> State:
+    """Return the state that an advance was to bring."""
+    assert advance.state is not None, "a state that nobody asked for"
+    return advance.state
+
+
+def check_end(last: Advance) -> None:
+    """Raise what a sequence's end means for its call, where that is nothing to send."""
+    if last.finish is Finish.FAULT:
+        raise EngineFailed("the model gave no finite probabilities for this stream")
+    if len(last.sequence.forced):
+        raise Stopping("the server is stopping and has not read the whole text; send the request to another one")

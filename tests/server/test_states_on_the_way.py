@@ -1,0 +1,116 @@
+"""A state that is handed out on the way is the one after the last character that has come with it."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from charlm_server.engine import Engine
+from charlm_server.model import Model
+from charlm_server.sampling import Ids, Sampling
+from charlm_server.sequence import Advance, Sequence, State, StopStrings
+
+KINDS = ("characters", "int8", "bytes", "byte-lines", "gru-reset-before")
+SEQUENCES = 24
+
+
+@dataclass
+class Told:
+    """What came of one sequence."""
+
+    start: State
+    forced: Ids
+    written: list[int] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    finished: bool = False
+
+    def take(self, advance: Advance) -> None:
+        self.written += advance.written.tolist()
+        self.finished = advance.finish is not None
+        if advance.state is not None:
+            assert advance.state.position == advance.position
+            self.states.append(advance.state)
+
+    def ids_to(self, state: State) -> Ids:
+        """All that was read and written until `state`."""
+        return np.array([*self.forced, *self.written])[: state.position - self.start.position]
+
+
+def make(model: Model, number: int) -> Sequence:
+    generator = random.Random(number)
+    text = "".join(generator.choices("the cats é你𝄞€", k=generator.randrange(30, 120)))
+    ids = model.vocabulary.encode(text)
+    start = State.after_first(int(ids[0]), model.state_shape, seed=number)
+    whole = [at for at in range(2, len(ids)) if model.symbols.begins_V[ids[at]]]
+    fields: dict[str, Any] = {
+        "marks": tuple(sorted(generator.sample(whole, k=min(3, len(whole))))) if number % 4 else (),
+        "state_interval": number % 5 * 7,
+        "budget": generator.randrange(1, 200) if number % 6 else 0,
+        "sampling": Sampling(0.9, number % 2 * 8),
+        "stops": StopStrings([tuple(model.vocabulary.encode("t ").tolist())] if number % 3 == 0 else ()),
+    }
+    return Sequence(start, ids[1:], **fields)
+
+
+def state_behind(model: Model, told: Told, state: State) -> State:
+    """Read the same symbols alone, in one go."""
+    ids, start = told.ids_to(state), told.start
+    ended = np.flatnonzero(ids[:-1] == model.symbols.end) if model.symbols.end is not None else ids[:0]
+    assert not len(ended)
+    engine = Engine(model, rows=1)
+    engine.add(Sequence(start, ids))
+    [advance] = [advance for _ in range(3) for advance in engine.step(1, 2**20)]
+    assert advance.state
+    return advance.state
+
+
+@pytest.mark.parametrize("schedule", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_state_is_the_one_that_reading_alone_leads_to(models: dict[str, Model], kind: str, schedule: int) -> None:
+    model, generator = models[kind], random.Random(schedule)
+    engine = Engine(model, rows=5)
+    sequences = [make(model, number) for number in range(SEQUENCES)]
+    told = {sequence: Told(sequence.state, sequence.forced) for sequence in sequences}
+    marks = {sequence: sequence.marks for sequence in sequences}
+    for sequence in sequences:
+        engine.add(sequence)
+    while len(engine):
+        advances = engine.step(generator.randrange(1, 40), generator.randrange(50, 3000))
+        if generator.random() < 0.5:
+            advances += engine.collect()
+        if generator.random() < 0.2:
+            other = generator.choice(sequences)
+            engine.pause(other)
+            engine.resume(other)
+        for advance in advances:
+            told[advance.sequence].take(advance)
+    on_the_way = 0
+    for sequence, tale in told.items():
+        assert tale.finished
+        positions = [state.position for state in tale.states]
+        assert set(marks[sequence]) <= set(positions)
+        assert positions == sorted(set(positions))
+        on_the_way += len(tale.states) - 1
+        for state in tale.states:
+            alone = state_behind(model, tale, state)
+            assert (state.h.tobytes(), state.c.tobytes()) == (alone.h.tobytes(), alone.c.tobytes())
+            assert (state.last, state.position, state.seed) == (alone.last, alone.position, alone.seed)
+    assert on_the_way > SEQUENCES
+
+
+def test_states_come_at_least_their_interval_apart(models: dict[str, Model]) -> None:
+    model = models["characters"]
+    engine, sequence = Engine(model), make(model, 1)
+    sequence.budget, sequence.state_interval, sequence.marks = 500, 50, ()
+    sequence.stops = StopStrings()
+    begin = sequence.state_given
+    engine.add(sequence)
+    positions = [begin]
+    while len(engine):
+        advances = engine.step(8, 5000) + engine.collect()
+        positions += [advance.state.position for advance in advances if advance.state]
+    gaps = np.diff(positions)
+    assert len(gaps) >= 8
+    assert (gaps[:-1] >= 50).all()
+    assert (gaps <= 50 + 8).all()
