@@ -173,7 +173,16 @@ def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     @contextmanager
     def start(*options: str, models: Path = models_folder) -> Iterator[RunningServer]:
         log = tmp_path_factory.mktemp("server") / "log"
-        command = [sys.executable, "-m", "charlm_client", "serve", str(models), "--port", "0", "--device", "cpu"]
+        command = [
+            sys.executable,
+            "-c",
+            "from charlm_server.cli import serve; serve()",
+            str(models),
+            "--port",
+            "0",
+            "--device",
+            "cpu",
+        ]
         command += ["--state", str(log.parent)]
         with log.open("w") as errors:
             process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True)

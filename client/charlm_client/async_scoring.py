@@ -1,16 +1,30 @@
 """What the asynchronous client can have scored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar, Unpack
 
 from charlm_client.async_connection import AsyncMessageStream, AsyncServerStream
-from charlm_client.errors import CharlmError
-from charlm_client.request import UnknownPolicy
+from charlm_client.async_in_order import in_order
+from charlm_client.async_score_stream import AsyncScoreStream
+from charlm_client.candidates import Ranking, ranking_from
+from charlm_client.errors import CharlmError, InvalidRequest
 from charlm_client.resumption import Resumption
-from charlm_client.score_calls import Calls, score_calls
-from charlm_client.score_settings import score_settings
+from charlm_client.score_calls import JOBS, async_groups, scores_from
+from charlm_client.score_settings import (
+    CandidateRanking,
+    ReadingOptions,
+    ScoreSettings,
+    TextOptions,
+    TextsOptions,
+    candidates_request,
+    score_request,
+    score_settings,
+    text_settings,
+)
 from charlm_client.scoring import Score
+from charlm_client.stream_scoring import StreamScoring, collected
 from charlm_client.stubs import AsyncStubs
 
 _Response = TypeVar("_Response")
@@ -20,11 +34,12 @@ class AsyncScoringCalls(ABC):
     """The scoring methods of `AsyncClient`."""
 
     @abstractmethod
-    def _resumption(self, timeout: float | None) -> Resumption:
-        """Return what decides about the failures of one call, or of several that belong together.
+    def _resumes(self, resume: bool | None) -> bool:
+        """Return whether a call that was given this goes on after a break."""
 
-        `timeout` is the limit in seconds of them all; None is the client's own.
-        """
+    @abstractmethod
+    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+        """Return what a call that was given these does about its failures."""
 
     @abstractmethod
     async def _unary(
@@ -33,7 +48,7 @@ class AsyncScoringCalls(ABC):
         request: object,
         resumption: Resumption,
     ) -> _Response:
-        """Make one call that may be repeated, until it succeeds; raise the errors of `charlm_client.errors`."""
+        """Call one method; raise the errors of `charlm_client.errors`."""
 
     @abstractmethod
     def _duplex(
@@ -42,71 +57,128 @@ class AsyncScoringCalls(ABC):
         requests: AsyncIterator[object],
         resumption: Resumption,
     ) -> AsyncMessageStream[_Response]:
-        """Begin one call with messages both ways, at `resumption.address`; it ends at the first failure.
-
-        Who reads it tells `resumption` of each success (`progressed`), and each CharlmError to `_wait_after`, which
-        says by returning that another call may go on. `cancel` gives the call up.
-        """
+        """Begin a call that sends several messages and gets several."""
 
     @abstractmethod
     async def _wait_after(self, error: CharlmError, resumption: Resumption) -> None:
         """Wait until the next try; raise `error` where there is to be none."""
 
-    async def score(  # noqa: PLR0913 - the fields of the request
+    async def score(
         self,
         text: str,
         *,
-        model: str = "",
-        version: int = 0,
-        ticket: bytes | None = None,
-        log_probabilities: bool = False,
-        unknown: UnknownPolicy = "replace",
-        return_ticket: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        resume: bool | None = None,
+        **options: Unpack[TextOptions],
     ) -> Score:
         """Score a text of any length, as `Client.score` does."""
-        [score] = await self.score_many(
-            [text],
-            model=model,
-            version=version,
-            ticket=ticket,
-            log_probabilities=log_probabilities,
-            unknown=unknown,
-            return_tickets=return_ticket,
-            timeout=timeout,
-        )
+        settings = text_settings(**options)
+        resumption = self._resumption(timeout, resume=resume)
+        score_text = self._score_group if settings.fits(text) else self._score_alone
+        [score] = await score_text([text], settings, resumption)
         return score
 
-    async def score_many(  # noqa: PLR0913 - the fields of the request
+    async def score_many(
         self,
         texts: Sequence[str],
         *,
-        model: str = "",
-        version: int = 0,
-        ticket: bytes | None = None,
-        log_probabilities: bool = False,
-        unknown: UnknownPolicy = "replace",
+        jobs: int = JOBS,
+        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        resume: bool | None = None,
+        **options: Unpack[TextsOptions],
+    ) -> list[Score]:
+        """Score any number of texts of any length, as `Client.score_many` does."""
+        if options.get("session") is not None and len(texts) != 1:
+            raise InvalidRequest(f"a session goes on with one text, not with {len(texts):,}")
+        scores = self.score_each(texts, jobs=jobs, timeout=timeout, resume=resume, **options)
+        return [score async for score in scores]
+
+    def score_each(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        jobs: int = JOBS,
+        timeout: float | None = None,
+        resume: bool | None = None,
+        **options: Unpack[TextsOptions],
+    ) -> AsyncIterator[Score]:
+        """Score texts one after the other as `texts` brings them, as `Client.score_each` does."""
+        if jobs < 1:
+            raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
+        settings = score_settings(**options)
+        return self._score_each(texts, settings, jobs, self._resumption(timeout, resume=resume), resume=resume)
+
+    def score_stream(
+        self,
+        text: Iterable[str] | AsyncIterable[str],
+        *,
+        join: bool = True,
+        ticket_interval: int = 0,
+        timeout: float | None = None,
+        resume: bool | None = None,
+        **options: Unpack[TextOptions],
+    ) -> AsyncScoreStream:
+        """Score one text of any length as its pieces come, as `Client.score_stream` does."""
+        if isinstance(text, str):
+            text = [text]
+        settings = text_settings(**options)
+        resume = self._resumes(resume)
+        scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
+        return AsyncScoreStream(text, scoring, self, self._resumption(timeout, resume=resume and scoring.resumes))
+
+    async def score_candidates(
+        self,
+        context: str,
+        candidates: Sequence[str],
+        *,
+        ranking: CandidateRanking = "sum",
         return_tickets: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
-    ) -> list[Score]:
-        """Score any number of texts of any length, each by itself from the same start; one score for each."""
-        settings = score_settings(
-            model=model,
-            version=version,
-            ticket=ticket,
-            log_probabilities=log_probabilities,
-            unknown=unknown,
-            return_tickets=return_tickets,
-        )
-        return await self._answer(score_calls(texts, settings), self._resumption(timeout))
+        **options: Unpack[ReadingOptions],
+    ) -> Ranking:
+        """Read `context` once and rank what may follow it, as `Client.score_candidates` does."""
+        request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
+        response = await self._unary(lambda stubs: stubs.scoring.ScoreCandidates, request, self._resumption(timeout))
+        return ranking_from(response, candidates)
 
-    async def _answer(self, calls: Calls, resumption: Resumption) -> list[Score]:
-        """Send each request that `calls` yields, give it the response, and return what it returns."""
-        try:
-            request = next(calls)
-            while True:
-                response = await self._unary(lambda stubs: stubs.scoring.Score, request, resumption)
-                request = calls.send(response)
-        except StopIteration as done:
-            scores: list[Score] = done.value
-            return scores
+    async def _score_each(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        settings: ScoreSettings,
+        jobs: int,
+        first: Resumption,
+        *,
+        resume: bool | None,
+    ) -> AsyncIterator[Score]:
+        async for scores in in_order(self._work(texts, settings, first, resume=resume), jobs):
+            for score in scores:
+                yield score
+
+    async def _work(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        settings: ScoreSettings,
+        first: Resumption,
+        *,
+        resume: bool | None,
+    ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, list[Score]]]]:
+        """Yield the calls that there are to make, which share a time limit."""
+        resumption = first
+        async for group in async_groups(texts, settings):
+            score_group = self._score_group if settings.fits(group[0]) else self._score_alone
+            yield partial(score_group, group, settings, resumption)
+            resumption = self._resumption(first.deadline.left, resume=resume)
+            resumption.answered()  # a server that is full, of the calls before, is worth waiting for
+
+    async def _score_group(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> list[Score]:
+        request = score_request(texts, settings)
+        response = await self._unary(lambda stubs: stubs.scoring.Score, request, resumption)
+        return scores_from(response, texts, settings)
+
+    async def _score_alone(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> list[Score]:
+        """Score one text, too long for a call that brings it whole."""
+        scoring = StreamScoring(settings, resume=resumption.enabled)
+        async with AsyncScoreStream(texts, scoring, self, resumption) as stream:
+            progresses = [progress async for progress in stream]
+            assert stream.finished
+            return [collected(progresses, stream.finished)]

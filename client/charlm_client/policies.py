@@ -1,7 +1,7 @@
 """How a text is read when it is scored."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from charlm.v1 import scoring_pb2, start_pb2
 
@@ -15,20 +15,18 @@ the model's `begin` character, so that every character is scored."""
 EndPolicy = Literal["nothing", "line-feed"]
 """Whether the end of a text is scored: not; or as the line feed, which is added where the text has none."""
 
-_UNKNOWN: Final[dict[int, UnknownPolicy]] = {
+_UNKNOWN: Final[dict[start_pb2.UnknownPolicy.ValueType, UnknownPolicy]] = {
     start_pb2.UNKNOWN_POLICY_REPLACE: "replace",
     start_pb2.UNKNOWN_POLICY_REFUSE: "refuse",
 }
-_BEGIN: Final[dict[int, BeginPolicy]] = {
+_BEGIN: Final[dict[scoring_pb2.BeginPolicy.ValueType, BeginPolicy]] = {
     scoring_pb2.BEGIN_POLICY_NOTHING: "nothing",
     scoring_pb2.BEGIN_POLICY_BEGIN: "begin",
 }
-_END: Final[dict[int, EndPolicy]] = {
+_END: Final[dict[scoring_pb2.EndPolicy.ValueType, EndPolicy]] = {
     scoring_pb2.END_POLICY_NOTHING: "nothing",
     scoring_pb2.END_POLICY_LINE_FEED: "line-feed",
 }
-
-_Policy = TypeVar("_Policy", bound=str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +39,15 @@ class ScoringPolicies:
     end: EndPolicy = "nothing"
 
 
+DEFAULT_POLICIES: Final = ScoringPolicies()
+
+
 def policies_message(policies: ScoringPolicies) -> scoring_pb2.ScoringPolicies:
     """Translate what a request asks for; raise InvalidRequest for a policy that there is not."""
     return scoring_pb2.ScoringPolicies(
         unknown=unknown_policy(policies.unknown),
-        begin=None if policies.begin is None else _number("begin", _BEGIN, policies.begin),
-        end=_number("end", _END, policies.end),
+        begin=scoring_pb2.BEGIN_POLICY_UNSPECIFIED if policies.begin is None else _begin(policies.begin),
+        end=_end(policies.end),
     )
 
 
@@ -57,8 +58,15 @@ def policies_from(message: scoring_pb2.ScoringPolicies) -> ScoringPolicies:
     return ScoringPolicies(unknown=_UNKNOWN[message.unknown], begin=_BEGIN[message.begin], end=_END[message.end])
 
 
-def _number(field: str, names: dict[int, _Policy], policy: str) -> int:
-    for number, name in names.items():
+def _begin(policy: BeginPolicy) -> scoring_pb2.BeginPolicy.ValueType:
+    for number, name in _BEGIN.items():
         if name == policy:
             return number
-    raise InvalidRequest(f"{field} is {policy!r}; choose one of {', '.join(names.values())}")
+    raise InvalidRequest(f"begin is {policy!r}; choose one of {', '.join(_BEGIN.values())}")
+
+
+def _end(policy: EndPolicy) -> scoring_pb2.EndPolicy.ValueType:
+    for number, name in _END.items():
+        if name == policy:
+            return number
+    raise InvalidRequest(f"end is {policy!r}; choose one of {', '.join(_END.values())}")

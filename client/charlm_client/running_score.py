@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from charlm.v1 import scoring_pb2
 
@@ -10,14 +11,15 @@ from charlm_client.policies import ScoringPolicies
 from charlm_client.scoring import Score, score_from
 from charlm_client.windows import WindowScore, shifted
 
-_NO_WINDOWS = WindowScore(first=0, character_count=0)
+_NO_SCORE: Final = Score()
+_NO_WINDOWS: Final = WindowScore(first=0, character_count=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
     """How far a score has come. Counts are from the beginning of the text."""
 
-    score: Score = Score()
+    score: Score = _NO_SCORE
     """Of everything up to here, without what there is of each character."""
     character_count: int = 0
     """How many characters were read: those that were scored, and one that the text may begin with."""

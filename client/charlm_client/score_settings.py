@@ -7,7 +7,7 @@ from typing import Final, Literal, TypedDict, Unpack
 from charlm.v1 import scoring_pb2, start_pb2
 
 from charlm_client.errors import InvalidRequest
-from charlm_client.policies import BeginPolicy, EndPolicy, ScoringPolicies, policies_message
+from charlm_client.policies import DEFAULT_POLICIES, BeginPolicy, EndPolicy, ScoringPolicies, policies_message
 from charlm_client.request import SessionReference, UnknownPolicy, encodable, model_reference, start_from, unsigned
 from charlm_client.windows import WindowSize, windows_message
 
@@ -52,6 +52,20 @@ class ScoreOptions(ReadingOptions, total=False):
     windows: WindowSize | None
 
 
+class TextOptions(ScoreOptions, total=False):
+    """What the scoring of one text can be told."""
+
+    return_ticket: bool
+    return_text: bool
+
+
+class TextsOptions(ScoreOptions, total=False):
+    """What the scoring of several texts can be told."""
+
+    return_tickets: bool
+    return_texts: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
     """What every call of one scoring shares."""
@@ -63,7 +77,7 @@ class ScoreSettings:
     ranks: bool = False
     top_alternatives: int = 0
     windows: WindowSize | None = None
-    policies: ScoringPolicies = ScoringPolicies()
+    policies: ScoringPolicies = DEFAULT_POLICIES
     return_tickets: bool = False
     return_texts: bool = False
 
@@ -140,6 +154,13 @@ def score_settings(  # noqa: PLR0913 - the fields of the request
     windows_message(windows)
     policies_message(settings.policies)
     return settings
+
+
+def text_settings(
+    *, return_ticket: bool = False, return_text: bool = False, **options: Unpack[ScoreOptions]
+) -> ScoreSettings:
+    """Gather what the scoring of one text was told, as `score_settings` does."""
+    return score_settings(**options, return_tickets=return_ticket, return_texts=return_text)
 
 
 def score_request(texts: Sequence[str], settings: ScoreSettings) -> scoring_pb2.ScoreRequest:

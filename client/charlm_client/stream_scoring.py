@@ -18,7 +18,7 @@ from typing import Final
 
 from charlm.v1 import scoring_pb2, start_pb2
 
-from charlm_client.errors import NotExact, ServerFault
+from charlm_client.errors import InvalidRequest, NotExact, ServerFault
 from charlm_client.pieces import Pieces
 from charlm_client.policies import ScoringPolicies, policies_from
 from charlm_client.request import encodable
@@ -80,14 +80,14 @@ class StreamScoring:
         """`ticket_interval`: after how many characters the caller wants a ticket, some more or less; 0: never.
 
         `joins`: whether small pieces wait until they make up a large one; otherwise each is sent as it comes, and
-        answered before the next one is asked for. `resume`: whether the text can be sent again from a ticket. That of a
-        session cannot: only the call which brings its end advances it.
+        answered before the next one is asked for. `resume`: whether the text goes on from a ticket after a break. That
+        of a session cannot: only the call which brings its end advances it.
         """
         self._settings = settings
         self._ticket_interval = ticket_interval
         self._resumes = resume and not settings.is_session
         self._interval = _interval(ticket_interval, resume_interval) if self._resumes else ticket_interval
-        self._pieces = Pieces(piece_characters, joins=joins, keeps=self._resumes)
+        self._pieces = Pieces(piece_characters, joins=joins)
         self._most_kept = 2 * self._interval + (UNANSWERED_PIECES + 1) * piece_characters
         self._most_unanswered = UNANSWERED_PIECES if joins else 1
         self._ticket: bytes | None = None
@@ -106,6 +106,11 @@ class StreamScoring:
     def total(self) -> Score:
         """The score so far."""
         return self.finished or (self._running.total if self._running else Score())
+
+    @property
+    def resumes(self) -> bool:
+        """Whether another call can go on from a ticket."""
+        return self._resumes
 
     @property
     def kept_count(self) -> int:
@@ -129,10 +134,10 @@ class StreamScoring:
         return Step.CLOSE if self._is_open else Step.OPEN
 
     def add(self, text: str) -> None:
-        """Take the next piece of the text; raise InvalidRequest for what UTF-8 has no bytes for."""
+        """Take the next piece of the text; what UTF-8 has no bytes for fails it."""
         try:
             self._pieces.add(encodable("text", text))
-        except Exception as error:
+        except InvalidRequest as error:
             self.fail(error)
 
     def end(self) -> None:
@@ -151,7 +156,7 @@ class StreamScoring:
         start = stream_start(self._settings, ticket_interval=self._interval)
         if self._started:
             start.model.name, start.model.version = self._started.model, self._started.version
-        if self._ticket is not None:
+        if self._ticket:
             self._go_on(start)
         return scoring_pb2.ScoreStreamRequest(start=start)
 
@@ -189,6 +194,11 @@ class StreamScoring:
                 return self._take_finished(message.finished)
         raise ServerFault("the server sent an event that this client does not know")
 
+    @property
+    def can_begin_again(self) -> bool:
+        """Whether another call can go on where the last one has broken."""
+        return self._resumes or self._started is None
+
     def begin_again(self) -> None:
         """Have another call go on from the last ticket."""
         self._pieces.again()
@@ -207,6 +217,7 @@ class StreamScoring:
     def _go_on(self, start: scoring_pb2.ScoreStreamStart) -> None:
         """Have a call begin at the ticket."""
         assert self._running
+        assert self._ticket
         exact = start.start.exact if start.start.HasField("exact") else None
         start.start.CopyFrom(start_pb2.Start(ticket=self._ticket, exact=exact))
         if isinstance(self._settings.windows, int):
@@ -219,6 +230,8 @@ class StreamScoring:
         self._policies = policies_from(started.policies)
         if self._started is None:
             self._started = started
+            if not self._resumes:
+                self._pieces.keep_no_more()
             is_zero = not (self._settings.start and self._settings.start.WhichOneof("from"))
             self._running = RunningScore(first_is_scored=not is_zero or self._policies.begin == "begin")
         elif self._settings.is_exact:
@@ -227,7 +240,9 @@ class StreamScoring:
     def _take_progress(self, progress: scoring_pb2.ScoreStreamProgress) -> ScoreProgress | None:
         sent_count = self._sent_base + progress.sent_count
         if not self._sent_before_ticket <= sent_count <= self._sent_base + self._sent_count:
-            raise ServerFault(f"the server says that it scored {progress.sent_count:,} of {self._sent_count:,} characters")
+            raise ServerFault(
+                f"the server says that it scored {progress.sent_count:,} of {self._sent_count:,} characters"
+            )
         self._unanswered = max(0, self._unanswered - 1)
         latest = self._take_score(progress.total)
         if progress.total.ticket and self._resumes:

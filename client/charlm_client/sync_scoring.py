@@ -1,17 +1,33 @@
 """What the synchronous client can have scored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar, Unpack
 
+from charlm.v1 import scoring_pb2
+
+from charlm_client.candidates import Ranking, ranking_from
 from charlm_client.connection import MessageStream, ServerStream
-from charlm_client.errors import CharlmError
-from charlm_client.request import UnknownPolicy
+from charlm_client.errors import CharlmError, InvalidRequest
+from charlm_client.in_flight import CallsInFlight, in_order
 from charlm_client.resumption import Resumption
-from charlm_client.score_calls import Calls, score_calls
-from charlm_client.score_settings import score_settings
+from charlm_client.score_calls import JOBS, groups, scores_from
+from charlm_client.score_settings import (
+    CandidateRanking,
+    ReadingOptions,
+    ScoreSettings,
+    TextOptions,
+    TextsOptions,
+    candidates_request,
+    score_request,
+    score_settings,
+    text_settings,
+)
 from charlm_client.scoring import Score
+from charlm_client.stream_scoring import StreamScoring, collected
 from charlm_client.stubs import Stubs
+from charlm_client.sync_score_stream import ScoreStream
 
 _Response = TypeVar("_Response")
 
@@ -20,17 +36,18 @@ class ScoringCalls(ABC):
     """The scoring methods of `Client`."""
 
     @abstractmethod
-    def _resumption(self, timeout: float | None) -> Resumption:
-        """Return what decides about the failures of one call, or of several that belong together.
+    def _resumes(self, resume: bool | None) -> bool:
+        """Return whether a call that was given this goes on after a break."""
 
-        `timeout` is the limit in seconds of them all; None is the client's own.
-        """
+    @abstractmethod
+    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+        """Return what a call that was given these does about its failures."""
 
     @abstractmethod
     def _unary(
         self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: Resumption
     ) -> _Response:
-        """Make one call that may be repeated, until it succeeds; raise the errors of `charlm_client.errors`."""
+        """Call one method; raise the errors of `charlm_client.errors`."""
 
     @abstractmethod
     def _duplex(
@@ -39,76 +56,190 @@ class ScoringCalls(ABC):
         requests: Iterator[object],
         resumption: Resumption,
     ) -> MessageStream[_Response]:
-        """Begin one call with messages both ways, at `resumption.address`; it ends at the first failure.
-
-        Who reads it tells `resumption` of each success (`progressed`), and each CharlmError to `_wait_after`, which
-        says by returning that another call may go on. `cancel` gives the call up.
-        """
+        """Begin a call that sends several messages and gets several."""
 
     @abstractmethod
     def _wait_after(self, error: CharlmError, resumption: Resumption) -> None:
         """Wait until the next try; raise `error` where there is to be none."""
 
-    def score(  # noqa: PLR0913 - the fields of the request
+    def score(
         self,
         text: str,
         *,
-        model: str = "",
-        version: int = 0,
-        ticket: bytes | None = None,
-        log_probabilities: bool = False,
-        unknown: UnknownPolicy = "replace",
-        return_ticket: bool = False,
         timeout: float | None = None,
+        resume: bool | None = None,
+        **options: Unpack[TextOptions],
     ) -> Score:
         """Score a text of any length.
 
-        From the zero state the first character is read, not scored; from a ticket, and by a model of documents,
-        every character is scored. There a line feed at the end of the text scores the end of the document.
-        `timeout` covers all the calls that a long text takes.
+        model, version      "" is the server's only model, 0 its newest version
+        ticket              the state to start from; None: nothing was read yet, unless there is a session
+        session             the session to go on from, which the text advances
+        exact               whether only an exact continuation will do; see NotExact
+        unknown             "replace" characters outside the vocabulary, or "refuse" the call
+        begin               from the zero state: "nothing" stands before the text, so that its first character is read
+                            and not scored; or the model's "begin" character, so that all are. None: "begin" for a model
+                            of documents, otherwise "nothing". From a ticket or a session all are scored anyway.
+        end                 "nothing" is added; or a "line-feed", where the text does not end with one, is scored too
+        log_probabilities   whether to return that of each character,
+        ranks               and its rank: 1 is the likeliest
+        top_alternatives    for each character, how many of the likeliest ones in its place to return, 0 to 20
+        windows             the parts to score beside the whole: so many characters each, or "lines"
+        return_ticket       whether to return one, to continue from
+        return_text         whether to return the text as it was read
+        timeout             seconds for the whole text
+        resume              whether a long text goes on after its server was lost; None: as the client was told
         """
-        [score] = self.score_many(
-            [text],
-            model=model,
-            version=version,
-            ticket=ticket,
-            log_probabilities=log_probabilities,
-            unknown=unknown,
-            return_tickets=return_ticket,
-            timeout=timeout,
-        )
+        settings = text_settings(**options)
+        resumption = self._resumption(timeout, resume=resume)
+        if not settings.fits(text):
+            return _whole(self._stream([text], StreamScoring(settings, resume=self._resumes(resume)), resumption))
+        response = self._unary(lambda stubs: stubs.scoring.Score, score_request([text], settings), resumption)
+        [score] = scores_from(response, [text], settings)
         return score
 
-    def score_many(  # noqa: PLR0913 - the fields of the request
+    def score_many(
         self,
         texts: Sequence[str],
         *,
-        model: str = "",
-        version: int = 0,
-        ticket: bytes | None = None,
-        log_probabilities: bool = False,
-        unknown: UnknownPolicy = "replace",
+        jobs: int = JOBS,
+        timeout: float | None = None,
+        resume: bool | None = None,
+        **options: Unpack[TextsOptions],
+    ) -> list[Score]:
+        """Score any number of texts of any length, each by itself from the same start; return one score for each.
+
+        `jobs`: in how many calls at once. `timeout` covers them all. Everything else is as in `score`.
+        """
+        if options.get("session") is not None and len(texts) != 1:
+            raise InvalidRequest(f"a session goes on with one text, not with {len(texts):,}")
+        return list(self.score_each(texts, jobs=jobs, timeout=timeout, resume=resume, **options))
+
+    def score_each(
+        self,
+        texts: Iterable[str],
+        *,
+        jobs: int = JOBS,
+        timeout: float | None = None,
+        resume: bool | None = None,
+        **options: Unpack[TextsOptions],
+    ) -> Iterator[Score]:
+        """Score texts one after the other as `texts` brings them; yield the scores in the same order.
+
+        Millions of texts pass through: no more than `jobs` calls, of up to 131,072 characters and 1,024 texts each, are
+        on their way. `texts` is asked in the thread that iterates; what it raises comes behind the scores of the texts
+        before it. Everything else is as in `score_many`.
+        """
+        if jobs < 1:
+            raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
+        settings = score_settings(**options)
+        return self._score_each(texts, settings, jobs, self._resumption(timeout, resume=resume), resume=resume)
+
+    def score_stream(
+        self,
+        text: Iterable[str],
+        *,
+        join: bool = True,
+        ticket_interval: int = 0,
+        timeout: float | None = None,
+        resume: bool | None = None,
+        **options: Unpack[TextOptions],
+    ) -> ScoreStream:
+        """Score one text of any length as its pieces come, in memory that does not grow with it.
+
+        join                whether small pieces wait until they make up one of 16,384 characters, and up to four of
+                            those are on their way; otherwise each is sent as it comes, and its progress returned before
+                            the next one is asked for
+        ticket_interval     about how many characters apart the progress carries a ticket; 0: never
+        return_ticket       whether `finished` carries one
+        return_text         whether each progress carries the text that it is of, as it was read
+        timeout             seconds for the whole text
+        resume              whether it goes on after its server was lost, as if nothing had been. From a session it
+                            cannot: only the call that brings the text's end advances it.
+
+        Everything else is as in `score`. A text may be cut anywhere between characters.
+        """
+        if isinstance(text, str):
+            text = [text]
+        settings = text_settings(**options)
+        resume = self._resumes(resume)
+        scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
+        return self._stream(text, scoring, self._resumption(timeout, resume=resume and scoring.resumes))
+
+    def score_candidates(
+        self,
+        context: str,
+        candidates: Sequence[str],
+        *,
+        ranking: CandidateRanking = "sum",
         return_tickets: bool = False,
         timeout: float | None = None,
-    ) -> list[Score]:
-        """Score any number of texts of any length, each by itself from the same start; one score for each."""
-        settings = score_settings(
-            model=model,
-            version=version,
-            ticket=ticket,
-            log_probabilities=log_probabilities,
-            unknown=unknown,
-            return_tickets=return_tickets,
-        )
-        return self._answer(score_calls(texts, settings), self._resumption(timeout))
+        **options: Unpack[ReadingOptions],
+    ) -> Ranking:
+        """Read `context` once and rank what may follow it, the best first: 1 to 4,096 candidates.
 
-    def _answer(self, calls: Calls, resumption: Resumption) -> list[Score]:
-        """Send each request that `calls` yields, give it the response, and return what it returns."""
+        ranking             by the log-probability of a whole candidate ("sum"), or by the "mean" of its characters,
+                            which does not favour short ones
+        begin               what stands before the context; None: the model's "begin" character
+        end                 what stands behind each candidate
+        return_tickets      whether to return those behind the context and each of up to 256 candidates
+
+        Everything else is as in `score`. A session is not advanced.
+        """
+        request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
+        response = self._unary(lambda stubs: stubs.scoring.ScoreCandidates, request, self._resumption(timeout))
+        return ranking_from(response, candidates)
+
+    def _score_each(
+        self,
+        texts: Iterable[str],
+        settings: ScoreSettings,
+        jobs: int,
+        first: Resumption,
+        *,
+        resume: bool | None,
+    ) -> Iterator[Score]:
+        calls = CallsInFlight()
+        work = (
+            partial(self._score_group, group, settings, resumption, calls)
+            if settings.fits(group[0])
+            else partial(self._score_alone, group[0], settings, resumption, calls)
+            for group, resumption in zip(groups(texts, settings), self._resumptions(first, resume=resume), strict=False)
+        )
+        for scores in in_order(work, jobs, calls.cancel):
+            yield from scores
+
+    def _score_group(
+        self, texts: list[str], settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
+    ) -> list[Score]:
+        response: scoring_pb2.ScoreResponse = self._unary(
+            lambda stubs: calls.invoked(stubs.scoring.Score), score_request(texts, settings), resumption
+        )
+        return scores_from(response, texts, settings)
+
+    def _score_alone(
+        self, text: str, settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
+    ) -> list[Score]:
+        stream = self._stream([text], StreamScoring(settings, resume=resumption.enabled), resumption)
+        calls.add(stream)
         try:
-            request = next(calls)
-            while True:
-                response = self._unary(lambda stubs: stubs.scoring.Score, request, resumption)
-                request = calls.send(response)
-        except StopIteration as done:
-            scores: list[Score] = done.value
-            return scores
+            return [_whole(stream)]
+        finally:
+            calls.remove(stream)
+
+    def _stream(self, text: Iterable[str], scoring: StreamScoring, resumption: Resumption) -> ScoreStream:
+        return ScoreStream(text, scoring, self, resumption)
+
+    def _resumptions(self, first: Resumption, *, resume: bool | None) -> Iterator[Resumption]:
+        """Yield those of one scoring's calls, which share a time limit."""
+        yield first
+        while True:
+            following = self._resumption(first.deadline.left, resume=resume)
+            following.answered()  # a server that is full, of the calls before, is worth waiting for
+            yield following
+
+
+def _whole(stream: ScoreStream) -> Score:
+    progresses = list(stream)
+    assert stream.finished
+    return collected(progresses, stream.finished)

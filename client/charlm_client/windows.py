@@ -55,7 +55,7 @@ def windows_message(size: WindowSize | None, *, before: int = 0) -> scoring_pb2.
         return None
     if size == "lines":
         return scoring_pb2.Windows(lines=True)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_CHARACTERS:
+    if type(size) is not int or not 1 <= size <= MAX_CHARACTERS:
         raise InvalidRequest(f"windows is {size!r}; choose 1 to {MAX_CHARACTERS:,} characters, or 'lines'")
     return scoring_pb2.Windows(characters=size, before=before)
 

@@ -357,42 +357,6 @@ async def _numbered(text: AsyncGeneration) -> AsyncIterator[tuple[int, Chunk]]:
         yield 0, chunk
 
 
-@dataclass(frozen=True)
-class Errands:
-    """What tests of the client under fire need."""
-
-    caller: type[Caller] = Caller
-    watch: type[Watch] = Watch
-
-    async def expectations(
-        self, caller: Caller, count: int, longest: int, kinds: str = "all"
-    ) -> list[tuple[Errand, Heard]]:
-        """Return errands, each of its own prompt, seed, settings and length, and what comes of them.
-
-        `caller` is one that nobody disturbs. Some texts end by a stop string, which begins a while before.
-        `kinds`: "texts", "sessions", or "all" of them.
-        """
-
-        async def one(number: int) -> tuple[Errand, Heard]:
-            errand = _ERRANDS[kinds](number, longest)
-            heard = await caller.run(errand)
-            if number % 4 != 3 or errand.in_session:
-                return errand, heard
-            [text] = heard.texts
-            stop = Texts.stop_between(text, len(text) - 60, len(text) - 9)
-            errand = replace(errand, options=errand.options | {"stop": [f"{stop}{stop}", stop]})
-            heard = await caller.run(errand)
-            assert heard.texts == (text[:-9],)
-            return errand, heard
-
-        return await asyncio.gather(*map(one, range(count)))
-
-
-@pytest.fixture(scope="session")
-def errands() -> Errands:
-    return Errands()
-
-
 def _text(number: int, longest: int) -> Errand:
     generator = random.Random(number)
     options: dict[str, Any] = {
@@ -460,27 +424,3 @@ class Errands:
 @pytest.fixture(scope="session")
 def errands() -> Errands:
     return Errands()
-
-
-def _errand(number: int, longest: int) -> Errand:
-    generator = random.Random(number)
-    options: dict[str, Any] = {
-        "seed": generator.randrange(2**64),
-        "temperature": generator.choice([0.7, 1.0, 1.4]),
-        "top_k": generator.choice([0, 0, 0, 8]),
-        "max_characters": generator.randrange(longest // 4, longest),
-        "log_probabilities": number % 2 == 0,
-        "return_ticket": number % 3 == 0,
-    }
-    prompt = "".join(generator.choices("etaoin shrdlu", k=generator.randrange(60)))
-    match number % 8:
-        case 0:  # in a session every call is written from its start until it ends
-            del options["seed"]
-            options |= {"max_characters": generator.randrange(200, 1500)}
-            return Errand(prompt, options, in_session=True)
-        case 1:  # over before the first ticket is due
-            options |= {"max_characters": generator.randrange(300, 900)}
-        case 2:
-            options |= {"max_characters": generator.randrange(200, 800)}
-            return Errand(prompt, options, samples=3)
-    return Errand(prompt, options)

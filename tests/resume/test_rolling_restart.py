@@ -6,9 +6,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +117,26 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(
-    request: pytest.FixtureRequest, start_server: Any, one_kind: Path, keys: Path, tmp_path: Path, free_ports: Any
-) -> AsyncIterator[Cluster]:
-    """Three replicas behind nginx, and one beside it that nobody restarts."""
-    proxy_port, *ports, redis_port = free_ports(5)
+def replica(start_server: Any, one_kind: Path, keys: Path) -> Callable[[str, int], AbstractContextManager[Any]]:
+    """Return what runs a server with the given store of sessions at the given port."""
 
-    def start(port: int) -> AbstractContextManager[Any]:
+    def start(sessions: str, port: int) -> AbstractContextManager[Any]:
         options = ("--keys", str(keys), "--sessions", sessions, "--drain-grace", "0.2")
         return start_server(*options, "--port", str(port), models=one_kind)
 
+    return start
+
+
+@pytest.fixture
+async def cluster(request: pytest.FixtureRequest, replica: Any, tmp_path: Path, free_ports: Any) -> Any:
+    """Three replicas behind nginx, and one beside it that nobody restarts."""
+    proxy_port, *ports, redis_port = free_ports(5)
     with ExitStack() as stack:
         sessions = f"sqlite:{tmp_path / 'sessions'}"
         if request.param == "redis":
             sessions = stack.enter_context(redis(tmp_path, redis_port))
         proxy = stack.enter_context(nginx(tmp_path / "nginx", [proxy_port, *ports]))
+        start = partial(replica, sessions)
         quiet = stack.enter_context(start(0)).address
         replicas = Replicas(start, ports, stack)
         for port in ports:
