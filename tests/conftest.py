@@ -29,6 +29,7 @@ from charlm_training.recipes import recipe
 from charlm_training.vocabulary import Vocabulary
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from unsealing import write_keys
 
 # A slow machine is no failure; and CI tries the same examples every time.
 hypothesis.settings.register_profile("charlm", deadline=None, derandomize="CI" in os.environ)
@@ -184,6 +185,8 @@ def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
             "cpu",
         ]
         command += ["--state", str(log.parent)]
+        if "--keys" not in options:  # so that each server continues the others' tickets
+            command += ["--keys", str(write_keys(log.parent / "shared-keys"))]
         with log.open("w") as errors:
             process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True)
         try:

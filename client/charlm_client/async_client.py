@@ -10,8 +10,9 @@ from charlm.v1 import model_pb2
 from charlm_client.async_connection import AsyncConnection, AsyncMessageStream, AsyncServerStream
 from charlm_client.async_generation import AsyncGeneration, AsyncSamples
 from charlm_client.async_scoring import AsyncScoringCalls
+from charlm_client.async_sessions import AsyncSessionCalls
 from charlm_client.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
-from charlm_client.deadline import Deadline
+from charlm_client.connection_settings import ConnectionSettings
 from charlm_client.errors import CharlmError
 from charlm_client.model import Model, model_from
 from charlm_client.request import GenerationOptions, model_reference
@@ -22,7 +23,7 @@ from charlm_client.stubs import AsyncStubs
 _Response = TypeVar("_Response")
 
 
-class AsyncClient(AsyncScoringCalls):
+class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
     """A connection to a charlm server or to several, as `charlm_client.Client` for asyncio.
 
     async with AsyncClient("127.0.0.1:50051") as client:
@@ -41,12 +42,16 @@ class AsyncClient(AsyncScoringCalls):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._connection = AsyncConnection(
-            target, tenant=tenant, max_message_bytes=max_message_bytes, credentials=credentials
+        settings = ConnectionSettings(
+            target=target,
+            timeout=timeout,
+            tenant=tenant,
+            resume=resume,
+            resume_seconds=resume_seconds,
+            max_message_bytes=max_message_bytes,
+            credentials=credentials,
         )
-        self._timeout = timeout
-        self._resume = resume
-        self._resume_seconds = resume_seconds
+        self._connection = AsyncConnection(settings)
 
     async def generate(
         self,
@@ -58,7 +63,7 @@ class AsyncClient(AsyncScoringCalls):
     ) -> AsyncGeneration:
         """Continue `prompt`, as `Client.generate` does; return once the request is accepted."""
         texts = resumable_texts(prompt, resume=self._resumes(resume), **options)
-        return await AsyncGeneration.open(texts, self._connection, self._resumption(timeout, resume=resume))
+        return await AsyncGeneration.open(texts, self._connection, timeout, resume=resume)
 
     async def generate_samples(
         self,
@@ -71,7 +76,7 @@ class AsyncClient(AsyncScoringCalls):
     ) -> AsyncSamples:
         """Continue `prompt` several times at once, as `Client.generate_samples` does."""
         texts = resumable_texts(prompt, samples, resume=self._resumes(resume), **options)
-        return await AsyncSamples.open(texts, self._connection, self._resumption(timeout, resume=resume))
+        return await AsyncSamples.open(texts, self._connection, timeout, resume=resume)
 
     async def models(
         self,
@@ -108,14 +113,10 @@ class AsyncClient(AsyncScoringCalls):
         await self.close()
 
     def _resumes(self, resume: bool | None) -> bool:
-        return self._resume if resume is None else resume
+        return self._connection.settings.resumes(resume)
 
     def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
-        return Resumption(
-            self._connection.addresses,
-            Deadline.after(self._timeout if timeout is None else timeout),
-            self._resume_seconds if self._resumes(resume) else None,
-        )
+        return self._connection.resumption(timeout, resume=resume)
 
     async def _unary(
         self,
@@ -131,7 +132,7 @@ class AsyncClient(AsyncScoringCalls):
         requests: AsyncIterator[object],
         resumption: Resumption,
     ) -> AsyncMessageStream[_Response]:
-        return self._connection.stream(method, requests, resumption.address, resumption.deadline)
+        return self._connection.stream(method, requests, resumption)
 
     async def _wait_after(self, error: CharlmError, resumption: Resumption) -> None:
         await self._connection.wait_after(error, resumption)

@@ -1,7 +1,7 @@
 """The asynchronous client's channels to its addresses, and calls over them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -9,7 +9,7 @@ import grpc
 
 from charlm_client.addresses import Addresses
 from charlm_client.channel import call_metadata, channel_options
-from charlm_client.deadline import Deadline
+from charlm_client.connection_settings import ConnectionSettings
 from charlm_client.errors import Cancelled, CharlmError, translate
 from charlm_client.resumption import Resumption
 from charlm_client.stubs import AsyncStubs
@@ -55,18 +55,10 @@ class AsyncMessageStream(AsyncIterator[_Response]):
 class AsyncConnection:
     """One channel to each address, made when it is needed. It belongs to one event loop."""
 
-    def __init__(
-        self,
-        target: str | Sequence[str],
-        *,
-        tenant: str,
-        max_message_bytes: int,
-        credentials: grpc.ChannelCredentials | None,
-    ) -> None:
-        self.addresses = Addresses(target)
-        self._metadata = call_metadata(tenant)
-        self._max_message_bytes = max_message_bytes
-        self._credentials = credentials
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self.settings = settings
+        self._addresses = Addresses(settings.target)
+        self._metadata = call_metadata(settings.tenant)
         self._channels: dict[str, tuple[grpc.aio.Channel, AsyncStubs]] = {}
         self._is_closed = False
 
@@ -74,6 +66,10 @@ class AsyncConnection:
     def is_closed(self) -> bool:
         """Whether its calls have been cancelled and there will be no more."""
         return self._is_closed
+
+    def resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+        """Return what a call that was given these does about its failures; None: as the client was told."""
+        return self.settings.resumption(self._addresses, timeout, resume=resume)
 
     async def unary(
         self,
@@ -98,11 +94,14 @@ class AsyncConnection:
         self,
         method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
         request: object,
-        address: str,
-        deadline: Deadline,
+        resumption: Resumption,
     ) -> AsyncMessageStream[_Response]:
-        """Begin a call that brings several messages; `request` is one message or an iterator of them."""
-        call = method(self._stubs(address))(request, timeout=deadline.left, metadata=self._metadata)
+        """Begin a call that brings several messages, where `resumption` says; it ends at the first failure.
+
+        `request` is one message or an iterator of them.
+        """
+        address = resumption.address
+        call = method(self._stubs(address))(request, timeout=resumption.deadline.left, metadata=self._metadata)
         return AsyncMessageStream(call, address)
 
     async def wait_after(self, error: CharlmError, resumption: Resumption) -> None:
@@ -126,9 +125,9 @@ class AsyncConnection:
         return self._channels[address][1]
 
     def _channel(self, address: str) -> grpc.aio.Channel:
-        options = channel_options(address, self._max_message_bytes)
-        if self._credentials:
-            return grpc.aio.secure_channel(address, self._credentials, options)
+        options = channel_options(address, self.settings.max_message_bytes)
+        if self.settings.credentials:
+            return grpc.aio.secure_channel(address, self.settings.credentials, options)
         return grpc.aio.insecure_channel(address, options)
 
 

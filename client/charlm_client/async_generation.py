@@ -10,8 +10,7 @@ from charlm.v1 import generation_pb2
 from charlm_client.async_connection import AsyncConnection, AsyncMessageStream
 from charlm_client.errors import Cancelled, CharlmError
 from charlm_client.events import Chunk, Finished, Started, joined
-from charlm_client.resumable import ResumableTexts
-from charlm_client.resumption import Resumption
+from charlm_client.resumable import ResumableTexts, last_ticket
 
 _Messages: TypeAlias = AsyncMessageStream[generation_pb2.GenerateResponse]
 
@@ -19,17 +18,21 @@ _Messages: TypeAlias = AsyncMessageStream[generation_pb2.GenerateResponse]
 class _Answer:
     """What comes of one request for texts."""
 
-    def __init__(self, texts: ResumableTexts, connection: AsyncConnection, resumption: Resumption) -> None:
+    def __init__(
+        self, texts: ResumableTexts, connection: AsyncConnection, timeout: float | None, *, resume: bool | None
+    ) -> None:
         self._texts = texts
         self._connection = connection
-        self._resumption = resumption
+        self._resumption = connection.resumption(timeout, resume=resume)
         self._cancelled = asyncio.Event()
         self._call = self._open()
 
     @classmethod
-    async def open(cls, texts: ResumableTexts, connection: AsyncConnection, resumption: Resumption) -> Self:
-        """Return once a server has accepted the request."""
-        answer = cls(texts, connection, resumption)
+    async def open(
+        cls, texts: ResumableTexts, connection: AsyncConnection, limit: float | None, *, resume: bool | None = None
+    ) -> Self:
+        """Return once a server has accepted the request; `limit`: seconds for the whole of it."""
+        answer = cls(texts, connection, limit, resume=resume)
         while texts.started is None:
             await answer._advance()
         return answer
@@ -88,10 +91,8 @@ class _Answer:
         self._call = self._open()
 
     def _open(self) -> _Messages:
-        request, resumption = self._texts.next_request(), self._resumption
-        return self._connection.stream(
-            lambda stubs: stubs.generation.Generate, request, resumption.address, resumption.deadline
-        )
+        request = self._texts.next_request()
+        return self._connection.stream(lambda stubs: stubs.generation.Generate, request, self._resumption)
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,6 +128,31 @@ class AsyncGeneration(_Answer):
     async def text(self) -> str:
         """Read to the end; return the text from here on."""
         return "".join([chunk.text async for chunk in self])
+
+    @property
+    def rewindable_count(self) -> int:
+        """How many of the characters that have come `rewind` can take back now; see `Generation`."""
+        return self._texts.rewindable_count
+
+    @property
+    def latest_ticket(self) -> tuple[int, bytes] | None:
+        """How many characters had come when the last ticket came, and the ticket; None where none has come."""
+        return self._texts.latest_ticket
+
+    async def rewind(
+        self,
+        characters: int,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+    ) -> bytes:
+        """Stop the text; return a ticket to the state `characters` before the last one, as `Generation.rewind`."""
+        self.cancel()
+        again = self._texts.rewound(characters)
+        if isinstance(again, bytes):
+            return again
+        async for _ in await AsyncGeneration.open(again, self._connection, timeout):
+            pass
+        return last_ticket(again)
 
     async def __anext__(self) -> Chunk:
         _, chunk = await self._next()

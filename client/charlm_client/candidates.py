@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from charlm.v1 import scoring_pb2
 
 from charlm_client.errors import ServerFault
+from charlm_client.events import continuation_from
 from charlm_client.policies import policies_from
 from charlm_client.scoring import Score, score_from
 
@@ -40,14 +41,14 @@ def ranking_from(response: scoring_pb2.ScoreCandidatesResponse, candidates: Sequ
     """Translate the wire's ranking; raise ServerFault where it is not one of all `candidates`."""
     if sorted(each.index for each in response.candidates) != list(range(len(candidates))):
         raise ServerFault(f"the server did not rank each of the {len(candidates)} candidates once")
-    policies = policies_from(response.policies)
+    policies, continuation = policies_from(response.policies), continuation_from(response.continuation)
     return Ranking(
-        context=score_from(response.context, policies),
+        context=score_from(response.context, policies, continuation),
         candidates=tuple(
             Candidate(
                 text=candidates[each.index],
                 index=each.index,
-                score=score_from(each.score, policies),
+                score=score_from(each.score, policies, continuation),
                 probability=each.probability,
             )
             for each in response.candidates

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from charlm_client.options import JSON, MODEL, MODEL_VERSION, SERVER, TICKET_IN, TIMEOUT, UNKNOWN
+from charlm_client.options import JSON, MODEL, MODEL_VERSION, SERVER, TENANT, TICKET_IN, TIMEOUT, UNKNOWN
 
 if TYPE_CHECKING:
+    from charlm_client.client import Client
+    from charlm_client.events import Chunk
+    from charlm_client.generation import Generation, Samples
     from charlm_client.model import Model
     from charlm_client.request import GenerationOptions
     from charlm_client.written import Written
@@ -36,12 +39,17 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @click.command()
 @click.argument("prompt", default="")
 @SERVER
+@TENANT
 @MODEL
 @MODEL_VERSION
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is always the likeliest.")
-@click.option("--top-k", type=click.IntRange(min=0), default=0, help="Keep the k likeliest.  [default: all]")
-@click.option("--top-p", type=float, default=1.0, help="Keep the likeliest up to this probability.")
-@click.option("--min-p", type=float, default=0.0, help="Keep those this many times as probable as the likeliest.")
+@click.option(
+    "--temperature", type=float, help="0 is always the likeliest.  [default: that of the ticket or session, or 1]"
+)
+@click.option("--top-k", type=click.IntRange(min=0), help="Keep the k likeliest; 0: all.  [default: as before, or all]")
+@click.option("--top-p", type=float, help="Keep the likeliest up to this probability.  [default: as before, or 1]")
+@click.option(
+    "--min-p", type=float, help="Keep those this many times as probable as the likeliest.  [default: as before, or 0]"
+)
 @click.option(
     "--bias",
     "biases",
@@ -52,7 +60,7 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 )
 @click.option("--allow", default="", metavar="TEXT", help="Write only characters of TEXT.  [default: all]")
 @click.option("--forbid", default="", metavar="TEXT", help="Write no character of TEXT.")
-@click.option("--seed", type=click.IntRange(min=0), help="Repeats a text.  [default: a new one]")
+@click.option("--seed", type=click.IntRange(min=0), help="Repeats a text.  [default: as before, or a new one]")
 @click.option("--max-characters", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--stop", multiple=True, help="End after this string. Repeatable.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, help="Write this many texts, with consecutive seeds.")
@@ -61,23 +69,33 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 )
 @UNKNOWN
 @TICKET_IN
+@click.option("--session", metavar="NAME", help="Go on from this session, and advance it. See `charlm sessions`.")
+@click.option("--inexact", is_flag=True, help="Go on from a state of another kind of host too, rounding otherwise.")
 @click.option(
     "--ticket-out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the state after the last character in this file.",
+    help="Keep the state after the last character in this file, also where the text is interrupted.",
 )
+@click.option(
+    "--ticket-interval",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Keep it there after every N characters, too, more or less.",
+)
+@click.option("--no-resume", is_flag=True, help="End with the server, instead of going on once there is one again.")
 @TIMEOUT
 @JSON
 def generate(  # noqa: PLR0913 - the options of the command
     prompt: str,
     *,
-    server: str,
+    server: list[str],
+    tenant: str,
     model: str,
     model_version: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
     biases: dict[str, float],
     allow: str,
     forbid: str,
@@ -88,7 +106,11 @@ def generate(  # noqa: PLR0913 - the options of the command
     alternatives: int,
     unknown: Literal["replace", "refuse"],
     ticket_in: Path | None,
+    session: str | None,
+    inexact: bool,
     ticket_out: Path | None,
+    ticket_interval: int | None,
+    no_resume: bool,
     timeout: float | None,
     as_json: bool,
 ) -> None:
@@ -102,12 +124,14 @@ def generate(  # noqa: PLR0913 - the options of the command
     from charlm_client.client import Client
     from charlm_client.utf8 import decoded
 
-    _check_ticket_out(ticket_out, samples)
+    _check_tickets(ticket_out, ticket_interval, samples)
     prompt = decoded("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
     options: GenerationOptions = {
         "model": model,
         "version": model_version,
         "ticket": ticket_in.read_bytes() if ticket_in else None,
+        "session": session,
+        "exact": not inexact,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -122,30 +146,59 @@ def generate(  # noqa: PLR0913 - the options of the command
         "top_alternatives": alternatives,
         "unknown": unknown,
         "return_ticket": ticket_out is not None,
+        "ticket_interval": ticket_interval,
     }
     began = time.monotonic()
-    with Client(server, timeout=timeout) as client:
+    with Client(server, tenant=tenant, timeout=timeout, resume=not no_resume) as client:
         if samples == 1:
-            with client.generate(prompt, **options) as generation:
-                started = generation.started
-                texts = [written.read(generation) if as_json else written.show(prompt, generation)]
+            answer: Generation | Samples
+            answer, text = _one_text(client, prompt, options, ticket_out, as_json=as_json)
+            texts = [text]
         else:
             with client.generate_samples(prompt, samples, **options) as several:
-                started = several.started
+                answer = several
                 texts = list(written.read_samples(several)) if as_json else written.show_samples(prompt, several)
     seconds = time.monotonic() - began
     if as_json:
-        _print_json(written.generation_fields(prompt, started, texts, seconds))
+        _print_json(written.generation_fields(prompt, answer.started, texts, seconds, answer.resumed_count))
     else:
-        click.secho(written.summary(started, texts, seconds), dim=True, err=True)
+        click.secho(written.summary(answer.started, texts, seconds, answer.resumed_count), dim=True, err=True)
     _keep_ticket(texts, ticket_out)
 
 
-def _check_ticket_out(path: Path | None, samples: int) -> None:
+def _check_tickets(path: Path | None, interval: int | None, samples: int) -> None:
     if path and samples > 1:
         raise click.UsageError("--ticket-out keeps one state; leave --samples out, and give the --seed of the sample.")
     if path and not path.parent.is_dir():
         raise click.UsageError(f"--ticket-out: there is no folder {path.parent}")
+    if interval and not path:
+        raise click.UsageError("--ticket-interval needs --ticket-out, the file that keeps the state.")
+
+
+def _one_text(
+    client: "Client", prompt: str, options: "GenerationOptions", ticket_out: Path | None, *, as_json: bool
+) -> tuple["Generation", "Written"]:
+    """Read one text to its end; where that does not come, keep what there is of its state."""
+    from charlm_client import written
+    from charlm_client.errors import CharlmError
+    from charlm_client.interruption import keep_interrupted
+    from charlm_client.ticket_file import write_ticket
+
+    chunks: list[Chunk] = []
+
+    def note(chunk: "Chunk") -> None:
+        chunks.append(chunk)
+        if ticket_out and chunk.ticket:
+            write_ticket(ticket_out, chunk.ticket)
+
+    with client.generate(prompt, **options) as generation:
+        try:
+            text = written.read(generation, note) if as_json else written.show(prompt, generation, note)
+        except (KeyboardInterrupt, CharlmError):
+            if ticket_out:
+                click.echo(f"\n{keep_interrupted(generation, chunks, ticket_out)}", err=True)
+            raise
+    return generation, text
 
 
 def _keep_ticket(texts: Sequence["Written"], path: Path | None) -> None:
@@ -170,7 +223,7 @@ def _keep_ticket(texts: Sequence["Written"], path: Path | None) -> None:
 @SERVER
 @TIMEOUT
 @JSON
-def models(*, server: str, timeout: float | None, as_json: bool) -> None:
+def models(*, server: list[str], timeout: float | None, as_json: bool) -> None:
     """List the models of a server."""
     from charlm_client.client import Client
 

@@ -9,7 +9,7 @@ from charlm.v1 import model_pb2
 
 from charlm_client.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
 from charlm_client.connection import Connection, MessageStream, ServerStream
-from charlm_client.deadline import Deadline
+from charlm_client.connection_settings import ConnectionSettings
 from charlm_client.errors import CharlmError
 from charlm_client.generation import Generation, Samples
 from charlm_client.model import Model, model_from
@@ -18,11 +18,12 @@ from charlm_client.resumable import resumable_texts
 from charlm_client.resumption import RESUME_SECONDS, Resumption
 from charlm_client.stubs import Stubs
 from charlm_client.sync_scoring import ScoringCalls
+from charlm_client.sync_sessions import SessionCalls
 
 _Response = TypeVar("_Response")
 
 
-class Client(ScoringCalls):
+class Client(ScoringCalls, SessionCalls):
     """A connection to a charlm server, or to several that are as good as each other.
 
         with Client("127.0.0.1:50051") as client:
@@ -53,12 +54,16 @@ class Client(ScoringCalls):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._connection = Connection(
-            target, tenant=tenant, max_message_bytes=max_message_bytes, credentials=credentials
+        settings = ConnectionSettings(
+            target=target,
+            timeout=timeout,
+            tenant=tenant,
+            resume=resume,
+            resume_seconds=resume_seconds,
+            max_message_bytes=max_message_bytes,
+            credentials=credentials,
         )
-        self._timeout = timeout
-        self._resume = resume
-        self._resume_seconds = resume_seconds
+        self._connection = Connection(settings)
 
     def generate(
         self,
@@ -97,7 +102,7 @@ class Client(ScoringCalls):
         resume              whether the text goes on after its server was lost; None: as the client was told
         """
         texts = resumable_texts(prompt, resume=self._resumes(resume), **options)
-        return Generation(texts, self._connection, self._resumption(timeout, resume=resume))
+        return Generation(texts, self._connection, timeout, resume=resume)
 
     def generate_samples(
         self,
@@ -113,7 +118,7 @@ class Client(ScoringCalls):
         With a ticket instead of a prompt, these are as many endings of one text.
         """
         texts = resumable_texts(prompt, samples, resume=self._resumes(resume), **options)
-        return Samples(texts, self._connection, self._resumption(timeout, resume=resume))
+        return Samples(texts, self._connection, timeout, resume=resume)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """Describe every loaded model, by name, then version."""
@@ -140,14 +145,10 @@ class Client(ScoringCalls):
         self.close()
 
     def _resumes(self, resume: bool | None) -> bool:
-        return self._resume if resume is None else resume
+        return self._connection.settings.resumes(resume)
 
     def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
-        return Resumption(
-            self._connection.addresses,
-            Deadline.after(self._timeout if timeout is None else timeout),
-            self._resume_seconds if self._resumes(resume) else None,
-        )
+        return self._connection.resumption(timeout, resume=resume)
 
     def _unary(
         self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: Resumption
@@ -160,7 +161,7 @@ class Client(ScoringCalls):
         requests: Iterator[object],
         resumption: Resumption,
     ) -> MessageStream[_Response]:
-        return self._connection.stream(method, requests, resumption.address, resumption.deadline)
+        return self._connection.stream(method, requests, resumption)
 
     def _wait_after(self, error: CharlmError, resumption: Resumption) -> None:
         self._connection.wait_after(error, resumption)

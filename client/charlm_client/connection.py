@@ -1,7 +1,7 @@
 """The synchronous client's channels to its addresses, and calls over them."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Protocol, TypeVar
@@ -10,7 +10,7 @@ import grpc
 
 from charlm_client.addresses import Addresses
 from charlm_client.channel import call_metadata, channel_options
-from charlm_client.deadline import Deadline
+from charlm_client.connection_settings import ConnectionSettings
 from charlm_client.errors import Cancelled, CharlmError, translate
 from charlm_client.resumption import Resumption
 from charlm_client.stubs import Stubs
@@ -47,18 +47,10 @@ class MessageStream(Iterator[_Response]):
 class Connection:
     """One channel to each address, made when it is needed. Any thread may use it."""
 
-    def __init__(
-        self,
-        target: str | Sequence[str],
-        *,
-        tenant: str,
-        max_message_bytes: int,
-        credentials: grpc.ChannelCredentials | None,
-    ) -> None:
-        self.addresses = Addresses(target)
-        self._metadata = call_metadata(tenant)
-        self._max_message_bytes = max_message_bytes
-        self._credentials = credentials
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self.settings = settings
+        self._addresses = Addresses(settings.target)
+        self._metadata = call_metadata(settings.tenant)
         self._lock = Lock()
         self._channels: dict[str, tuple[grpc.Channel, Stubs]] = {}
         self._is_closed = False
@@ -67,6 +59,10 @@ class Connection:
     def is_closed(self) -> bool:
         """Whether its calls have been cancelled and there will be no more."""
         return self._is_closed
+
+    def resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+        """Return what a call that was given these does about its failures; None: as the client was told."""
+        return self.settings.resumption(self._addresses, timeout, resume=resume)
 
     def unary(
         self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: Resumption
@@ -88,11 +84,14 @@ class Connection:
         self,
         method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
         request: object,
-        address: str,
-        deadline: Deadline,
+        resumption: Resumption,
     ) -> MessageStream[_Response]:
-        """Begin a call that brings several messages; `request` is one message or an iterator of them."""
-        call = method(self._stubs(address))(request, timeout=deadline.left, metadata=self._metadata)
+        """Begin a call that brings several messages, where `resumption` says; it ends at the first failure.
+
+        `request` is one message or an iterator of them.
+        """
+        address = resumption.address
+        call = method(self._stubs(address))(request, timeout=resumption.deadline.left, metadata=self._metadata)
         return MessageStream(call, address)
 
     def wait_after(self, error: CharlmError, resumption: Resumption) -> None:
@@ -118,9 +117,9 @@ class Connection:
             return self._channels[address][1]
 
     def _channel(self, address: str) -> grpc.Channel:
-        options = channel_options(address, self._max_message_bytes)
-        if self._credentials:
-            return grpc.secure_channel(address, self._credentials, options)
+        options = channel_options(address, self.settings.max_message_bytes)
+        if self.settings.credentials:
+            return grpc.secure_channel(address, self.settings.credentials, options)
         return grpc.insecure_channel(address, options)
 
 

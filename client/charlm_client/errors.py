@@ -145,8 +145,11 @@ _KINDS_BY_REASON: Final[Mapping[str, type[CharlmError]]] = {
 }
 """Where the reason says more than the status; their messages are for the caller."""
 
-_BROKEN: Final = ("Stream removed", "Socket closed", "GOAWAY", "Cancelling all calls", "with status: 50")
-"""What gRPC says of a connection that was there and broke; the last of a proxy that has lost its server."""
+_BROKEN: Final = (
+    *("Stream removed", "Socket closed", "GOAWAY", "Cancelling all calls"),
+    *("with status: 50", "no replica"),  # of a proxy that has lost its server: by itself, and as docs/resume.md has it
+)
+"""What is said of a connection that was there and broke."""
 
 
 def translate(error: grpc.RpcError, target: str) -> CharlmError:
@@ -156,7 +159,7 @@ def translate(error: grpc.RpcError, target: str) -> CharlmError:
     reason = _reason(status)
     if reason in _KINDS_BY_REASON:
         return _KINDS_BY_REASON[reason](details, reason=reason)
-    if code is grpc.StatusCode.UNAVAILABLE or (code is grpc.StatusCode.INTERNAL and "RST_STREAM" in details):
+    if code is grpc.StatusCode.UNAVAILABLE or _is_broken(code, details):
         was_reached = reason == STOPPING or any(clause in details for clause in _BROKEN)
         return ServerUnavailable(_unavailable(details, target, reason), reason=reason, was_reached=was_reached)
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -164,6 +167,17 @@ def translate(error: grpc.RpcError, target: str) -> CharlmError:
     if _is_oversized(details):
         return InvalidRequest(f"{details}; send less at once or raise max_message_bytes", reason=reason)
     return ServerBusy(details, reason=reason, retry_after=_retry_after(status))
+
+
+def _is_broken(code: grpc.StatusCode, details: str) -> bool:
+    """Whether a proxy that lost its server in the middle of a call, or answers with a page of HTML, ended it."""
+    match code:
+        case grpc.StatusCode.INTERNAL:
+            return "RST_STREAM" in details
+        case grpc.StatusCode.UNKNOWN:
+            return details.startswith("Stream removed")
+        case _:
+            return False
 
 
 def _message(code: grpc.StatusCode, details: str, target: str) -> str:

@@ -9,8 +9,7 @@ from charlm.v1 import generation_pb2
 from charlm_client.connection import Connection, MessageStream
 from charlm_client.errors import Cancelled, CharlmError
 from charlm_client.events import Chunk, Finished, Started, joined
-from charlm_client.resumable import ResumableTexts
-from charlm_client.resumption import Resumption
+from charlm_client.resumable import ResumableTexts, last_ticket
 
 _Messages: TypeAlias = MessageStream[generation_pb2.GenerateResponse]
 
@@ -18,11 +17,13 @@ _Messages: TypeAlias = MessageStream[generation_pb2.GenerateResponse]
 class _Answer:
     """What comes of one request for texts."""
 
-    def __init__(self, texts: ResumableTexts, connection: Connection, resumption: Resumption) -> None:
+    def __init__(
+        self, texts: ResumableTexts, connection: Connection, timeout: float | None, *, resume: bool | None = None
+    ) -> None:
         """Return once a server has accepted the request."""
         self._texts = texts
         self._connection = connection
-        self._resumption = resumption
+        self._resumption = connection.resumption(timeout, resume=resume)
         self._cancelled = Event()
         self._call = self._open()
         while texts.started is None:
@@ -82,10 +83,8 @@ class _Answer:
             self._call.cancel()
 
     def _open(self) -> _Messages:
-        request, resumption = self._texts.next_request(), self._resumption
-        return self._connection.stream(
-            lambda stubs: stubs.generation.Generate, request, resumption.address, resumption.deadline
-        )
+        request = self._texts.next_request()
+        return self._connection.stream(lambda stubs: stubs.generation.Generate, request, self._resumption)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +114,35 @@ class Generation(_Answer):
     def text(self) -> str:
         """Read to the end; return the text from here on."""
         return "".join([chunk.text for chunk in self])
+
+    @property
+    def rewindable_count(self) -> int:
+        """How many of the characters that have come `rewind` can take back now.
+
+        All of a text that began from a ticket without a prompt, all but the first character of another one; of a long
+        one the last 4,096 and often some more, as far as tickets have come on the way. Of a text in a session none: the
+        session itself can be rewound.
+        """
+        return self._texts.rewindable_count
+
+    @property
+    def latest_ticket(self) -> tuple[int, bytes] | None:
+        """How many characters had come when the last ticket came, and the ticket; None where none has come."""
+        return self._texts.latest_ticket
+
+    def rewind(self, characters: int, *, timeout: float | None = None) -> bytes:
+        """Stop the text; return a ticket to the state `characters` before the last one that has come; 0: behind it.
+
+        From there the same seed writes the same text again. Raises NotRewindable beyond `rewindable_count`. The server
+        writes what lies between the last ticket on the way and that state once more.
+        """
+        self.cancel()
+        again = self._texts.rewound(characters)
+        if isinstance(again, bytes):
+            return again
+        for _ in Generation(again, self._connection, timeout):
+            pass
+        return last_ticket(again)
 
     def __next__(self) -> Chunk:
         _, chunk = self._next()

@@ -7,6 +7,22 @@ from charlm.v1 import model_pb2
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrefixCache:
+    """What the states that a server keeps behind prompts, in case the same characters come again, are worth."""
+
+    hits: int
+    """Prompts of which at least one symbol was not read anew."""
+    misses: int
+    """Prompts that were read whole."""
+    symbols_saved: int
+    """Symbols that were not read anew."""
+    states: int
+    """States in the cache now."""
+    bytes: int
+    """How much memory they take."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A loaded artifact and how it is being served."""
 
@@ -36,6 +52,12 @@ class Model:
     """What it reads and writes at one step: "characters", or "bytes" of UTF-8."""
     documents: str
     """"none", or "lines": each line is a text of its own, which a line feed begins and ends."""
+    host_class: str
+    """The class of the host, 32 hexadecimal digits: hosts of one class continue each other's states to the bit."""
+    ticket_bytes: int
+    """How large each ticket is."""
+    prefix_cache: PrefixCache
+    """What became of the prompts so far, of all tenants."""
 
     @property
     def validation_perplexity(self) -> float:
@@ -62,4 +84,17 @@ def model_from(message: model_pb2.Model) -> Model:
         live_sequences=message.live_sequences,
         alphabet=message.alphabet,
         documents=message.documents,
+        host_class=message.host_class,
+        ticket_bytes=message.ticket_bytes,
+        prefix_cache=_prefix_cache(message.prefix_cache),
+    )
+
+
+def _prefix_cache(message: model_pb2.PrefixCache) -> PrefixCache:
+    return PrefixCache(
+        hits=message.hits,
+        misses=message.misses,
+        symbols_saved=message.symbols_saved,
+        states=message.states,
+        bytes=message.bytes,
     )

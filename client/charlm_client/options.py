@@ -5,14 +5,24 @@ from typing import Final
 
 import click
 
+
+def _addresses(_ctx: click.Context, _param: click.Parameter, value: str) -> list[str]:
+    """Read HOST:PORT,HOST:PORT,..."""
+    return [address.strip() for address in value.split(",")]
+
+
 SERVER: Final = click.option(
     "--server",
-    metavar="HOST:PORT",
+    metavar="HOST:PORT[,...]",
     default="127.0.0.1:50051",
     show_default=True,
     envvar="CHARLM_SERVER",
     show_envvar=True,
-    help="Where the server listens.",
+    callback=_addresses,
+    help="Where the server listens; several are as good as each other, and tried in turn.",
+)
+TENANT: Final = click.option(
+    "--tenant", default="", envvar="CHARLM_TENANT", show_envvar=True, help="Whose tickets and sessions these are."
 )
 TIMEOUT: Final = click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this time."

@@ -125,7 +125,7 @@ def _decimal(value: float | None) -> str:
 def model_table(models: Iterable[Model]) -> Table:
     """Lay out what a server has loaded."""
     table = Table("model", "architecture", "corpus", box=None, pad_edge=False)
-    for heading in ("alphabet", "perplexity", "live"):
+    for heading in ("alphabet", "perplexity", "ticket", "live"):
         table.add_column(heading, justify="right")
     table.add_column("provider")
     for model in models:
@@ -135,6 +135,7 @@ def model_table(models: Iterable[Model]) -> Table:
             Text(model.corpus),
             _alphabet(model),
             f"{model.validation_perplexity:,.3f}",
+            f"{model.ticket_bytes:,} bytes",
             f"{model.live_sequences:,}",
             model.provider.removesuffix("ExecutionProvider"),
         )

@@ -24,12 +24,14 @@ from charlm_client.errors import (
     STOPPING,
     CharlmError,
     NotExact,
+    NotRewindable,
     ServerBusy,
     ServerFault,
     ServerUnavailable,
 )
-from charlm_client.events import Chunk, Finished, FinishReason, Order, Started, event_from
+from charlm_client.events import Chunk, Continuation, Finished, FinishReason, Order, Started, event_from
 from charlm_client.request import WRITTEN_BEFORE, GenerationOptions, generate_request
+from charlm_client.trail import Trail
 
 RESUME_INTERVAL: Final = 1000
 """Characters between the tickets that are asked for in order to go on from them; a shorter text is written anew."""
@@ -59,7 +61,11 @@ class ResumableTexts:
         if self._from_tickets and not shows_tickets and request.max_characters > RESUME_INTERVAL:
             request.ticket_interval = RESUME_INTERVAL
         self._samples = [_Progress(request.max_characters, request.written_before) for _ in range(request.samples)]
+        self._trail = Trail(_first_marks(request))
         self._started: Started | None = None
+        self._host: Continuation | None = None
+        """What is writing now."""
+        self._any_host = request.start.HasField("exact") and not request.start.exact
         self._calls = 0
         self.has_ended = False
         """Whether all texts have been read to their ends."""
@@ -78,6 +84,53 @@ class ResumableTexts:
     def resumed_count(self) -> int:
         """How many further calls it took until now."""
         return max(0, self._calls - 1)
+
+    @property
+    def rewindable_count(self) -> int:
+        """How many of the last characters can be taken back."""
+        earliest = self._trail.earliest_count
+        return 0 if earliest is None else max(0, self._samples[0].delivered - earliest)
+
+    @property
+    def latest_ticket(self) -> tuple[int, bytes] | None:
+        """The last ticket of the one text, and the number of characters before it; None where none has come."""
+        return self._trail.latest
+
+    def rewound(self, characters: int) -> "bytes | ResumableTexts":
+        """Return the ticket of the state `characters` before the last one, or what ends with it (see `last_ticket`).
+
+        Raises NotRewindable where that is too far back.
+        """
+        if not 0 <= characters <= self.rewindable_count:
+            raise NotRewindable(
+                f"the text can go back by 0 to {self.rewindable_count:,} characters, not by {characters:,}",
+                rewindable_count=self.rewindable_count,
+            )
+        target = self._samples[0].delivered - characters
+        count, ticket = self._trail.before(target)
+        if ticket is not None and count == target:
+            return ticket
+        return self._again(count, ticket, target - count)
+
+    def _again(self, count: int, ticket: bytes | None, characters: int) -> "ResumableTexts":
+        """Return the request that writes so many characters once more, from the ticket after the first `count`."""
+        request = generation_pb2.GenerateRequest()
+        request.CopyFrom(self._request)
+        request.max_characters, request.return_ticket = characters, True
+        request.log_probabilities, request.top_alternatives, request.ticket_interval = False, 0, 0
+        del request.stop[:]
+        if ticket is not None:
+            request.start.ticket = ticket
+        if count:
+            request.prompt = ""
+        again = ResumableTexts(request, resume=True, shows_tickets=False)
+        again._go_on_from(self)
+        return again
+
+    def _go_on_from(self, other: "ResumableTexts") -> None:
+        """Write what `other` has written: only a host that writes the same will do."""
+        self._started, self._host = other._started, other._host  # noqa: SLF001
+        self._any_host = False
 
     def next_request(self) -> generation_pb2.GenerateRequest:
         """Begin a call; return its request."""
@@ -126,8 +179,14 @@ class ResumableTexts:
         self._calls += 1
         if self._started is None:
             self._started = started
-        elif not (self._request.start.HasField("exact") and not self._request.start.exact):
-            _check_same_host(self._started, started)
+        elif self._host and (difference := _difference(self._host, started.continuation)):
+            if not self._any_host:
+                raise NotExact(
+                    f"after a break there is only {difference}: it would round differently; exact=False goes on all "
+                    "the same"
+                )
+            self._trail.clear()
+        self._host = started.continuation
 
     def _take_chunk(self, chunk: Chunk, number: int) -> tuple[int, Chunk] | None:
         sample = self._samples[number]
@@ -136,6 +195,8 @@ class ResumableTexts:
         fresh = sample.take(chunk, keeps_tickets=self._from_tickets)
         if fresh is None:
             return None
+        if fresh.ticket and len(self._samples) == 1:
+            self._trail.note(sample.delivered, fresh.ticket)
         return number, fresh if self._shows_tickets else replace(fresh, ticket=None)
 
     def _take_finished(self, finished: Finished, number: int) -> None:
@@ -143,12 +204,25 @@ class ResumableTexts:
         if not sample.finished:
             is_final = finished.reason is not FinishReason.DRAINED or not self._resume
             sample.finish(finished, is_final=is_final, keeps_tickets=self._from_tickets)
+            last = sample.finished or sample.drained
+            if last and last.ticket and len(self._samples) == 1:
+                self._trail.note(sample.delivered, last.ticket)
 
     def _take_end(self) -> None:
         self._order.check_end()
         if not all(self.finished):
             raise ServerUnavailable("the server stopped before the end of the text", reason=STOPPING, was_reached=True)
         self.has_ended = True
+
+
+def last_ticket(texts: ResumableTexts) -> bytes:
+    """Return the ticket at the end of one text; raise ServerUnavailable where the end was not reached."""
+    [finished] = texts.finished
+    if finished is None or finished.reason is FinishReason.DRAINED:
+        raise ServerUnavailable("the server stopped before it had come to the state", reason=STOPPING, was_reached=True)
+    if finished.ticket is None:
+        raise ServerFault("the server sent no ticket, though one was requested")
+    return finished.ticket
 
 
 class _Progress:
@@ -159,7 +233,7 @@ class _Progress:
         self.finished: Finished | None = None
         self.drained: Finished | None = None
         """How a server that stopped ended it, where that is how it stands now."""
-        self._delivered = 0
+        self.delivered = 0
         """What the caller has."""
         self._end = written_before
         """The last of it."""
@@ -191,7 +265,7 @@ class _Progress:
 
     def take(self, chunk: Chunk, *, keeps_tickets: bool) -> Chunk | None:
         """Return what the caller does not have yet; None where that is nothing."""
-        known = min(len(chunk.text), self._delivered - self._heard)
+        known = min(len(chunk.text), self.delivered - self._heard)
         self._heard += len(chunk.text)
         if known > 0:
             self._compare(chunk.text[:known])
@@ -206,40 +280,46 @@ class _Progress:
     def finish(self, finished: Finished, *, is_final: bool, keeps_tickets: bool) -> None:
         """Note how the call ends the text; the text itself ends with it only if that is final."""
         finished = replace(finished, generated_count=self._base + finished.generated_count)
-        if is_final and self._heard < self._delivered:
-            raise ServerFault(f"the server wrote {self._heard:,} characters of the {self._delivered:,} that it had")
+        if is_final and self._heard < self.delivered:
+            raise ServerFault(f"the server wrote {self._heard:,} characters of the {self.delivered:,} that it had")
         if is_final:
             self.finished = finished
-        elif self._heard == self._delivered and finished.ticket:
+        elif self._heard == self.delivered and finished.ticket:
             self.drained = finished
             if keeps_tickets:
                 self._keep(finished.ticket)
 
     def _deliver(self, chunk: Chunk) -> None:
-        self._delivered += len(chunk.text)
+        self.delivered += len(chunk.text)
         self._end = (self._end + chunk.text)[-WRITTEN_BEFORE:]
         self._since_point.update(chunk.text.encode())
         self.drained = None
 
     def _keep(self, ticket: bytes) -> None:
         """Have the next call go on from here, where there is something left to write."""
-        if self._delivered >= self._budget:
+        if self.delivered >= self._budget:
             return
-        self._point, self._ticket, self._before_point = self._delivered, ticket, self._end
+        self._point, self._ticket, self._before_point = self.delivered, ticket, self._end
         self._since_point = blake2b()
 
     def _compare(self, again: str) -> None:
         self._again.update(again.encode())
-        if self._heard >= self._delivered and self._again.digest() != self._known:
+        if self._heard >= self.delivered and self._again.digest() != self._known:
             raise NotExact("after a break the server wrote another text than before it; begin anew from a ticket")
 
 
-def _check_same_host(first: Started, now: Started) -> None:
-    one, other = first.continuation, now.continuation
-    if one.sha256 != other.sha256:
-        what = f"build {other.sha256[:12]} of the model, the text was begun by build {one.sha256[:12]}"
-    elif one.host_class != other.host_class:
-        what = f"a host of class {other.host_class}, the text was begun on one of class {one.host_class}"
-    else:
-        return
-    raise NotExact(f"after a break there is only {what}: it would round differently; exact=False goes on all the same")
+def _first_marks(request: generation_pb2.GenerateRequest) -> list[tuple[int, bytes | None]]:
+    """Return the states that a text can be taken back to before any ticket has come."""
+    if request.samples > 1 or request.start.HasField("session"):  # which the text may have advanced meanwhile
+        return []
+    has_ticket = request.start.HasField("ticket") and not request.prompt
+    return [(0, request.start.ticket if has_ticket else None)]
+
+
+def _difference(before: Continuation, now: Continuation) -> str:
+    """Say in what the host that a text is to go on at is another one; "" where it is in nothing that matters."""
+    if before.sha256 != now.sha256:
+        return f"build {now.sha256[:12]} of the model, the text was being written by build {before.sha256[:12]}"
+    if before.host_class != now.host_class:
+        return f"a host of class {now.host_class}, the text was being written on one of class {before.host_class}"
+    return ""

@@ -65,7 +65,7 @@ class Resumption:
         """Return how many seconds to wait until the next try; raise `error` where there is to be none."""
         if not self._can_be_mended(error) or self.deadline.left == 0:
             raise error
-        if self.enabled and isinstance(error, ServerUnavailable) and error.was_reached:
+        if self.enabled and _was_reached(error):
             self._answered = True
         self._failed.add(self.address)
         following = self._addresses.leave(self.address)
@@ -113,3 +113,8 @@ class Resumption:
     def _limited(self, delay: float) -> float:
         left = self.deadline.left
         return delay if left is None else min(delay, left)
+
+
+def _was_reached(error: CharlmError) -> bool:
+    """Whether there is a server, though it gave no answer. One that stops cancels calls which it has not begun."""
+    return isinstance(error, Cancelled) or (isinstance(error, ServerUnavailable) and error.was_reached)

@@ -1,12 +1,12 @@
 """The score of a text that comes in pieces, over however many calls it takes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from charlm.v1 import scoring_pb2
 
-from charlm_client.errors import ServerFault
+from charlm_client.events import Continuation
 from charlm_client.policies import ScoringPolicies
 from charlm_client.scoring import Score, score_from
 from charlm_client.windows import WindowScore, shifted
@@ -44,9 +44,10 @@ class RunningScore:
     What the caller has already, and a call brings once more because its ticket stands before it, is left out.
     """
 
-    def __init__(self, *, first_is_scored: bool) -> None:
+    def __init__(self, *, first_is_scored: bool, has_windows: bool) -> None:
         """`first_is_scored`: whether the first character of the text is scored as well."""
         self._first_is_scored = first_is_scored
+        self._has_windows = has_windows
         self._point = Mark()
         """Where the next call begins."""
         self._reported = Mark()
@@ -71,26 +72,29 @@ class RunningScore:
         """Have the next call begin here."""
         self._point = self._now
 
-    def take(self, message: scoring_pb2.TextScore, policies: ScoringPolicies) -> Score | None:
+    def take(
+        self,
+        message: scoring_pb2.TextScore,
+        policies: ScoringPolicies,
+        continuation: Continuation,
+        *,
+        is_last: bool = False,
+    ) -> Score | None:
         """Return the score of what is new to the caller; None while that is yet to come."""
         before, base = self._now, self._base
-        part = score_from(message, policies, scored_before=before.score.scored_count - base.score.scored_count)
-        windows = self._whole_windows(part.windows)
+        scored_before = before.score.scored_count - base.score.scored_count
+        part = score_from(message, policies, continuation, scored_before=scored_before)
+        windows = self._whole_windows(part.windows, is_last=is_last)
         self._now = Mark(
             score=_totals(base.score, part),
             character_count=base.character_count + part.scored_count + self._unscored(part),
             windowed=_joined(before.windowed, windows),
         )
-        if self._now.score.scored_count < self._reported.score.scored_count:
+        if self._now.character_count < self._reported.character_count:
             return None
         fresh = self._fresh(part, windows, before)
         self._reported = self._now
         return fresh
-
-    def check_end(self) -> None:
-        """Raise ServerFault where the text has ended before what the caller has of it."""
-        if self._now != self._reported:
-            raise ServerFault("the server scored less of the text than before the connection broke")
 
     def _unscored(self, part: Score) -> int:
         """Return how many characters of the call, up to now, were read without being scored."""
@@ -98,13 +102,15 @@ class RunningScore:
             return 0
         return int(bool(part.scored_count or part.text or part.ticket or self._now.character_count))
 
-    def _whole_windows(self, windows: tuple[WindowScore, ...]) -> tuple[WindowScore, ...]:
+    def _whole_windows(self, windows: tuple[WindowScore, ...], *, is_last: bool) -> tuple[WindowScore, ...]:
         """Return the windows as they lie in the whole text, the first one with its part before the call."""
         windows = shifted(windows, self._base.character_count)
-        open_window = self._base.open_window
-        if windows and open_window.character_count and self._now.windowed.end == open_window.first:
-            return (open_window.continued(windows[0]), *windows[1:])
-        return windows
+        before = self._base.open_window
+        if not self._has_windows or not before.character_count or self._now.windowed.end != before.first:
+            return windows
+        if windows:
+            return (before.continued(windows[0]), *windows[1:])
+        return (before,) if is_last else ()
 
     def _fresh(self, part: Score, windows: tuple[WindowScore, ...], before: Mark) -> Score:
         now, reported = self._now.score, self._reported.score
@@ -121,6 +127,7 @@ class RunningScore:
             ticket=part.ticket,
             position=part.position,
             policies=now.policies,
+            continuation=now.continuation,
             text=part.text[read:],
         )
 
@@ -132,7 +139,15 @@ def _totals(base: Score, part: Score) -> Score:
         unknown_count=base.unknown_count + part.unknown_count,
         position=part.position,
         policies=base.policies or part.policies,
+        continuation=_continuation(base.continuation, part.continuation),
     )
+
+
+def _continuation(first: Continuation | None, last: Continuation | None) -> Continuation | None:
+    """Return what the whole went on from; exact if all calls went on exactly."""
+    if not first or not last or last.exact:
+        return first or last
+    return replace(first, exact=False)
 
 
 def _joined(windowed: WindowScore, windows: Iterable[WindowScore]) -> WindowScore:

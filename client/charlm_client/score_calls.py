@@ -6,6 +6,7 @@ from typing import Final
 from charlm.v1 import scoring_pb2
 
 from charlm_client.errors import InvalidRequest, ServerFault
+from charlm_client.events import continuation_from
 from charlm_client.policies import policies_from
 from charlm_client.score_settings import ScoreSettings
 from charlm_client.scoring import Score, score_from
@@ -104,8 +105,8 @@ def scores_from(response: scoring_pb2.ScoreResponse, texts: Sequence[str], setti
         raise ServerFault(f"the server sent {len(response.scores)} scores for {len(texts)} texts")
     if settings.return_tickets and any(score.scored_count and not score.ticket for score in response.scores):
         raise ServerFault("the server sent no ticket, though one was requested")
-    policies = policies_from(response.policies)
-    return [score_from(score, policies) for score in response.scores]
+    policies, continuation = policies_from(response.policies), continuation_from(response.continuation)
+    return [score_from(score, policies, continuation) for score in response.scores]
 
 
 def _check_is_not_text(texts: object) -> None:

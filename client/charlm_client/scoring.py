@@ -8,7 +8,7 @@ from itertools import chain
 from charlm.v1 import scoring_pb2
 
 from charlm_client.errors import ServerFault
-from charlm_client.events import Alternative, alternatives_from
+from charlm_client.events import Alternative, Continuation, alternatives_from
 from charlm_client.policies import ScoringPolicies
 from charlm_client.surprisal import Surprisal
 from charlm_client.windows import WindowScore, shifted, windows_from
@@ -39,6 +39,8 @@ class Score(Surprisal):
     """The number of symbols behind the state after the text: characters, or bytes for a model of bytes."""
     policies: ScoringPolicies | None = None
     """How the text was read."""
+    continuation: Continuation | None = None
+    """What the text went on from, and how exactly."""
     text: str = ""
     """The text as it was read: normalized, with the line feed that the end policy added. Empty unless requested."""
 
@@ -60,6 +62,7 @@ class Score(Surprisal):
             ticket=parts[-1].ticket if parts else None,
             position=parts[-1].position if parts else 0,
             policies=_policies([part.policies for part in parts]),
+            continuation=parts[0].continuation if parts else None,
             text="".join(part.text for part in parts),
         )
 
@@ -78,7 +81,13 @@ def _policies(parts: list[ScoringPolicies | None]) -> ScoringPolicies | None:
     return ScoringPolicies(unknown=parts[0].unknown, begin=parts[0].begin, end=parts[-1].end)
 
 
-def score_from(message: scoring_pb2.TextScore, policies: ScoringPolicies, *, scored_before: int = 0) -> Score:
+def score_from(
+    message: scoring_pb2.TextScore,
+    policies: ScoringPolicies,
+    continuation: Continuation | None = None,
+    *,
+    scored_before: int = 0,
+) -> Score:
     """Translate the wire's score; raise ServerFault where it contradicts itself.
 
     What there is one of for each scored character begins behind the `scored_before` first ones.
@@ -102,5 +111,6 @@ def score_from(message: scoring_pb2.TextScore, policies: ScoringPolicies, *, sco
         ticket=message.ticket or None,
         position=message.position,
         policies=policies,
+        continuation=continuation,
         text=message.text,
     )

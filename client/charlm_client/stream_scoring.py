@@ -19,6 +19,7 @@ from typing import Final
 from charlm.v1 import scoring_pb2, start_pb2
 
 from charlm_client.errors import InvalidRequest, NotExact, ServerFault
+from charlm_client.events import Continuation, continuation_from
 from charlm_client.pieces import Pieces
 from charlm_client.policies import ScoringPolicies, policies_from
 from charlm_client.request import encodable
@@ -209,6 +210,7 @@ class StreamScoring:
     def _begin_call(self) -> None:
         self._is_open = self._is_closed = False
         self._policies: ScoringPolicies | None = None
+        self._continuation: Continuation | None = None
         self._unanswered = 0
         self._sent_count = 0
         """In this call."""
@@ -228,12 +230,16 @@ class StreamScoring:
 
     def _take_started(self, started: scoring_pb2.ScoreStreamStarted) -> None:
         self._policies = policies_from(started.policies)
+        self._continuation = continuation_from(started.continuation)
         if self._started is None:
             self._started = started
             if not self._resumes:
                 self._pieces.keep_no_more()
             is_zero = not (self._settings.start and self._settings.start.WhichOneof("from"))
-            self._running = RunningScore(first_is_scored=not is_zero or self._policies.begin == "begin")
+            self._running = RunningScore(
+                first_is_scored=not is_zero or self._policies.begin == "begin",
+                has_windows=self._settings.windows is not None,
+            )
         elif self._settings.is_exact:
             _check_same_host(self._started, started)
 
@@ -257,7 +263,7 @@ class StreamScoring:
     def _take_finished(self, finished: scoring_pb2.ScoreStreamFinished) -> ScoreProgress:
         if not self._is_closed:
             raise ServerFault("the server ended a stream before the end of the text")
-        latest = self._take_score(finished.total)
+        latest = self._take_score(finished.total, is_last=True)
         assert self._running
         if latest is None:
             raise ServerFault("the server scored less of the text than before the connection broke")
@@ -271,10 +277,11 @@ class StreamScoring:
             ticket=latest.ticket,
         )
 
-    def _take_score(self, total: scoring_pb2.TextScore) -> Score | None:
+    def _take_score(self, total: scoring_pb2.TextScore, *, is_last: bool = False) -> Score | None:
         assert self._running
         assert self._policies
-        return self._running.take(total, self._policies)
+        assert self._continuation
+        return self._running.take(total, self._policies, self._continuation, is_last=is_last)
 
     def _keep(self, ticket: bytes, sent_count: int) -> None:
         """Have the next call go on from here."""

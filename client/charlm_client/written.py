@@ -1,7 +1,7 @@
 """What `charlm generate` brings: texts for a person to read, or fields for a script."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -40,9 +40,12 @@ class Written:
         return list(chain.from_iterable(chunk.alternatives for chunk in self.chunks))
 
 
-def read(generation: Generation) -> Written:
-    """Read the one text to its end."""
-    chunks = list(generation)
+def read(generation: Generation, note: Callable[[Chunk], None]) -> Written:
+    """Read the one text to its end; `note` gets each chunk as it comes."""
+    chunks: list[Chunk] = []
+    for chunk in generation:
+        note(chunk)
+        chunks.append(chunk)
     assert generation.finished
     return Written(generation.started.seed, chunks, generation.finished)
 
@@ -61,14 +64,18 @@ def read_samples(samples: Samples) -> Iterator[Written]:
         yield Written((first + i) % SEEDS, chunks[i], finished)
 
 
-def show(prompt: str, generation: Generation) -> Written:
-    """Print the prompt, and the text as it comes; without a line feed of their own in a pipe."""
+def show(prompt: str, generation: Generation, note: Callable[[Chunk], None]) -> Written:
+    """Print the prompt, and the text as it comes; without a line feed of their own in a pipe.
+
+    `note` gets each chunk first.
+    """
     on_terminal = sys.stdout.isatty()
     click.secho(_printed(prompt), dim=True, nl=False)
     chunks: list[Chunk] = []
     for chunk in generation:
-        click.echo(_printed(chunk.text), nl=False)
+        note(chunk)
         chunks.append(chunk)
+        click.echo(_printed(chunk.text), nl=False)
     assert generation.finished
     written = Written(generation.started.seed, chunks, generation.finished)
     if on_terminal or written.alternatives:
@@ -106,17 +113,22 @@ def _show_alternatives(written: Written) -> None:
         console().print(table)
 
 
-def summary(started: Started, texts: Sequence[Written], seconds: float) -> str:
+def summary(started: Started, texts: Sequence[Written], seconds: float, resumed_count: int) -> str:
     """Say in one line what came, and how fast."""
     count = sum(written.finished.generated_count for written in texts)
     samples = f"{len(texts)} samples, " if len(texts) > 1 else ""
     reason = texts[0].finished.reason
     end = f"seeds {texts[0].seed} to {texts[-1].seed}" if len(texts) > 1 else f"{reason}, seed {started.seed}"
     unknown = f", {started.unknown_count:,} unknown in the prompt" if started.unknown_count else ""
-    return f"{started.model}/{started.version}: {samples}{count:,} characters, {count / seconds:,.0f}/s, {end}{unknown}"
+    resumed = f", resumed {resumed_count} times" if resumed_count > 1 else ", resumed once" if resumed_count else ""
+    inexact = "" if started.continuation.exact else ", not exact"
+    rate = f"{count:,} characters, {count / seconds:,.0f}/s"
+    return f"{started.model}/{started.version}: {samples}{rate}, {end}{unknown}{resumed}{inexact}"
 
 
-def generation_fields(prompt: str, started: Started, texts: Sequence[Written], seconds: float) -> dict[str, object]:
+def generation_fields(
+    prompt: str, started: Started, texts: Sequence[Written], seconds: float, resumed_count: int
+) -> dict[str, object]:
     """Return everything as one JSON object: that of the one text, or with a list of several."""
     fields: dict[str, object] = {
         "prompt": prompt,
@@ -124,6 +136,9 @@ def generation_fields(prompt: str, started: Started, texts: Sequence[Written], s
         "version": started.version,
         "seed": started.seed,
         "unknown_count": started.unknown_count,
+        "exact": started.continuation.exact,
+        "cached_count": started.cached_count,
+        "resumed_count": resumed_count,
         "seconds": seconds,
     }
     if len(texts) == 1:
@@ -137,6 +152,7 @@ def _text_fields(written: Written) -> dict[str, object]:
         "reason": written.finished.reason,
         "stop": written.finished.stop,
         "generated_count": written.finished.generated_count,
+        "position": written.finished.position,
     }
     if written.log_probabilities:
         fields["log_probabilities"] = written.log_probabilities

@@ -25,8 +25,8 @@ from charlm_server.sampling import Ids
 from charlm_server.sequence import State
 from charlm_server.symbols import Symbols
 
-WORTH: Final = 32
-"""A state is kept where it spares at least so many symbols. Fewer are read sooner than a cache pays."""
+WORTH: Final = 64
+"""A state is kept where it spares at least so many symbols: reading fewer costs little more than keeping it."""
 
 _SHARE: Final = 8
 """What one prompt may take of the cache: this part."""

@@ -73,6 +73,7 @@ def read_wanted(request: pb.ScoreRequest | pb.ScoreStreamStart, model: Model, *,
         alternatives=request.top_alternatives,
         windows=read_windows(request.windows),
         text=text,
+        window_before=request.windows.before,
     )
 
 
@@ -94,7 +95,7 @@ def read_texts(
     check_at_most("characters of all texts together", sum(map(len, request.texts)), most_characters(wanted))
     texts = [whole_text(f"texts[{i}]", text, start, policies, model) for i, text in enumerate(request.texts)]
     if wanted.windows is not None:
-        count = sum(_window_count(text.text, wanted.windows) for text in texts)
+        count = sum(_window_count(text.text, wanted.windows) + (wanted.window_before > 0) for text in texts)
         check_at_most("windows of all texts together", count, LIMITS.max_windows)
     return texts
 

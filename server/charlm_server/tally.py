@@ -27,6 +27,8 @@ class Wanted:
     windows: int | None
     """Their size; see `windows`."""
     text: bool
+    window_before: int = 0
+    """How many characters of the first window stand before the text."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Tally:
     def __init__(self, wanted: Wanted, model: Model) -> None:
         self._wanted = wanted
         self._model = model
-        self._cutter = None if wanted.windows is None else WindowCutter(wanted.windows)
+        self._cutter = None if wanted.windows is None else WindowCutter(wanted.windows, wanted.window_before)
         self._sum = 0.0
         self._scored_count = 0
         self._unknown_count = 0

@@ -17,6 +17,11 @@ LINES: Final = 0
 
 def read_windows(asked: pb.Windows) -> int | None:
     """Return the size of the windows in characters, LINES, or None for none; raises InvalidRequest."""
+    if asked.before and asked.before >= asked.characters:
+        raise InvalidRequest(
+            f"windows.before is {asked.before}, windows.characters {asked.characters}; leave it out, or send how many "
+            "characters of the first window stand before the text"
+        )
     match asked.WhichOneof("of"):
         case "characters":
             if not asked.characters:
@@ -54,9 +59,10 @@ class ScoredCharacters:
 class WindowCutter:
     """Cuts one text, that may come in pieces, into windows."""
 
-    def __init__(self, size: int) -> None:
-        """`size`: the characters of a window, or LINES."""
+    def __init__(self, size: int, before: int = 0) -> None:
+        """`size`: the characters of a window, or LINES. `before`: how many of the first one stand before the text."""
         self._size = size
+        self._before = before
         self._open = pb.WindowScore()
         """What has come of the window that the text stands in."""
 
@@ -81,6 +87,8 @@ class WindowCutter:
             self._open = pb.WindowScore(first=self._open.first + self._open.character_count)
         if is_last_open:
             self._open = complete.pop()
+        if complete:
+            self._before = 0
         return complete
 
     def end(self) -> list[pb.WindowScore]:
@@ -92,4 +100,4 @@ class WindowCutter:
         if self._size == LINES:
             code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
             return np.flatnonzero(code_points == ord("\n")) + 1
-        return np.arange(self._size - self._open.character_count, len(text) + 1, self._size)
+        return np.arange(self._size - self._before - self._open.character_count, len(text) + 1, self._size)

@@ -3,11 +3,10 @@
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, NoReturn
 
 import grpc
@@ -17,16 +16,16 @@ from charlm.v1 import (
     generation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
-    scoring_pb2,
     scoring_pb2_grpc,
 )
-from charlm_client import AsyncClient, Chunk, Client, Finished, Score, Started
+from charlm_client import AsyncClient, Chunk, Client, Finished, Started
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-UNIT = 2.0**-24
-KNOWN = set("abcdefghijklmnopqrstuvwxyz \n")
+
+def unreachable(*_arguments: Any) -> NoReturn:
+    raise AssertionError("no call was expected")
 
 
 def rich_status(code: grpc.StatusCode, message: str, *details: Message) -> status_pb2.Status:
@@ -34,25 +33,6 @@ def rich_status(code: grpc.StatusCode, message: str, *details: Message) -> statu
     for detail in details:
         status.details.add().Pack(detail)
     return status
-
-
-def toy_scores(request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
-    """Score by pairs of characters, with all that the contract says about normalization, starts and tickets."""
-    before = request.start.ticket.decode()
-    return scoring_pb2.ScoreResponse(scores=[_toy_score(request, before, text) for text in request.texts])
-
-
-def _toy_score(request: scoring_pb2.ScoreRequest, before: str, text: str) -> scoring_pb2.TextScore:
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    read = before + text
-    units = [-((ord(one) * 7919 + ord(other) * 104_729) % 2**27) for one, other in pairwise(read)]
-    return scoring_pb2.TextScore(
-        sum_log_probability=sum(units) * UNIT,
-        scored_count=len(units),
-        unknown_count=sum(character not in KNOWN for character in text),
-        log_probabilities=[unit * UNIT for unit in units] if request.log_probabilities else [],
-        ticket=read[-1:].encode() if request.return_tickets else b"",
-    )
 
 
 def started(**fields: Any) -> generation_pb2.GenerateResponse:
@@ -117,7 +97,9 @@ class Peer(
     metadata: list[dict[str, Any]] = field(default_factory=list)
     """What came with each request for texts."""
     generate: Callable[[Any], Iterator[Any]] = hello
-    score: Callable[[Any], Any] = toy_scores
+    score: Callable[[Any], Any] = unreachable
+    score_candidates: Callable[[Any], Any] = unreachable
+    score_stream: Callable[[Iterator[Any], Any], Iterator[Any]] = unreachable
     models: list[Any] = field(default_factory=lambda: [TOY])
     failure: status_pb2.Status | None = None
     """The status that every call ends with, a generation after all that `generate` yields."""
@@ -147,6 +129,15 @@ class Peer(
         self.requests.append(request)
         self._maybe_fail(context)
         return self.score(request)
+
+    def ScoreStream(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - the name of the rpc
+        self._maybe_fail(context)
+        yield from self.score_stream(request, context)
+
+    def ScoreCandidates(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the rpc
+        self.requests.append(request)
+        self._maybe_fail(context)
+        return self.score_candidates(request)
 
     def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the rpc
         self.requests.append(request)
@@ -289,9 +280,6 @@ class SyncFace:
         elif how == "close":
             self._client.close()
 
-    async def score_many(self, texts: Sequence[str], **fields: Any) -> list[Score]:
-        return await asyncio.to_thread(self._client.score_many, texts, **fields)
-
     async def call(self, method: str, *arguments: Any, **fields: Any) -> Any:
         return await asyncio.to_thread(getattr(self._client, method), *arguments, **fields)
 
@@ -334,9 +322,6 @@ class AsyncFace:
             await anext(generation)
         elif how == "close":
             await self._client.close()
-
-    async def score_many(self, texts: Sequence[str], **fields: Any) -> list[Score]:
-        return await self._client.score_many(texts, **fields)
 
     async def call(self, method: str, *arguments: Any, **fields: Any) -> Any:
         return await getattr(self._client, method)(*arguments, **fields)
@@ -384,15 +369,12 @@ class Script:
     started: Callable[..., Any] = started
     text: Callable[..., Any] = text
     finished: Callable[..., Any] = finished
-    toy_scores: Callable[[Any], Any] = toy_scores
     rich_status: Callable[..., status_pb2.Status] = rich_status
     broken: type[Broken] = Broken
     heard: Callable[[], Heard] = Heard
     heard_samples: Callable[[], HeardSamples] = HeardSamples
 
-    @staticmethod
-    def unreachable(*_arguments: Any) -> NoReturn:
-        raise AssertionError("no call was expected")
+    unreachable: Callable[..., NoReturn] = unreachable
 
 
 @pytest.fixture(scope="session")

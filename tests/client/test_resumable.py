@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from inspect import GEN_CREATED, getgeneratorstate
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ class ToyModel:
                 del samples[turn]
 
     def _end(self, samples: list[Any]) -> Iterator[pb.GenerateResponse]:
-        if not self._drains:
+        if not self._drains or any(getgeneratorstate(sample) == GEN_CREATED for sample in samples):
             raise ServerUnavailable("broken")
         for sample in samples:
             yield sample.send("drain")
@@ -80,7 +81,8 @@ class ToyModel:
                 ],
             )
             told = yield pb.GenerateResponse(text=chunk, sample=sample)
-            reason = pb.FINISH_REASON_DRAINED if told == "drain" else reason
+            if told == "drain" and not reason:
+                reason = pb.FINISH_REASON_DRAINED
             if reason:
                 yield pb.GenerateResponse(
                     finished=pb.GenerationFinished(

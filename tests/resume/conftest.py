@@ -2,22 +2,29 @@
 
 import asyncio
 import itertools
+import os
 import random
+import re
+import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import grpc.aio
 import pytest
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc
 from charlm_client import AsyncClient, AsyncGeneration, Chunk
+from charlm_client.async_score_stream import AsyncScoreStream
 from charlm_client.errors import ServerUnavailable
 from charlm_client.request import SessionReference
+from charlm_client.stream_scoring import ScoreProgress, collected
 from charlm_export.artifact import read_artifact, write_artifact
 from charlm_export.export import export_checkpoint
 from charlm_export.graph import portable_graph
@@ -238,6 +245,8 @@ class Errand:
     options: dict[str, Any]
     in_session: bool = False
     samples: int = 1
+    scored: bool = False
+    """Whether the prompt is scored as a stream, in pieces; otherwise it is continued."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +255,7 @@ class Heard:
 
     texts: tuple[str, ...]
     log_probabilities: tuple[tuple[float, ...], ...]
-    ends: tuple[tuple[Any, ...], ...]
+    ends: tuple[Any, ...]
     then: tuple[str, ...] = ()
     """What follows from the last tickets, or in the session."""
 
@@ -301,6 +310,8 @@ class Caller:
         """Return what came of it; raises whatever the client raises."""
         if errand.in_session:
             return await self._run_in_session(errand)
+        if errand.scored:
+            return await self._begun(lambda: self._scored(errand))
         if errand.samples > 1:
             options = {"samples": errand.samples, **errand.options}
             texts = await self._begun(lambda: self._client.generate_samples(errand.prompt, **options))
@@ -321,6 +332,29 @@ class Caller:
             tuple(end for part in parts for end in part.ends),
             (await last.text(),),
         )
+
+    async def _scored(self, errand: Errand) -> Heard:
+        text, progresses = errand.prompt, list[ScoreProgress]()
+        pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
+        stream = self._client.score_stream(pieces, return_ticket=True, **errand.options)
+        with self._watch.over(stream):
+            while (progress := await self._next(stream, progresses)) is not None:
+                progresses.append(progress)
+                self._watch.note(stream)
+        assert stream.finished
+        whole = collected(progresses, stream.finished)
+        then = await (await self._quiet.generate(ticket=whole.ticket, max_characters=16)).text()
+        ends = replace(whole, ticket=None, continuation=None, log_probabilities=())
+        assert progresses[-1].sent_count == len(text)
+        return Heard((text,), (whole.log_probabilities,), (ends,), (then,))
+
+    async def _next(self, stream: AsyncScoreStream, progresses: list[ScoreProgress]) -> ScoreProgress | None:
+        try:
+            return await anext(stream, None)
+        except ServerUnavailable as error:
+            if progresses:
+                raise AssertionError(f"given up after {progresses[-1].sent_count} characters") from error
+            raise
 
     async def _begun(self, begin: Callable[[], Awaitable[Any]]) -> Any:
         """Begin until a server is there: a call that nobody answers is not tried for long."""
@@ -369,11 +403,19 @@ def _text(number: int, longest: int) -> Errand:
     }
     prompt = "".join(generator.choices("etaoin shrdlu", k=generator.randrange(60)))
     match number % 8:
+        case _ if number % 16 == 5:
+            return Errand(_long_text(generator, longest), _SCORED[number // 16 % 3], scored=True)
         case 1:  # over before the first ticket is due
             return Errand(prompt, options | {"max_characters": generator.randrange(300, 900)})
         case 2:
             return Errand(prompt, options | {"max_characters": generator.randrange(200, 800)}, samples=3)
     return Errand(prompt, options)
+
+
+def _long_text(generator: random.Random, longest: int) -> str:
+    return "".join(
+        generator.choices("etaoin shrdlu\n§", weights=[9] * 13 + [3, 1], k=generator.randrange(longest, 4 * longest))
+    )
 
 
 def _in_session(number: int, longest: int) -> Errand:
@@ -383,6 +425,8 @@ def _in_session(number: int, longest: int) -> Errand:
     return replace(errand, options=errand.options | {"max_characters": 200 + 20 * number}, in_session=True)
 
 
+_PIECE: Final = 3_000
+_SCORED: Final = ({}, {"log_probabilities": True, "ranks": True}, {"windows": "lines"})
 _ERRANDS: Final = {
     "texts": _text,
     "sessions": _in_session,
@@ -424,3 +468,57 @@ class Errands:
 @pytest.fixture(scope="session")
 def errands() -> Errands:
     return Errands()
+
+
+_DOCUMENTED_PORTS: Final = ("50050", "50061", "50062", "50063")
+_AROUND: Final = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log {folder}/errors;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/client_body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {documented}
+}}
+"""
+
+
+def _documented(ports: list[int]) -> str:
+    """Return what docs/resume.md tells operators to write, with these ports."""
+    text = (Path(__file__).parents[2] / "docs" / "resume.md").read_text()
+    [block] = re.findall(r"```nginx\n(.*?)```", text, re.DOTALL)
+    for said, port in zip(_DOCUMENTED_PORTS, ports, strict=True):
+        assert said in block
+        block = block.replace(said, str(port))
+    return str(block)
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Callable[..., AbstractContextManager[str]]:
+    """Return a context in which nginx runs as documented, on the first port, before servers on the others."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None:
+        pytest.skip("nginx is not installed; on Debian: apt-get install nginx-light")
+
+    @contextmanager
+    def run(ports: list[int], change: Callable[[str], str] = str) -> Iterator[str]:
+        folder, address = tmp_path / "nginx", f"127.0.0.1:{ports[0]}"
+        folder.mkdir()
+        configuration = folder / "configuration"
+        configuration.write_text(_AROUND.format(folder=folder, documented=change(_documented(ports))))
+        process = subprocess.Popen([program, "-e", str(folder / "errors"), "-c", str(configuration)])
+        try:
+            with grpc.insecure_channel(address) as channel:
+                grpc.channel_ready_future(channel).result(timeout=20)
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+    return run

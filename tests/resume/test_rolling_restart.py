@@ -1,7 +1,6 @@
 """Replicas behind nginx are restarted one after another under 64 streams; no caller notices."""
 
 import asyncio
-import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from charlm.v1 import session_pb2, session_pb2_grpc
@@ -25,55 +23,7 @@ ROUNDS = 2
 LONGEST = 30_000
 PATIENCE = 120.0
 SEED = 5
-DOCUMENTED_PORTS = ("50050", "50061", "50062", "50063")
-
-NGINX, REDIS = (shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin") for name in ("nginx", "redis-server"))
-
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed; on Debian: apt-get install nginx-light")
-
-OPERATION = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/errors;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/client_body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {documented}
-}}
-"""
-
-
-def documented(ports: list[int]) -> str:
-    """What docs/resume.md tells operators to write, with these ports."""
-    text = (Path(__file__).parents[2] / "docs" / "resume.md").read_text()
-    [block] = re.findall(r"```nginx\n(.*?)```", text, re.DOTALL)
-    for said, port in zip(DOCUMENTED_PORTS, ports, strict=True):
-        assert said in block
-        block = block.replace(said, str(port))
-    return block
-
-
-@contextmanager
-def nginx(folder: Path, ports: list[int]) -> Iterator[str]:
-    """Run nginx as documented; yield its address."""
-    folder.mkdir()
-    configuration = folder / "configuration"
-    configuration.write_text(OPERATION.format(folder=folder, documented=documented(ports)))
-    process = subprocess.Popen([NGINX, "-e", str(folder / "errors"), "-c", str(configuration)])
-    address = f"127.0.0.1:{ports[0]}"
-    try:
-        with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(timeout=20)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
+REDIS = shutil.which("redis-server")
 
 
 @contextmanager
@@ -128,14 +78,14 @@ def replica(start_server: Any, one_kind: Path, keys: Path) -> Callable[[str, int
 
 
 @pytest.fixture
-async def cluster(request: pytest.FixtureRequest, replica: Any, tmp_path: Path, free_ports: Any) -> Any:
+async def cluster(request: pytest.FixtureRequest, replica: Any, nginx: Any, tmp_path: Path, free_ports: Any) -> Any:
     """Three replicas behind nginx, and one beside it that nobody restarts."""
     proxy_port, *ports, redis_port = free_ports(5)
     with ExitStack() as stack:
         sessions = f"sqlite:{tmp_path / 'sessions'}"
         if request.param == "redis":
             sessions = stack.enter_context(redis(tmp_path, redis_port))
-        proxy = stack.enter_context(nginx(tmp_path / "nginx", [proxy_port, *ports]))
+        proxy = stack.enter_context(nginx([proxy_port, *ports]))
         start = partial(replica, sessions)
         quiet = stack.enter_context(start(0)).address
         replicas = Replicas(start, ports, stack)

@@ -18,6 +18,7 @@ from charlm_server.starts import Origin
 from charlm_training.checkpoint import Checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unsealing import unsealed
 
 BYTES = start_pb2.ModelReference(name="bytes")
 TEXTS = st.text(st.sampled_from("The caté你𝄞€\n\ufffd\0") | st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -103,7 +104,7 @@ def test_a_ticket_at_every_chunk_s_end_continues_the_stream_exactly(kinds_channe
         assert [p for c in again for p in c.log_probabilities] == [
             p for c in chunks[i + 1 :] for p in c.log_probabilities
         ]
-        assert finished.ticket == end.ticket
+        assert unsealed(finished.ticket) == unsealed(end.ticket)
 
 
 @given(text=TEXTS, cut=st.integers(0, 60))
@@ -116,7 +117,7 @@ def test_the_sums_of_two_parts_equal_the_whole_exactly(kinds_channel: grpc.Chann
     assert [*first.log_probabilities, *second.log_probabilities] == list(whole.log_probabilities)
     assert math.fsum(whole.log_probabilities) == whole.sum_log_probability
     assert (first.unknown_count, second.unknown_count, whole.unknown_count) == (0, 0, 0)
-    assert second.ticket == whole.ticket or not text[cut:]
+    assert unsealed(second.ticket) == unsealed(whole.ticket) or not text[cut:]
 
 
 @pytest.mark.parametrize("text", ["é", "你", "𝄞", "a", "你é", "The caté, 你 and 𝄞 " * 40])
@@ -152,9 +153,10 @@ def test_a_stop_string_of_several_bytes_ends_the_text(kinds_channel: grpc.Channe
 
 
 def test_no_character_is_unknown(kinds_channel: grpc.Channel) -> None:
-    refusing = {"unknown_policy": start_pb2.UNKNOWN_POLICY_REFUSE}
-    assert score(kinds_channel, "any \u0378 character", **refusing).scored_count == 14
-    assert generate(kinds_channel, request(1, **refusing))[1].generated_count
+    refuse = start_pb2.UNKNOWN_POLICY_REFUSE
+    policies = scoring_pb2.ScoringPolicies(unknown=refuse)
+    assert score(kinds_channel, "any \u0378 character", policies=policies).scored_count == 14
+    assert generate(kinds_channel, request(1, unknown_policy=refuse))[1].generated_count
 
 
 def test_the_model_says_that_its_symbols_are_bytes(kinds_channel: grpc.Channel) -> None:

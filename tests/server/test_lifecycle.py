@@ -129,7 +129,7 @@ def test_sigterm_while_a_prompt_is_read_fails_the_call_for_another_server(start_
         with pytest.raises(grpc.RpcError) as refusal:
             list(stream)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "has not read the whole prompt" in refusal.value.details()
+        assert "has not read the whole text" in refusal.value.details()
 
 
 STALLING_CLIENT = """

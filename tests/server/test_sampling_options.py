@@ -25,12 +25,14 @@ from charlm_server.build import Build
 from charlm_server.errors import EngineFailed, InvalidRequest, Overloaded, Stalled
 from charlm_server.generation_requests import Generation, read_generation
 from charlm_server.model import Model
+from charlm_server.prefix_cache import PrefixCache
 from charlm_server.sequence import Finish, Sequence
 from charlm_server.services.generation import GenerationService
 from charlm_server.starts import Origin, Starts
 from charlm_training.checkpoint import Checkpoint, save_checkpoint
 from charlm_training.vocabulary import Vocabulary
 from google.rpc import error_details_pb2, status_pb2
+from unsealing import unsealed
 
 QUANTUM = 2.0**-24
 FOREVER = 1_000_000
@@ -50,11 +52,15 @@ class Text:
     log_probabilities: list[float] = field(default_factory=list)
     alternatives: list[tuple[str, tuple[float, ...]]] = field(default_factory=list)
     finished: pb.GenerationFinished | None = None
+    """With what is in its ticket."""
+    ticket: bytes = field(default=b"", compare=False)
 
     def take(self, response: pb.GenerateResponse) -> None:
         assert self.finished is None, "something came after `finished`"
         if response.HasField("finished"):
+            self.ticket = response.finished.ticket
             self.finished = response.finished
+            self.finished.ticket = unsealed(self.ticket)
         else:
             self.characters += response.text.text
             self.log_probabilities += response.text.log_probabilities
@@ -388,7 +394,7 @@ def test_each_sample_equals_the_request_alone_with_its_seed(
 
 @pytest.mark.parametrize("prompt", ["", " and the cats", "x"])
 def test_samples_continue_a_ticket_too(channel: grpc.Channel, prompt: str) -> None:
-    ticket = text_of(channel, seed=TOP).finished.ticket
+    ticket = text_of(channel, seed=TOP).ticket
     of_ticket = asked_for(prompt, ticket=ticket, samples=4)
     of_ticket.sampling.ClearField("seed")
     seed, samples = gather(generation_pb2_grpc.GenerationServiceStub(channel).Generate(of_ticket))
@@ -597,7 +603,7 @@ def test_sigterm_ends_every_sample_with_a_ticket_that_continues_it(start_server:
     assert len(texts) == 3
     for i, text in enumerate(texts):
         assert text.finished.reason == pb.FINISH_REASON_DRAINED
-        rest = text_of(channel, prompt="", ticket=text.finished.ticket, seed=7 + i)
+        rest = text_of(channel, prompt="", ticket=text.ticket, seed=7 + i)
         whole = text_of(channel, seed=7 + i, count=len(text.characters) + 60)
         assert text.characters + rest.characters == whole.characters
 
@@ -611,7 +617,7 @@ def test_sigterm_while_the_shared_prompt_is_read_fails_the_call_for_another_serv
         with pytest.raises(grpc.RpcError) as refusal:
             list(stream)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "has not read the whole prompt" in refusal.value.details()
+        assert "has not read the whole text" in refusal.value.details()
 
 
 def test_places_can_be_given_back_one_by_one() -> None:
@@ -714,7 +720,7 @@ async def call(
         find=lambda *_: SimpleNamespace(model=model, worker=worker, build=Build.of(model, bytes(16)))
     )
     nowhere: Any = None  # no call here has a ticket or a session
-    service = GenerationService(registry, admission, Starts(nowhere, nowhere), stall_timeout=0.05)
+    service = GenerationService(registry, admission, Starts(nowhere, nowhere), PrefixCache(0), stall_timeout=0.05)
     context: Any = client
     try:
         await service.Generate(asked_for(prompt, samples=3), context)

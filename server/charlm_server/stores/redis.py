@@ -8,8 +8,8 @@ sessions; names of sessions that have expired are dropped when a listing meets t
 Each command is one script, which Redis carries out as one step.
 
 One connection carries all commands, those that wait together in one round trip. Whatever goes wrong on it ends it, with
-all that is under way: a reply can never come to another command. Nothing is sent twice. Within 0.1 seconds, connecting
-included, Redis has answered or all who wait hear that it has not; the next command connects anew.
+all that is under way: a reply can never come to another command. Nothing is sent twice. Within 0.1 seconds (or what the
+URL says), connecting included, Redis has answered or all who wait hear that it has not; the next command connects anew.
 
 Redis must keep what it was given: one that is told to evict keys is refused at the start, and one that is full
 (`maxmemory`, with the policy noeviction) takes no new sessions.
@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -31,7 +31,8 @@ from charlm_server.errors import StartupError, StoreFull, StoreUnavailable
 from charlm_server.stores.batches import BatchThread
 from charlm_server.stores.store import Entry, new_revision
 
-TIMEOUT_SECONDS: Final = 0.1
+_TIMEOUT_SECONDS: Final = 0.1
+_LONGEST_TIMEOUT_SECONDS: Final = 60.0
 _START_SECONDS: Final = 5.0
 _REVISION_BYTES: Final = 8
 _HEAD_BYTES: Final = 12
@@ -120,16 +121,23 @@ class RedisAddress:
     username: str | None
     password: str | None
     tls: bool
+    timeout: float = _TIMEOUT_SECONDS
+    """Seconds for what is sent together, connecting included."""
 
     @classmethod
     def parse(cls, url: str) -> "RedisAddress":
-        """Read redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]; raises ValueError."""
+        """Read redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE][?timeout=SECONDS]; raises ValueError."""
         parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)) if parts.query else {}
+        timeout = float(options.pop("timeout", _TIMEOUT_SECONDS))
         database = parts.path.removeprefix("/") or "0"
-        if not parts.hostname or parts.query or parts.fragment or not (database.isascii() and database.isdigit()):
+        if not parts.hostname or options or parts.fragment or not (database.isascii() and database.isdigit()):
+            raise ValueError
+        if not 0 < timeout <= _LONGEST_TIMEOUT_SECONDS:
             raise ValueError
         username, password = (unquote(part) if part else None for part in (parts.username, parts.password))
-        return cls(parts.hostname, parts.port or 6379, int(database), username, password, parts.scheme == "rediss")
+        tls = parts.scheme == "rediss"
+        return cls(parts.hostname, parts.port or 6379, int(database), username, password, tls, timeout)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -139,9 +147,8 @@ class RedisAddress:
 class RedisStore:
     """Sessions in a Redis server."""
 
-    def __init__(self, address: RedisAddress, timeout: float = TIMEOUT_SECONDS) -> None:
-        """`timeout`: seconds for what waits together, connecting included."""
-        self._thread = BatchThread(_Link(address, timeout), str(address))
+    def __init__(self, address: RedisAddress) -> None:
+        self._thread = BatchThread(_Link(address), str(address))
 
     async def open(self) -> None:
         """Connect; raises StartupError where Redis does not answer, or is not fit for sessions."""
@@ -199,9 +206,9 @@ _Command = tuple[bytes | str | int, ...]
 class _Link:
     """The connection, for its thread."""
 
-    def __init__(self, address: RedisAddress, timeout: float) -> None:
+    def __init__(self, address: RedisAddress) -> None:
         self._address = address
-        self._timeout = timeout
+        self._timeout = address.timeout
         self._loop: asyncio.AbstractEventLoop
         self._client: redis.asyncio.Redis
 

@@ -92,7 +92,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         stores = list[SessionStore]()
 
         async def connect() -> SessionStore:
-            stores.append(await open_store(redis.url))
+            stores.append(await open_store(f"{redis.url}?timeout=20"))
             return stores[-1]
 
         with redis.client() as client:

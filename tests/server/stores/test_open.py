@@ -25,7 +25,8 @@ async def refusal(url: str, max_bytes: int | None = None) -> str:
     "url",
     [
         "", "memory", "memory:1", "sqlite", "sqlite:", "file:x", "redis:", "redis://", "redis://host:port",
-        "redis://host/db", "redis://host:1/1?x=y", "redis://host:99999", "postgres://h", "/var/sessions",
+        "redis://host/db", "redis://host:1/1?x=y", "redis://host?timeout=0", "redis://host?timeout=x", "redis://host?timeout",
+        "redis://host:99999", "postgres://h", "/var/sessions",
     ],
 )  # fmt: skip
 async def test_a_bad_url_is_refused_and_the_good_ones_are_named(url: str) -> None:
@@ -114,7 +115,7 @@ async def test_a_redis_that_is_not_fit_is_refused(start_redis, emptied_redis) ->
 
 
 async def test_databases_are_apart(emptied_redis) -> None:
-    stores = [await open_store(f"{emptied_redis.url}/{database}") for database in (0, 1)]
+    stores = [await open_store(f"{emptied_redis.url}/{database}?timeout=20") for database in (0, 1)]
     await stores[0].create("/tiny", {"a": b"1"}, 60)
     assert await stores[1].names("/tiny", "", 9) == []
     for store in stores:

@@ -22,8 +22,8 @@ def redis(start_redis) -> Iterator[object]:
         yield running
 
 
-async def connected(redis, **options: float) -> RedisStore:
-    store = RedisStore(RedisAddress.parse(redis.url), **options)
+async def connected(redis, patience: float = 20) -> RedisStore:
+    store = RedisStore(RedisAddress.parse(f"{redis.url}?timeout={patience}"))
     await store.open()
     return store
 
@@ -71,7 +71,12 @@ async def test_a_redis_that_was_restarted_unnoticed_is_used_at_once(redis, store
     assert await store.read("/tiny", "a")
 
 
-async def test_a_redis_that_hangs_is_unavailable_and_its_late_answers_go_to_nobody(redis, store: SessionStore) -> None:
+def test_unless_told_otherwise_nobody_waits_longer_than_a_tenth_of_a_second() -> None:
+    assert RedisAddress.parse("redis://host").timeout == 0.1
+
+
+async def test_a_redis_that_hangs_is_unavailable_and_its_late_answers_go_to_nobody(redis) -> None:
+    store = await connected(redis, 0.5)
     await store.create("/tiny", {f"{i}": b"%d" % i for i in range(30)}, IDLE)
     for turn in range(5):
         redis.send(signal.SIGSTOP)
@@ -81,6 +86,7 @@ async def test_a_redis_that_hangs_is_unavailable_and_its_late_answers_go_to_nobo
         while None in answers:  # it may take a moment to go on
             answers = await asyncio.gather(*(self_or_none(store, f"{i}") for i in range(30)))
         assert answers == [b"%d" % i for i in range(30)], turn
+    await store.close()
 
 
 async def self_or_none(store: SessionStore, name: str) -> bytes | None:
@@ -121,8 +127,8 @@ async def test_whatever_is_cut_off_at_whatever_moment_nobody_gets_anothers_answe
 
 async def test_a_write_that_got_no_answer_was_made_once_or_not_at_all(redis) -> None:
     """It may reach Redis long after its caller was told; never over what came in between."""
-    store, other, generator = await connected(redis, timeout=0.02), await connected(redis), random.Random(2)
-    await store.create("/tiny", {"a": b"start"}, IDLE)
+    store, other, generator = await connected(redis, 0.02), await connected(redis), random.Random(2)
+    await other.create("/tiny", {"a": b"start"}, IDLE)
     for turn in range(15):
         before = await other.look("/tiny", "a")
         assert before is not None
