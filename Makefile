@@ -46,6 +46,7 @@ bench: install ## measure this machine
 	$(BIN)/python benchmarks/rivals.py
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/many_texts.py
 	$(BIN)/python benchmarks/scheduling.py
 	$(BIN)/python benchmarks/training_speed.py
 

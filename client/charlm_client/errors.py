@@ -145,8 +145,11 @@ _KINDS_BY_REASON: Final[Mapping[str, type[CharlmError]]] = {
 }
 """Where the reason says more than the status; their messages are for the caller."""
 
+_WRITTEN_TOO_LATE: Final = "Internal error from Core"
+
 _BROKEN: Final = (
     *("Stream removed", "Socket closed", "GOAWAY", "Cancelling all calls"),
+    _WRITTEN_TOO_LATE,  # of grpc.aio, about a message to a call that has just ended
     *("with status: 50", "no replica"),  # of a proxy that has lost its server: by itself, and as docs/resume.md has it
 )
 """What is said of a connection that was there and broke."""
@@ -173,7 +176,7 @@ def _is_broken(code: grpc.StatusCode, details: str) -> bool:
     """Whether a proxy that lost its server in the middle of a call, or answers with a page of HTML, ended it."""
     match code:
         case grpc.StatusCode.INTERNAL:
-            return "RST_STREAM" in details
+            return "RST_STREAM" in details or details == _WRITTEN_TOO_LATE
         case grpc.StatusCode.UNKNOWN:
             return details.startswith("Stream removed")
         case _:

@@ -9,14 +9,15 @@ class Pieces:
     Pieces that were sent are kept until a ticket stands behind them: after a break they are sent again.
     """
 
-    def __init__(self, size: int, *, joins: bool) -> None:
+    def __init__(self, size: int, *, joins: bool, keeps: bool) -> None:
         """`size`: how many characters a piece has at most, 1 or more.
 
-        `joins`: whether smaller ones wait until they make up one of that size.
+        `joins`: whether smaller ones wait until they make up one of that size. `keeps`: whether what was sent may be
+        needed again.
         """
         self._size = size
         self._joins = joins
-        self._keeps = True
+        self._keeps = keeps
         self._waiting: list[str] = []
         """What is too small to be sent."""
         self._waiting_count = 0
@@ -62,12 +63,6 @@ class Pieces:
                 self._unconfirmed.appendleft(piece[count:])
             self.last_confirmed = piece[min(count, len(piece)) - 1]
             count -= min(count, len(piece))
-
-    def keep_no_more(self) -> None:
-        """Forget what was sent, and what will be: it is not to be sent again."""
-        self._keeps = False
-        self._unconfirmed.clear()
-        self.unconfirmed_count = 0
 
     def again(self) -> None:
         """Send everything again that has no ticket behind it."""

@@ -25,18 +25,21 @@ def _connected(command: _Command) -> _Command:
     return command
 
 
-@click.group(invoke_without_command=True)
-@_connected
-@click.pass_context
-def sessions(ctx: click.Context, /, **connection: Any) -> None:
-    """List the sessions of a model, or do something with one.
+@click.group()
+def sessions() -> None:
+    """List, open and close sessions, fork and rewind them.
 
     A session is a state that the server holds under a name: `charlm generate --session NAME` goes on from it.
     """
-    if ctx.invoked_subcommand is None:
-        with _client(connection) as client:
-            found = client.sessions(model=connection["model"], version=connection["model_version"])
-        _print(found, as_json=connection["as_json"])
+
+
+@sessions.command("list")
+@_connected
+def list_sessions(**connection: Any) -> None:
+    """List your own sessions of a model, by name."""
+    with _client(connection) as client:
+        found = client.sessions(model=connection["model"], version=connection["model_version"])
+    _print(found, as_json=connection["as_json"])
 
 
 @sessions.command("open")

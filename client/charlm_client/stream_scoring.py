@@ -88,9 +88,12 @@ class StreamScoring:
         self._ticket_interval = ticket_interval
         self._resumes = resume and not settings.is_session
         self._interval = _interval(ticket_interval, resume_interval) if self._resumes else ticket_interval
-        self._pieces = Pieces(piece_characters, joins=joins)
+        self._pieces = Pieces(piece_characters, joins=joins, keeps=self._resumes)
         self._most_kept = 2 * self._interval + (UNANSWERED_PIECES + 1) * piece_characters
-        self._most_unanswered = UNANSWERED_PIECES if joins else 1
+        self._goes_ahead = joins and self._resumes
+        """Whether pieces are sent before those before them are answered."""
+        self._is_careful = False
+        """Whether it waits all the same."""
         self._ticket: bytes | None = None
         self._sent_before_ticket = 0
         self._ticket_due = ticket_interval
@@ -122,7 +125,7 @@ class StreamScoring:
         """Return what is to be done now; raise what the text has failed with once everything before is answered."""
         if self.finished:
             return Step.DONE
-        if self._unanswered == self._most_unanswered or self._is_closed:
+        if self._is_open and (self._policies is None or self._is_closed or self._unanswered == self._most_unanswered):
             return Step.READ
         if self._pieces.is_ready:
             return Step.SEND if self._is_open else Step.OPEN
@@ -202,10 +205,16 @@ class StreamScoring:
 
     def begin_again(self) -> None:
         """Have another call go on from the last ticket."""
+        # Who writes to a call that has failed may learn that it failed, and not why. Then the next one tells.
+        self._is_careful = True
         self._pieces.again()
         if self._running:
             self._running.begin_call()
         self._begin_call()
+
+    @property
+    def _most_unanswered(self) -> int:
+        return UNANSWERED_PIECES if self._goes_ahead and not self._is_careful else 1
 
     def _begin_call(self) -> None:
         self._is_open = self._is_closed = False
@@ -233,8 +242,6 @@ class StreamScoring:
         self._continuation = continuation_from(started.continuation)
         if self._started is None:
             self._started = started
-            if not self._resumes:
-                self._pieces.keep_no_more()
             is_zero = not (self._settings.start and self._settings.start.WhichOneof("from"))
             self._running = RunningScore(
                 first_is_scored=not is_zero or self._policies.begin == "begin",
@@ -255,6 +262,7 @@ class StreamScoring:
             self._keep(progress.total.ticket, sent_count)
         if latest is None:
             return None
+        self._is_careful = False
         ticket = self._due_ticket(progress.total.ticket, sent_count)
         return ScoreProgress(
             total=self.total, latest=replace(latest, ticket=ticket), sent_count=sent_count, ticket=ticket

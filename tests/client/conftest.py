@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partialmethod
 from typing import Any, NoReturn
 
 import grpc
@@ -17,6 +18,7 @@ from charlm.v1 import (
     model_pb2,
     model_pb2_grpc,
     scoring_pb2_grpc,
+    session_pb2_grpc,
 )
 from charlm_client import AsyncClient, Chunk, Client, Finished, Started
 from google.protobuf.message import Message
@@ -36,7 +38,7 @@ def rich_status(code: grpc.StatusCode, message: str, *details: Message) -> statu
 
 
 def started(**fields: Any) -> generation_pb2.GenerateResponse:
-    fields = {"model": "toy", "version": 1, "seed": 7, **fields}
+    fields = {"model": "toy", "version": 1, "seed": 7, "continuation": {"exact": True}, **fields}
     return generation_pb2.GenerateResponse(started=generation_pb2.GenerationStarted(**fields))
 
 
@@ -72,6 +74,9 @@ TOY = model_pb2.Model(
     provider="CPUExecutionProvider",
     reproducible=True,
     live_sequences=2,
+    host_class="cd" * 16,
+    ticket_bytes=512,
+    prefix_cache=model_pb2.PrefixCache(hits=5, misses=6, symbols_saved=70, states=8, bytes=9000),
 )
 
 
@@ -89,6 +94,7 @@ class Peer(
     generation_pb2_grpc.GenerationServiceServicer,
     scoring_pb2_grpc.ScoringServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
+    session_pb2_grpc.SessionServiceServicer,
 ):
     """A server that records what it is asked and answers as the test says."""
 
@@ -100,6 +106,8 @@ class Peer(
     score: Callable[[Any], Any] = unreachable
     score_candidates: Callable[[Any], Any] = unreachable
     score_stream: Callable[[Iterator[Any], Any], Iterator[Any]] = unreachable
+    sessions: Callable[[str, Any], Any] = unreachable
+    """Answers the rpc of that name; it may raise Broken."""
     models: list[Any] = field(default_factory=lambda: [TOY])
     failure: status_pb2.Status | None = None
     """The status that every call ends with, a generation after all that `generate` yields."""
@@ -149,6 +157,20 @@ class Peer(
         self._maybe_fail(context)
         return model_pb2.GetModelResponse(model=self.models[0])
 
+    def _session(self, rpc: str, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        try:
+            return self.sessions(rpc, request)
+        except Broken as broken:
+            context.abort_with_status(rpc_status.to_status(broken.status))
+
+    OpenSession = partialmethod(_session, "OpenSession")
+    GetSession = partialmethod(_session, "GetSession")
+    ListSessions = partialmethod(_session, "ListSessions")
+    ForkSession = partialmethod(_session, "ForkSession")
+    RewindSession = partialmethod(_session, "RewindSession")
+    CloseSession = partialmethod(_session, "CloseSession")
+
     def _maybe_fail(self, context: Any) -> None:
         if self.failure:
             context.abort_with_status(rpc_status.to_status(self.failure))
@@ -183,6 +205,7 @@ def _switching_server() -> Iterator[tuple[str, list[Peer]]]:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(switch, server)
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(switch, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(switch, server)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(switch, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         yield f"127.0.0.1:{port}", current

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,11 +18,9 @@ from charlm_client import (
     FinishReason,
     InvalidRequest,
     ModelNotFound,
-    Score,
     ServerBusy,
     ServerFault,
     ServerUnavailable,
-    scoring,
 )
 
 
@@ -355,81 +352,6 @@ async def test_a_stream_against_the_contract_is_a_fault(peer: Any, face: Any, sc
             await face.whole()
 
 
-@pytest.mark.parametrize("log_probabilities", [False, True])
-async def test_a_text_beyond_the_limits_is_scored_as_if_there_were_none(
-    peer: Any, face: Any, script: Any, *, log_probabilities: bool
-) -> None:
-    limit = 250_000 if log_probabilities else 1_000_000
-
-    def strict(request: Any) -> Any:
-        assert sum(map(len, request.texts)) <= limit
-        assert len(request.texts) <= 4096
-        return script.toy_scores(request)
-
-    peer.score = strict
-    text = "a long text\r\n" * (limit // 12)
-    [score] = await face.score_many([text], log_probabilities=log_probabilities, return_tickets=True)
-    [whole] = script.toy_scores(
-        type(peer.requests[0])(texts=[text], log_probabilities=log_probabilities, return_tickets=True)
-    ).scores
-    assert len(peer.requests) == 2
-    assert score.sum_log_probability == whole.sum_log_probability
-    assert (score.scored_count, score.unknown_count) == (whole.scored_count, whole.unknown_count)
-    assert score.log_probabilities == tuple(whole.log_probabilities)
-    assert score.ticket == whole.ticket
-
-
-async def test_many_texts_take_as_few_calls_as_allowed(peer: Any, face: Any) -> None:
-    texts = [f"number {number}" for number in range(5000)]
-    scores = await face.score_many(texts, ticket=b"z")
-    assert [len(request.texts) for request in peer.requests] == [4096, 904]
-    assert {request.start.ticket for request in peer.requests} == {b"z"}
-    assert not any(request.return_tickets for request in peer.requests)
-    assert [score.scored_count for score in scores] == [len(text) for text in texts]
-
-
-async def test_no_texts_take_no_call(peer: Any, face: Any) -> None:
-    assert await face.score_many([]) == []
-    assert peer.requests == []
-
-
-async def test_an_empty_text_has_no_perplexity(face: Any) -> None:
-    assert await face.call("score", "", return_ticket=True) == Score()
-
-
-async def test_one_timeout_covers_all_calls_of_a_text(
-    peer: Any, face: Any, script: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slow(request: Any) -> Any:
-        time.sleep(0.2)
-        return script.toy_scores(request)
-
-    monkeypatch.setattr(scoring, "CHARACTERS_PER_CALL", 4)
-    peer.score = slow
-    with pytest.raises(DeadlineExceeded):
-        await face.call("score", "abcdefgh" * 4, timeout=0.5)
-    assert 1 < len(peer.requests) <= 3
-
-
-async def test_a_reply_without_the_ticket_that_a_long_text_needs_is_a_fault(
-    peer: Any, face: Any, script: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forgetful(request: Any) -> Any:
-        request.return_tickets = False
-        return script.toy_scores(request)
-
-    monkeypatch.setattr(scoring, "CHARACTERS_PER_CALL", 4)
-    peer.score = forgetful
-    with pytest.raises(ServerFault, match="no ticket"):
-        await face.call("score", "abcdefghijkl")
-
-
-async def test_a_reply_with_too_few_scores_is_a_fault(peer: Any, face: Any) -> None:
-    peer.score = lambda request: type(peer)().score(type(request)(texts=request.texts[1:]))
-    with pytest.raises(ServerFault, match="0 scores for 1 texts"):
-        await face.call("score", "abc")
-
-
 async def test_models(peer: Any, face: Any) -> None:
     [model] = await face.call("models")
     assert model == await face.call("model", "toy", 3)
@@ -437,6 +359,9 @@ async def test_models(peer: Any, face: Any) -> None:
     assert (model.name, model.version, model.layers, model.hidden) == ("toy", 3, 1, 8)
     assert model.vocabulary == ("<unk>", "a", "\n")
     assert model.validation_perplexity == math.e
+    assert (model.host_class, model.ticket_bytes) == ("cd" * 16, 512)
+    assert (model.prefix_cache.hits, model.prefix_cache.misses, model.prefix_cache.symbols_saved) == (5, 6, 70)
+    assert (model.prefix_cache.states, model.prefix_cache.bytes) == (8, 9000)
 
 
 async def test_a_message_beyond_the_size_limit_is_the_callers_fault(peer: Any) -> None:

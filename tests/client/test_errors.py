@@ -9,11 +9,17 @@ from charlm_client import (
     Cancelled,
     CharlmError,
     DeadlineExceeded,
+    ForeignSession,
     InvalidRequest,
     ModelNotFound,
+    NotExact,
+    NotRewindable,
     ServerBusy,
     ServerFault,
     ServerUnavailable,
+    SessionExists,
+    SessionMoved,
+    SessionNotFound,
 )
 from charlm_client.errors import translate
 from google.rpc import error_details_pb2
@@ -46,6 +52,52 @@ def test_every_status_has_an_exception(code: grpc.StatusCode) -> None:
     assert error.exit_code == (2 if isinstance(error, InvalidRequest | ModelNotFound) else 1)
     assert "\n" not in str(error)
     assert error.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind", "exit_code"),
+    [
+        (grpc.StatusCode.NOT_FOUND, "UNKNOWN_SESSION", SessionNotFound, 2),
+        (grpc.StatusCode.ALREADY_EXISTS, "SESSION_EXISTS", SessionExists, 2),
+        (grpc.StatusCode.ABORTED, "SESSION_MOVED", SessionMoved, 1),
+        (grpc.StatusCode.OUT_OF_RANGE, "NOT_REWINDABLE", NotRewindable, 2),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_EXACT", NotExact, 1),
+        (grpc.StatusCode.FAILED_PRECONDITION, "FOREIGN_SESSION", ForeignSession, 2),
+    ],
+)
+def test_a_reason_says_more_than_its_status(
+    script: Any, code: grpc.StatusCode, reason: str, kind: type[CharlmError], exit_code: int
+) -> None:
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="charlm")
+    error = translate(rich_error(script, code, "do this", info), "there:1")
+    assert type(error) is kind
+    assert (str(error), error.reason, error.exit_code) == ("do this", reason, exit_code)
+    foreign = error_details_pb2.ErrorInfo(reason=reason, domain="elsewhere")
+    assert type(translate(rich_error(script, code, "do this", foreign), "there:1")) is not kind
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "was_reached"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused", False),
+        (grpc.StatusCode.UNAVAILABLE, "Stream removed (Socket closed)", True),
+        (grpc.StatusCode.UNAVAILABLE, "Cancelling all calls", True),
+        (grpc.StatusCode.UNAVAILABLE, "Received http2 header with status: 502", True),
+        (grpc.StatusCode.INTERNAL, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))", True),
+    ],
+)
+def test_a_connection_that_broke_is_told_from_none(code: grpc.StatusCode, details: str, was_reached: bool) -> None:
+    error = translate(rpc_error(code, details), "there:1")
+    assert isinstance(error, ServerUnavailable)
+    assert error.was_reached == was_reached
+
+
+def test_a_server_that_stops_is_quoted(script: Any) -> None:
+    info = error_details_pb2.ErrorInfo(reason="STOPPING", domain="charlm")
+    error = translate(rich_error(script, grpc.StatusCode.UNAVAILABLE, "the server is stopping", info), "there:1")
+    assert isinstance(error, ServerUnavailable)
+    assert error.was_reached
+    assert str(error) == "the server at there:1 cannot answer: the server is stopping"
 
 
 def test_the_reason_is_read_from_charlms_own_domain(script: Any) -> None:

@@ -129,15 +129,16 @@ def whole(chunks: list[Chunk]) -> dict[str, Any]:
 
 @settings(max_examples=300)
 @given(
-    st.integers(0, 2**32),
-    st.integers(1, 60),
-    st.sampled_from([None, 0, 1, 7]),
-    st.integers(1, 3),
-    st.lists(st.integers(0, 12), max_size=6),
-    st.booleans(),
-    st.sampled_from([(), ("b",), ("ab", "é你"), (" d a",)]),
+    chance=st.integers(0, 2**32),
+    characters=st.integers(1, 60),
+    ticket_interval=st.sampled_from([None, 0, 1, 7]),
+    samples=st.integers(1, 3),
+    lives=st.lists(st.integers(0, 12), max_size=6),
+    drains=st.booleans(),
+    stop=st.sampled_from([(), ("b",), ("ab", "é你"), (" d a",)]),
 )
 def test_broken_calls_bring_the_uninterrupted_text(
+    *,
     chance: int,
     characters: int,
     ticket_interval: int | None,

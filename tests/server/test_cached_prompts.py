@@ -56,7 +56,7 @@ def channel(servers: Servers) -> Iterator[grpc.Channel]:
 
 
 def alphabet(kind: str) -> str:
-    return "the cats é你𝄞€" + ("" if kind == "lines" else "\n")
+    return "the cats éè你佡𝄞𝄟€" + ("" if kind == "lines" else "\n")
 
 
 def overlapping(kind: str, seed: int, count: int = PROMPTS) -> list[str]:

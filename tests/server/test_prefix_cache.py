@@ -125,10 +125,12 @@ def common(one: Text, other: Text) -> int:
 
 
 texts = st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple)
-calls = st.tuples(st.sampled_from("mn"), st.sampled_from(["", "a", "b"]), st.integers(0, 1), texts, st.booleans())
+calls = st.tuples(
+    st.sampled_from("mmmn"), st.sampled_from(["a", "a", "a", ""]), st.sampled_from([0, 0, 1]), texts, st.booleans()
+)
 
 
-@given(calls=st.lists(calls, min_size=1, max_size=40), capacity=st.integers(1500, 30_000), worth=st.integers(1, 3))
+@given(calls=st.lists(calls, min_size=1, max_size=60), capacity=st.integers(1500, 60_000), worth=st.integers(1, 3))
 @settings(max_examples=300)
 def test_lookups_return_the_deepest_state_of_their_own_and_the_bound_holds(
     calls: list[tuple[str, str, int, Text, bool]], capacity: int, worth: int

@@ -10,7 +10,7 @@ TEXTS = st.lists(st.text("abc", max_size=12), max_size=12)
 
 @given(texts=TEXTS, size=st.integers(1, 9), joins=st.booleans())
 def test_pieces_are_the_text_within_their_size(texts: list[str], size: int, *, joins: bool) -> None:
-    pieces, sent = Pieces(size, joins=joins), list[str]()
+    pieces, sent = Pieces(size, joins=joins, keeps=True), list[str]()
     for text in [*texts, None]:
         if text is None:
             pieces.end()
@@ -30,7 +30,7 @@ def test_after_a_break_comes_all_that_is_not_confirmed(
     texts: list[str], size: int, events: list[tuple[int, int]]
 ) -> None:
     whole = "".join(texts)
-    pieces = Pieces(size, joins=True)
+    pieces = Pieces(size, joins=True, keeps=True)
     for text in texts:
         pieces.add(text)
     pieces.end()
@@ -55,12 +55,9 @@ def test_after_a_break_comes_all_that_is_not_confirmed(
 
 
 def test_what_will_not_be_sent_again_is_not_kept() -> None:
-    pieces = Pieces(3, joins=False)
+    pieces = Pieces(3, joins=False, keeps=False)
     pieces.add("abcdef")
-    assert pieces.send() == "abc"
-    pieces.keep_no_more()
-    assert pieces.unconfirmed_count == 0
-    assert pieces.send() == "def"
+    assert (pieces.send(), pieces.send()) == ("abc", "def")
     assert pieces.unconfirmed_count == 0
     pieces.again()
     assert not pieces.is_ready
@@ -68,7 +65,7 @@ def test_what_will_not_be_sent_again_is_not_kept() -> None:
 
 @pytest.mark.parametrize("joins", [True, False])
 def test_nothing_is_no_piece(*, joins: bool) -> None:
-    pieces = Pieces(3, joins=joins)
+    pieces = Pieces(3, joins=joins, keeps=True)
     pieces.add("")
     pieces.end()
     assert not pieces.is_ready
