@@ -22,7 +22,7 @@ demo: install ## train, export, serve, generate and score; CORPUS=PATH uses your
 	$(BIN)/charlm demo "$(CORPUS)"
 
 test: install ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: install ## every linter
 	$(BIN)/ruff check .

@@ -3,8 +3,8 @@
     python benchmarks/many_texts.py [--texts 2000] [--layers 1] [--hidden 256] [--repeats 5] [--json]
 
 The lengths are 1 to 2,000 characters, log-uniform, so that most texts are short. The bare graph is the one that the
-server reads with, run in this process on the same texts, sorted by length and padded, 128 at once: what one would write
-by hand. It receives, checks, normalizes and sends nothing. `ratio` is the server's CPU seconds by the graph's, the median
+server reads with, run here on the same texts, sorted by length and padded, 128 at once: what one would write
+by hand. It receives, checks, normalizes and sends nothing. `ratio` is the server's CPU time by the graph's, the median
 of the pairs; both read on one thread. Their sums are compared before anything is measured.
 """
 

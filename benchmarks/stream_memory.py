@@ -3,7 +3,7 @@
     python benchmarks/stream_memory.py [--megabytes 10] [--layers 1] [--hidden 64] [--parts 5] [--json]
 
 The text is made up, ASCII, sent in pieces of 16,384 characters; the client waits for each answer. Then the same text is
-scored in parts, each a stream of its own that goes on from the ticket of the part before. `memory` is the resident set of
+scored in parts, each a stream that goes on from the ticket of the part before. `memory` is the resident set of
 the server's process at the end of each part of the one stream; the sums must be equal to the bit.
 """
 

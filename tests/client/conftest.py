@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partialmethod
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import grpc
@@ -17,13 +18,18 @@ from charlm.v1 import (
     generation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    scoring_pb2,
     scoring_pb2_grpc,
     session_pb2_grpc,
+    start_pb2,
 )
 from charlm_client import AsyncClient, Chunk, Client, Finished, Started
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+UNIT = 2.0**-24
+KNOWN = set("abcdefghijklmnopqrstuvwxyz \n")
 
 
 def unreachable(*_arguments: Any) -> NoReturn:
@@ -35,6 +41,31 @@ def rich_status(code: grpc.StatusCode, message: str, *details: Message) -> statu
     for detail in details:
         status.details.add().Pack(detail)
     return status
+
+
+def toy_scores(request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
+    """Score by pairs of characters, with all that the contract says about normalization, starts and tickets."""
+    before = request.start.ticket.decode()
+    policies = scoring_pb2.ScoringPolicies(
+        unknown=start_pb2.UNKNOWN_POLICY_REPLACE,
+        begin=scoring_pb2.BEGIN_POLICY_NOTHING,
+        end=scoring_pb2.END_POLICY_NOTHING,
+    )
+    scores = [_toy_score(request, before, text) for text in request.texts]
+    return scoring_pb2.ScoreResponse(scores=scores, policies=policies)
+
+
+def _toy_score(request: scoring_pb2.ScoreRequest, before: str, text: str) -> scoring_pb2.TextScore:
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    read = before + text
+    units = [-((ord(one) * 7919 + ord(other) * 104_729) % 2**27) for one, other in pairwise(read)]
+    return scoring_pb2.TextScore(
+        sum_log_probability=sum(units) * UNIT,
+        scored_count=len(units),
+        unknown_count=sum(character not in KNOWN for character in text),
+        log_probabilities=[unit * UNIT for unit in units] if request.log_probabilities else [],
+        ticket=read[-1:].encode() if request.return_tickets else b"",
+    )
 
 
 def started(**fields: Any) -> generation_pb2.GenerateResponse:
@@ -103,7 +134,7 @@ class Peer(
     metadata: list[dict[str, Any]] = field(default_factory=list)
     """What came with each request for texts."""
     generate: Callable[[Any], Iterator[Any]] = hello
-    score: Callable[[Any], Any] = unreachable
+    score: Callable[[Any], Any] = toy_scores
     score_candidates: Callable[[Any], Any] = unreachable
     score_stream: Callable[[Iterator[Any], Any], Iterator[Any]] = unreachable
     sessions: Callable[[str, Any], Any] = unreachable

@@ -69,6 +69,31 @@ def test_options_reach_the_server(peer: Any, run: Any, tmp_path: Path) -> None:
     assert (request.max_characters, request.unknown_policy) == (8, 2)
     assert not request.return_ticket
     assert (request.samples, request.top_alternatives, request.log_probabilities) == (1, 0, False)
+    assert not request.start.HasField("exact")
+
+
+def test_a_ticket_is_continued_as_it_was_being_written(peer: Any, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"before")
+    assert run("generate", "--ticket-in", str(tmp_path / "in"), "--inexact").exit_code == 0
+    [request] = peer.requests
+    assert (request.start.ticket, request.start.exact, request.start.HasField("exact")) == (b"before", False, True)
+    assert not [name for name in ("temperature", "top_k", "top_p", "min_p", "seed") if request.sampling.HasField(name)]
+
+
+def test_a_session_is_named(peer: Any, run: Any, tmp_path: Path) -> None:
+    assert run("generate", "--session", "mine", "--tenant", "me").exit_code == 0
+    [request] = peer.requests
+    assert request.start.session.name == "mine"
+    assert peer.metadata[0]["charlm-tenant"] == "me"
+    (tmp_path / "in").write_bytes(b"before")
+    result = run("generate", "--session", "mine", "--ticket-in", str(tmp_path / "in"))
+    assert result.exit_code == 2
+    assert "ticket and session are both given" in result.stderr
+
+
+def test_several_addresses_are_tried_in_turn(peer: Any, run: Any, free_port: int) -> None:
+    result = run("generate", "Say: ", "--server", f"127.0.0.1:{free_port},{peer.address}")
+    assert (result.exit_code, result.stdout) == (0, "Say: Hello")
 
 
 @pytest.mark.parametrize("bias", ["e", "e=", "e=x", "=", "e1"])
@@ -141,9 +166,12 @@ def test_samples_as_json_are_one_object(peer: Any, run: Any, script: Any) -> Non
         "version": 1,
         "seed": 2**64 - 1,
         "unknown_count": 0,
+        "exact": True,
+        "cached_count": 0,
+        "resumed_count": 0,
         "samples": [
-            {"seed": 2**64 - 1, "text": "one", "reason": "length", "stop": "", "generated_count": 3},
-            {"seed": 0, "text": "wo", "reason": "stop", "stop": "o", "generated_count": 2},
+            {"seed": 2**64 - 1, "text": "one", "reason": "length", "stop": "", "generated_count": 3, "position": 0},
+            {"seed": 0, "text": "wo", "reason": "stop", "stop": "o", "generated_count": 2, "position": 0},
         ],
     }
 
@@ -160,7 +188,7 @@ def test_samples_that_a_stopping_server_left_unfinished_are_a_failure(peer: Any,
     peer.generate = lambda _request: iter(
         [script.started(), script.text("Hel"), script.finished(**drained), script.finished(sample=1)]
     )
-    result = run("generate", "--samples", "2")
+    result = run("generate", "--samples", "2", "--no-resume")
     assert result.exit_code == 1
     assert "Hel\n" in result.stdout
     assert result.stderr.splitlines()[-1] == (
@@ -204,6 +232,8 @@ def test_alternatives_as_json(peer: Any, run: Any, script: Any) -> None:
 def test_generate_as_json(run: Any) -> None:
     fields = json.loads(run("generate", "Say: ", "--json").stdout)
     assert fields.pop("seconds") > 0
+    assert (fields.pop("exact"), fields.pop("cached_count"), fields.pop("resumed_count")) == (True, 0, 0)
+    assert fields.pop("position") == 0
     assert fields == {
         "prompt": "Say: ",
         "text": "Hello",
@@ -240,7 +270,7 @@ def test_a_stopping_server_is_a_failure_that_can_be_continued(peer: Any, run: An
         ]
     )
     path = tmp_path / "ticket"
-    result = run("generate", "--ticket-out", str(path))
+    result = run("generate", "--no-resume", "--ticket-out", str(path))
     assert (result.exit_code, result.stdout) == (1, "Hel")
     assert (
         result.stderr.splitlines()[-1]
@@ -257,6 +287,101 @@ def test_a_refusal_is_one_line(peer: Any, run: Any, code: grpc.StatusCode, statu
     assert (result.exit_code, result.stdout) == (status, "")
     [line] = result.stderr.splitlines()
     assert line.endswith("temperature is nan; choose 0 to 100")
+
+
+def test_a_text_that_outlived_its_server_is_told_from_others(peer: Any, run: Any, script: Any) -> None:
+    calls = iter([script.broken(grpc.StatusCode.UNAVAILABLE), None])
+
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started(continuation={"exact": False})
+        yield script.text("Hel")
+        if broken := next(calls):
+            raise broken
+        yield script.finished(generated_count=3)
+
+    peer.generate = speak
+    result = run("generate")
+    assert (result.exit_code, result.stdout) == (0, "Hel")
+    assert result.stderr.endswith(", resumed once, not exact\n")
+
+
+def test_tickets_on_the_way_are_kept(peer: Any, run: Any, script: Any, tmp_path: Path) -> None:
+    path, kept = tmp_path / "ticket", []
+
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        for number in range(3):
+            yield script.text("abc", ticket=b"%d" % number)
+        yield script.finished(ticket=b"last")
+
+    peer.generate = speak
+    from charlm_client import ticket_file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ticket_file, "write_ticket", lambda to, ticket: kept.append((to, ticket)))
+        assert run("generate", "--ticket-out", str(path), "--ticket-interval", "3").exit_code == 0
+    assert kept == [(path, ticket) for ticket in (b"0", b"1", b"2", b"last")]
+    assert peer.requests[0].ticket_interval == 3
+
+
+def test_a_ticket_interval_needs_a_file(peer: Any, run: Any) -> None:
+    result = run("generate", "--ticket-interval", "3")
+    assert result.exit_code == 2
+    assert "--ticket-out" in result.stderr
+    assert peer.requests == []
+
+
+def test_what_a_lost_server_leaves_is_kept_with_what_it_lacks(peer: Any, run: Any, script: Any, tmp_path: Path) -> None:
+    def speak(_request: Any) -> Iterator[Any]:
+        if len(peer.requests) == 1:
+            yield script.started()
+            yield script.text("abc", ticket=b"three")
+            yield script.text("d\n")
+        raise script.broken(grpc.StatusCode.UNAVAILABLE)
+
+    peer.generate = speak
+    path = tmp_path / "ticket"
+    result = run("generate", "--no-resume", "--ticket-out", str(path), "--ticket-interval", "3")
+    assert (result.exit_code, result.stdout) == (1, "abcd\n")
+    told, error = result.stderr.strip().splitlines()
+    assert told == rf"after 5 characters; {path} keeps the state after 3 of them, before the last 2: 'd\n'"
+    assert error.startswith("Error: no server is available")
+    assert path.read_bytes() == b"three"
+
+
+def test_without_any_ticket_nothing_is_kept(peer: Any, run: Any, script: Any, tmp_path: Path) -> None:
+    def speak(_request: Any) -> Iterator[Any]:
+        if len(peer.requests) == 1:
+            yield script.started()
+            yield script.text("abc")
+        raise script.broken(grpc.StatusCode.UNAVAILABLE)
+
+    peer.generate = speak
+    result = run("generate", "--no-resume", "--ticket-out", str(tmp_path / "ticket"))
+    assert result.exit_code == 1
+    assert "after 3 characters; no ticket has come" in result.stderr
+    assert not (tmp_path / "ticket").exists()
+
+
+def test_an_interrupt_keeps_the_state_after_what_was_written(peer: Any, script: Any, tmp_path: Path) -> None:
+    def speak(_request: Any) -> Iterator[Any]:
+        yield script.started()
+        yield script.text("one line\n")
+        if len(peer.requests) == 1:
+            peer.left.wait(20)
+        yield script.finished(generated_count=9, ticket=b"nine")
+
+    peer.generate = speak
+    path = tmp_path / "ticket"
+    with process(peer, "generate", "--ticket-out", str(path)) as charlm_generate:
+        assert charlm_generate.stdout
+        assert charlm_generate.stdout.readline() == b"one line\n"
+        charlm_generate.send_signal(signal.SIGINT)
+        _, errors = charlm_generate.communicate(timeout=20)
+        assert charlm_generate.returncode == 130
+    assert errors.decode() == f"\nafter 9 characters; continue with --ticket-in {path}\n"
+    assert path.read_bytes() == b"nine"
+    assert peer.requests[1].max_characters == 9
 
 
 def _endless(script: Any) -> Any:

@@ -97,6 +97,9 @@ def test_models() -> None:
         live_sequences=1234,
         alphabet="characters",
         documents="none",
+        host_class="",
+        ticket_bytes=8_392,
+        prefix_cache=PrefixCache(hits=0, misses=0, symbols_saved=0, states=0, bytes=0),
     )
     row = shown(model_table([model])).splitlines()[1].split()
     assert row == ["shakespeare/2", "lstm", "2", "x", "512", "[plays]", "2", "characters", "1.000", "1,234", "CUDA"]

@@ -31,7 +31,12 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 def calls(*answers: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
     """Answer each call in its own way, all further ones as the last."""
     left = list(answers)
-    return lambda request: (left.pop(0) if len(left) > 1 else left[0])(request)
+
+    def answer(request: Any) -> Iterator[Any]:
+        following = left.pop(0) if len(left) > 1 else left[0]
+        return following(request)
+
+    return answer
 
 
 def says(*messages: Any) -> Callable[[Any], Iterator[Any]]:
@@ -179,7 +184,7 @@ async def test_a_host_of_another_class_needs_permission(peer: Any, make_face: An
         says(script.started(continuation=hosts[1]), script.text("abc"), script.finished(generated_count=3)),
     ]
     peer.generate = calls(*answers)
-    with pytest.raises(NotExact, match="class other.*exact=False goes on"):
+    with pytest.raises(NotExact, match=r"class other.*exact=False goes on"):
         await make_face(peer.address).whole()
     peer.generate = calls(*answers)
     assert await make_face(peer.address).whole(exact=False) == "abc"

@@ -58,7 +58,7 @@ class Caller:
         asked = pb.GenerateRequest(
             model=self.model, prompt=prompt, max_characters=count, log_probabilities=True, return_ticket=True, **fields
         )
-        return self._generation.Generate(asked, metadata=self.metadata, timeout=60)
+        return self._generation.Generate(asked, metadata=self.metadata, timeout=300)
 
     def generate(self, start: start_pb2.Start, prompt: str = "", count: int = 20, **fields: object) -> Text:
         started, *texts, finished = self.stream(prompt, count, start=start, **fields)
@@ -112,7 +112,7 @@ class Caller:
 
     def _call(self, verb: str, request: object, plural: str = "") -> object:
         method = getattr(self._sessions, f"{verb}Session{plural}")
-        return method(request, metadata=self.metadata, timeout=60)
+        return method(request, metadata=self.metadata, timeout=300)
 
 
 def nothing() -> start_pb2.Start:
