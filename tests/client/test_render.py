@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from charlm_client import Alternative, Model, Score
+from charlm_client.model import PrefixCache
 from charlm_client.render import (
     alternatives_table,
     model_table,
