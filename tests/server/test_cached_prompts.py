@@ -263,7 +263,7 @@ class Holder(Caller):
 
 
 async def check_turn(asked: pb.GenerateRequest, callers: tuple[Holder, Holder]) -> int:
-    """Compare what a call brings, and where it leaves its session; return how many symbols one caller's did not read."""
+    """Compare what a call brings, and where it leaves its session; return how many symbols were not read."""
     (ours, cached, _), (theirs, _, _) = [await caller.ask(asked) for caller in callers]
     assert ours == theirs
     stands, elsewhere = [await caller.session(asked.start.session.name) for caller in callers]
