@@ -719,8 +719,9 @@ async def call(
     registry: Any = SimpleNamespace(
         find=lambda *_: SimpleNamespace(model=model, worker=worker, build=Build.of(model, bytes(16)))
     )
-    nowhere: Any = None  # no call here has a ticket or a session
-    service = GenerationService(registry, admission, Starts(nowhere, nowhere), PrefixCache(0), stall_timeout=0.05)
+    office: Any = SimpleNamespace(write=lambda *_: b"")
+    nowhere: Any = None  # no call here has a session
+    service = GenerationService(registry, admission, Starts(office, nowhere), PrefixCache(0), stall_timeout=0.05)
     context: Any = client
     try:
         await service.Generate(asked_for(prompt, samples=3), context)
