@@ -69,7 +69,9 @@ class _Answer:
 
     def _go_on(self, error: CharlmError) -> None:
         """Begin another call, after a while; raise `error` where there is to be none."""
-        if self._cancelled.is_set() or self._connection.is_closed:
+        if self._cancelled.is_set():
+            raise Cancelled("the call was cancelled") from error
+        if self._connection.is_closed:
             raise error
         try:
             delay = self._resumption.delay_after(error)

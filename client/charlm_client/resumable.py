@@ -101,12 +101,18 @@ class ResumableTexts:
 
         Raises NotRewindable where that is too far back.
         """
-        if not 0 <= characters <= self.rewindable_count:
+        target, earliest = self._samples[0].delivered - characters, self._trail.earliest_count
+        if earliest is None or self._samples[0].delivered < earliest:
+            raise NotRewindable(
+                "no state is kept that the text could be taken back to: it has not begun, or goes on from a session, "
+                "which can be rewound itself",
+                rewindable_count=0,
+            )
+        if characters < 0 or target < earliest:
             raise NotRewindable(
                 f"the text can go back by 0 to {self.rewindable_count:,} characters, not by {characters:,}",
                 rewindable_count=self.rewindable_count,
             )
-        target = self._samples[0].delivered - characters
         count, ticket = self._trail.before(target)
         if ticket is not None and count == target:
             return ticket
@@ -190,11 +196,11 @@ class ResumableTexts:
 
     def _take_chunk(self, chunk: Chunk, number: int) -> tuple[int, Chunk] | None:
         sample = self._samples[number]
-        if sample.finished:
-            return None
         fresh = sample.take(chunk, keeps_tickets=self._from_tickets)
         if fresh is None:
             return None
+        if sample.finished:
+            raise ServerFault("after a break the server went on with a text that had ended before it")
         if fresh.ticket and len(self._samples) == 1:
             self._trail.note(sample.delivered, fresh.ticket)
         return number, fresh if self._shows_tickets else replace(fresh, ticket=None)

@@ -103,7 +103,21 @@ def test_models() -> None:
         prefix_cache=PrefixCache(hits=0, misses=0, symbols_saved=0, states=0, bytes=0),
     )
     row = shown(model_table([model])).splitlines()[1].split()
-    assert row == ["shakespeare/2", "lstm", "2", "x", "512", "[plays]", "2", "characters", "1.000", "1,234", "CUDA"]
+    assert row == [
+        "shakespeare/2",
+        "lstm",
+        "2",
+        "x",
+        "512",
+        "[plays]",
+        "2",
+        "characters",
+        "1.000",
+        "8,392",
+        "bytes",
+        "1,234",
+        "CUDA",
+    ]
     of_bytes = replace(model, vocabulary=(), alphabet="bytes", documents="lines")
     assert "bytes, lines" in shown(model_table([of_bytes]))
 

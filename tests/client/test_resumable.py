@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from charlm.v1 import alternatives_pb2
 from charlm.v1 import generation_pb2 as pb
-from charlm_client import Chunk, FinishReason, NotExact, ServerFault, ServerUnavailable
+from charlm_client import Chunk, FinishReason, NotExact, NotRewindable, ServerFault, ServerUnavailable
 from charlm_client.resumable import RESUME_INTERVAL, ResumableTexts, resumable_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -317,6 +317,50 @@ def test_where_nobody_goes_on_a_drained_text_ends_with_its_ticket(script: Any) -
     [finished] = texts.finished
     assert finished
     assert (finished.reason, finished.generated_count, finished.ticket) == (FinishReason.DRAINED, 3, b"t")
+
+
+def test_a_ticket_of_a_drained_text_is_no_end_once_another_server_went_on(script: Any) -> None:
+    texts = begun(script.started(), script.text("abc"), drained(script, 3, ticket=b"t"))
+    with pytest.raises(ServerUnavailable):
+        texts.take(None)
+    texts.next_request()
+    texts.take(script.started())
+    assert texts.take(script.text("d"))
+    with pytest.raises(ServerUnavailable, match="gone"):
+        texts.give_up(ServerUnavailable("gone"))
+    assert not texts.has_ended
+
+
+@pytest.mark.parametrize("characters", [0, 1])
+def test_a_text_without_any_state_cannot_be_taken_back_at_all(script: Any, characters: int) -> None:
+    for texts in (begun(script.started()), begun(script.started(), script.text("abc"), session="mine")):
+        assert texts.rewindable_count == 0
+        with pytest.raises(NotRewindable, match="no state is kept") as caught:
+            texts.rewound(characters)
+        assert caught.value.rewindable_count == 0
+
+
+def test_a_text_in_a_session_can_be_taken_back_to_its_tickets(script: Any) -> None:
+    texts = begun(
+        script.started(), script.text("abc", ticket=b"three"), script.text("d"), session="mine", ticket_interval=3
+    )
+    assert texts.rewindable_count == 1
+    assert texts.rewound(1) == b"three"
+    again = texts.rewound(0)
+    assert not isinstance(again, bytes)
+    request = again.next_request()
+    assert (request.start.ticket, request.start.HasField("session"), request.max_characters) == (b"three", False, 1)
+
+
+def test_a_text_that_has_ended_is_not_gone_on_with(script: Any) -> None:
+    texts = resumable_texts("", 2, resume=True)
+    texts.next_request()
+    for message in (script.started(), script.text("ab"), script.finished(generated_count=2)):
+        texts.take(message)
+    texts.next_request()
+    texts.take(script.started())
+    with pytest.raises(ServerFault, match="had ended"):
+        texts.take(script.text("abc"))
 
 
 def test_a_ticket_that_is_behind_what_was_delivered_is_no_end(script: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm.v1 import session_pb2
+from charlm.v1 import generation_pb2, session_pb2
 from charlm_client import (
     AsyncClient,
     Client,
@@ -236,6 +236,21 @@ async def test_a_name_that_was_chosen_may_be_somebody_elses(peer: Any, make_face
 
     with pytest.raises(SessionExists):
         await make()
+
+
+async def test_only_a_text_that_ended_advances_the_session(peer: Any, make_face: Any, script: Any) -> None:
+    """One that a stopping server cut short can be repeated as a whole."""
+    peer.sessions = lambda _rpc, request: session_pb2.OpenSessionResponse(session=described(request.name, 7))
+    session = await make_face(peer.address, resume=False).call("open_session", "mine")
+    for reason, position in ((generation_pb2.FINISH_REASON_DRAINED, 7), (generation_pb2.FINISH_REASON_LENGTH, 12)):
+        peer.generate = lambda _request, reason=reason: iter(
+            [script.started(), script.finished(reason=reason, position=12, ticket=b"t")]
+        )
+        assert await text_of(session.generate()) == ""
+        assert session.position == position
+    references = [request.start.session for request in peer.requests[1:]]
+    assert [reference.position for reference in references] == [7, 7]
+    assert references[0].request_key != references[1].request_key
 
 
 async def test_all_pages_are_followed(peer: Any, make_face: Any) -> None:
