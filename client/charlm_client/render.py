@@ -13,8 +13,8 @@ from charlm_client.events import Alternative
 from charlm_client.model import Model
 from charlm_client.scoring import Score
 
-SURPRISAL_COLOURS: Final = ((0.7, "green"), (1.6, "cyan"), (3.0, "yellow"), (5.0, "magenta"))
-"""Upper bounds in nats, about 1 in 2, 5, 20 and 150, with the colour of the characters below."""
+SURPRISAL_COLOURS: Final = ((1, "green"), (2, "cyan"), (4, "yellow"), (7, "magenta"))
+"""Upper bounds in bits, 1 in 2, 4, 16 and 128, with the colour of the characters below."""
 HIGHEST_COLOUR: Final = "bold red"
 UNSCORED_STYLE: Final = "dim"
 
@@ -58,14 +58,15 @@ def surprisal_text(text: str, log_probabilities: Sequence[float]) -> Text:
 
 
 def _colour(surprisal: float) -> str:
-    return next((colour for bound, colour in SURPRISAL_COLOURS if surprisal < bound), HIGHEST_COLOUR)
+    bits = surprisal / math.log(2)
+    return next((colour for bound, colour in SURPRISAL_COLOURS if bits < bound), HIGHEST_COLOUR)
 
 
 def surprisal_legend() -> Text:
     """Say which colour means what."""
-    legend = Text("surprisal in nats: ", style="dim")
+    legend = Text("surprisal in bits: ", style="dim")
     for bound, colour in SURPRISAL_COLOURS:
-        legend.append(f"<{bound:g} ", style=colour)
+        legend.append(f"<{bound} ", style=colour)
     return legend.append("more", style=HIGHEST_COLOUR)
 
 
@@ -75,7 +76,7 @@ def alternatives_table(
     """Lay out each character with its probability, beside the likeliest ones in its place; all are one for each."""
     table = Table("character", Column("probability", justify="right"), "likeliest", box=None, pad_edge=False)
     for character, log_probability, likeliest in zip(text, log_probabilities, alternatives, strict=True):
-        chosen = Text(_visible(character), style=_colour(-log_probability))
+        chosen = Text(visible(character), style=_colour(-log_probability))
         table.add_row(chosen, f"{math.exp(log_probability):.1%}", _likeliest_cell(character, likeliest))
     return table
 
@@ -83,43 +84,43 @@ def alternatives_table(
 def _likeliest_cell(chosen: str, likeliest: Iterable[Alternative]) -> Text:
     return Text("  ").join(
         Text(
-            f"{_visible(character)} {math.exp(log_probability):.1%}",
+            f"{visible(character)} {math.exp(log_probability):.1%}",
             style="bold" if character == chosen else "",
         )
         for character, log_probability in likeliest
     )
 
 
-def _visible(character: str) -> str:
+def visible(character: str) -> str:
+    """Show a character that stands alone, such as a space, by a picture where it would not be seen."""
     return printable(character).translate(_VISIBLE_PICTURES)
 
 
-def score_table(scores: Iterable[tuple[str, Score]]) -> Table:
-    """Lay out named scores; with several, a last row holds them all together."""
-    named = list(scores)
-    table = Table(Column("text", overflow="fold"), box=None, pad_edge=False)
-    for heading in ("scored", "unknown", "perplexity", "bits/char", "log-probability"):
-        table.add_column(heading, justify="right")
-    for name, score in named:
-        table.add_row(Text(name), *_score_cells(score))
-    if len(named) > 1:
-        table.add_section()
-        table.add_row("together", *_score_cells(Score.merge(score for _, score in named)), style="bold")
-    return table
+SCORE_COLUMNS: Final = (("bits/char", 10), ("perplexity", 12), ("log-probability", 17), ("scored", 12), ("unknown", 9))
+"""What is told of a score, and in how many columns."""
 
 
-def _score_cells(score: Score) -> list[str]:
-    return [
+def score_headings() -> str:
+    """Return the headings of the columns of `score_cells`."""
+    return "".join(f"{heading:>{width}}" for heading, width in SCORE_COLUMNS)
+
+
+def score_cells(score: Score) -> str:
+    """Return a score in columns, so that rows can be printed as they come."""
+    cells = (
+        _decimal(score.bits_per_character),
+        _decimal(score.perplexity),
+        f"{score.sum_log_probability:,.3f}",
         f"{score.scored_count:,}",
         f"{score.unknown_count:,}",
-        _decimal(score.perplexity),
-        _decimal(score.bits_per_character),
-        f"{score.sum_log_probability:,.3f}",
-    ]
+    )
+    return "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, SCORE_COLUMNS, strict=True))
 
 
 def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.3f}"
+    if value is None:
+        return "-"
+    return f"{value:,.3f}" if value < 1e6 else f"{value:.3g}"  # noqa: PLR2004 - what the column has room for
 
 
 def model_table(models: Iterable[Model]) -> Table:

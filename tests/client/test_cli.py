@@ -1,4 +1,4 @@
-"""`charlm generate`, `score` and `models` against a scripted peer."""
+"""`charlm generate` and `models` against a scripted peer."""
 
 import json
 import os
@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import grpc
 import pytest
-from charlm.v1 import alternatives_pb2, generation_pb2, model_pb2
+from charlm.v1 import alternatives_pb2, generation_pb2
 from charlm_client.command_line import charlm
 from click.testing import CliRunner, Result
 
@@ -443,63 +442,6 @@ def test_a_document_ends_with_its_own_line_feed(peer: Any, run: Any, script: Any
     os.close(terminal)
     assert os.read(master, 1000).decode().endswith("a\r\n")
     os.close(master)
-
-
-def test_files_and_texts_are_scored_together(peer: Any, run: Any, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfabc\r\nd")
-    result = run("score", str(tmp_path / "a.txt"), "-", "--text", "abc", stdin=b"xyz")
-    assert result.exit_code == 0, result.output
-    *_, request = peer.requests
-    assert list(request.texts) == ["\ufeffabc\r\nd", "xyz", "abc"]
-    assert not request.log_probabilities
-    rows = [line.split()[0] for line in result.stdout.splitlines()[1:]]
-    assert rows == [str(tmp_path / "a.txt"), "standard", '"abc"', "together"]
-
-
-def test_a_model_of_documents_scores_each_line_as_a_text_of_its_own(peer: Any, run: Any, tmp_path: Path) -> None:
-    peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
-    (tmp_path / "a.txt").write_bytes("one\r\n\r\ntwo\u2028too\rthree".encode())
-    result = run("score", str(tmp_path / "a.txt"), "--text", "two", "--json", "--model", "toy", "--model-version", "1")
-    assert result.exit_code == 0, result.output
-    asked, request = peer.requests
-    assert (asked.model.name, asked.model.version) == ("toy", 1)
-    assert list(request.texts) == ["one\n", "two\u2028too\n", "three\n", "two"]
-    names = [json.loads(line)["name"] for line in result.stdout.splitlines()]
-    assert names == [f"{tmp_path / 'a.txt'}:{number}" for number in (1, 3, 4)] + ['"two"']
-
-
-def test_coloured_lines_stand_one_below_the_other(peer: Any, run: Any) -> None:
-    peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
-    result = run("score", "-", "--heatmap", stdin=b"a\nb\n")
-    assert [click.unstyle(line) for line in result.stdout.splitlines()[:2]] == ["a", "b"]
-
-
-def test_score_as_json_is_one_object_a_line(run: Any) -> None:
-    result = run("score", "--text", "abc", "--text", "", "--json", "--per-character")
-    first, second = map(json.loads, result.stdout.splitlines())
-    assert first["scored_count"] == len(first["log_probabilities"]) == 2
-    assert sum(first["log_probabilities"]) == first["sum_log_probability"]
-    assert second["perplexity"] is None
-
-
-def test_a_heatmap_on_demand_survives_normalization(run: Any, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\r\nd")
-    result = run("score", str(tmp_path / "a.txt"), "--heatmap", "--unknown", "replace")
-    assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("\x1b[2ma\x1b[0m\x1b[")
-    assert "surprisal in nats" in result.stdout
-
-
-def test_a_file_that_is_not_utf_8_is_named_with_the_position(run: Any, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
-    result = run("score", str(tmp_path / "a.txt"))
-    assert result.exit_code == 2
-    assert result.stderr == f"Error: {tmp_path / 'a.txt'} is not UTF-8: byte 0xe9 at position 3\n"
-
-
-@pytest.mark.parametrize("arguments", [[], ["absent.txt"], ["--text", "a", "--per-character"]])
-def test_score_needs_a_text_and_consistent_options(run: Any, arguments: list[str]) -> None:
-    assert run("score", *arguments).exit_code == 2
 
 
 def test_models_as_a_table_and_as_json(run: Any) -> None:

@@ -12,7 +12,8 @@ from charlm_client.render import (
     alternatives_table,
     model_table,
     printable,
-    score_table,
+    score_cells,
+    score_headings,
     surprisal_legend,
     surprisal_text,
 )
@@ -54,30 +55,21 @@ def test_colour_is_for_terminals() -> None:
 
 
 def test_the_legend_names_every_colour() -> None:
-    assert surprisal_legend().plain == "surprisal in nats: <0.7 <1.6 <3 <5 more"
+    assert surprisal_legend().plain == "surprisal in bits: <1 <2 <4 <7 more"
 
 
 def test_a_text_cannot_steer_the_terminal() -> None:
     assert printable("a\x1b[2Jb\x00\x7f\x9b\n\t") == "a\u241b[2Jb\u2400\u2421\ufffd\n\t"
 
 
-def test_scores_are_added_up_below() -> None:
-    table = shown(
-        score_table(
-            [
-                ("[bold]one", Score(sum_log_probability=-1.0, scored_count=1)),
-                ("empty", Score()),
-                ("two", Score(sum_log_probability=-3.0, scored_count=1, unknown_count=1)),
-            ]
-        )
-    ).splitlines()
-    assert table[1].split() == ["[bold]one", "1", "0", "2.718", "1.443", "-1.000"]
-    assert table[2].split() == ["empty", "0", "0", "-", "-", "0.000"]
-    assert table[-1].split() == ["together", "2", "1", "7.389", "2.885", "-4.000"]
-
-
-def test_one_score_needs_no_sum() -> None:
-    assert "together" not in shown(score_table([("one", Score())]))
+def test_a_score_stands_in_columns_below_its_headings() -> None:
+    score = Score(sum_log_probability=-3.0, scored_count=1234, unknown_count=1)
+    headings, cells = score_headings(), score_cells(score)
+    assert headings.split() == ["bits/char", "perplexity", "log-probability", "scored", "unknown"]
+    assert cells.split() == ["0.004", "1.002", "-3.000", "1,234", "1"]
+    assert len(headings) == len(cells)
+    assert score_cells(Score()).split() == ["-", "-", "0.000", "0", "0"]
+    assert score_cells(Score(sum_log_probability=-1e6, scored_count=1)).split()[1] == "inf"
 
 
 def test_models() -> None:

@@ -1,157 +1,125 @@
 """`charlm score`."""
 
-import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Any, Final
 
 import click
 
-from charlm_client.options import JSON, MODEL, MODEL_VERSION, SERVER, TICKET_IN, TIMEOUT, UNKNOWN
-from charlm_client.utf8 import decoded
+from charlm_client.options import JSON, MODEL, MODEL_VERSION, SERVER, TENANT, TICKET_IN, TIMEOUT, UNKNOWN
+from charlm_client.score_command.arguments import Arguments
 
-if TYPE_CHECKING:
-    from rich.text import Text
+TOO_SURPRISING: Final = 3
+"""The exit status where a text is more surprising than --threshold."""
 
-    from charlm_client.scoring import Score
+_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
+_NEW_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
-HEATMAP_CHARACTERS: Final = 2000
-"""Up to how many characters are coloured without being asked for: about one screen."""
-
-LABEL_CHARACTERS: Final = 40
-"""How much of a --text stands for it in the table."""
-
-
-def _print_json(*objects: dict[str, object]) -> None:
-    for each in objects:
-        click.echo(json.dumps(each, ensure_ascii=False))
+_EXAMPLES: Final = """\b
+Examples:
+  charlm score --lines app.log --sort surprising --top 10
+  charlm score --jsonl corpus.jsonl | jq -c 'select(.score.perplexity < 8)'
+  charlm score --context "The cats " --candidate was --candidate were
+"""
 
 
-@click.command()
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.command(epilog=_EXAMPLES)
+@click.argument("files", nargs=-1, type=_FILE)
 @click.option("--text", "texts", multiple=True, help="Score this text. Repeatable.")
+@click.option("--lines", is_flag=True, help="Score each line that is not empty as a text of its own.")
+@click.option("--carry", is_flag=True, help="With --lines: as the next part of one running text.")
+@click.option("--window", type=click.IntRange(min=1), metavar="N", help="Score each N characters of a running text.")
+@click.option("--jsonl", is_flag=True, help="Read JSON lines; print each object with its score.")
+@click.option("--field", default="text", show_default=True, help="With --jsonl: the field that holds the text.")
+@click.option("--into", default="score", show_default=True, help="With --jsonl: the field to put the score into.")
+@click.option("--context", metavar="TEXT", help="Rank what may follow this text, instead of scoring FILES.")
+@click.option("--candidate", "candidates", multiple=True, metavar="TEXT", help="What may follow. Repeatable.")
+@click.option("--candidates", "candidates_file", type=_FILE, help="The same, each line of this file.")
+@click.option(
+    "--ranking",
+    type=click.Choice(["sum", "mean"]),
+    default="sum",
+    show_default=True,
+    help="Rank by the whole candidate, or by the mean of its characters.",
+)
 @SERVER
+@TENANT
 @MODEL
 @MODEL_VERSION
 @UNKNOWN
+@click.option(
+    "--begin",
+    type=click.Choice(["nothing", "begin"]),
+    help="What stands before a text.  [default: begin for --lines, --context and models of documents, else nothing]",
+)
+@click.option(
+    "--end",
+    type=click.Choice(["nothing", "line-feed"]),
+    help="What is added to a text that does not end with it.  [default: line-feed for --lines, else nothing]",
+)
 @TICKET_IN
-@TIMEOUT
+@click.option("--session", metavar="NAME", help="Go on from this session with one text, and advance it.")
+@click.option("--inexact", is_flag=True, help="Go on from a state of another kind of host too, rounding otherwise.")
+@click.option("--ticket-out", type=_NEW_FILE, help="Keep the state behind the one text, or the context, in this file.")
+@click.option(
+    "--sort", type=click.Choice(["surprising", "expected"]), help="Print the most, or least, surprising first."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["mean", "sum"]),
+    default="mean",
+    show_default=True,
+    help="With --sort: by the mean of the characters, or by the whole.",
+)
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="With --sort: print and keep N rows alone.")
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="BITS",
+    help="End with status 3 where a text has more bits a character than this.",
+)
 @JSON
 @click.option("--per-character", is_flag=True, help="With --json: the log-probability of each character too.")
+@click.option("--ranks", is_flag=True, help="With --json: the rank of each character too; 1 is the likeliest.")
+@click.option(
+    "--alternatives",
+    type=click.IntRange(0, 20),
+    default=0,
+    metavar="N",
+    help="With --json or --html: the N likeliest in the place of each character too.",
+)
 @click.option(
     "--heatmap/--no-heatmap",
     default=None,
-    help=f"Colour each character by its surprisal.  [default: up to {HEATMAP_CHARACTERS:,}, on a terminal]",
+    help="Colour each character by its surprisal.  [default: of a screenful, on a terminal]",
 )
-def score(  # noqa: PLR0913 - the options of the command
-    files: tuple[str, ...],
-    *,
-    texts: tuple[str, ...],
-    server: str,
-    model: str,
-    model_version: int,
-    unknown: Literal["replace", "refuse"],
-    ticket_in: Path | None,
-    timeout: float | None,
-    as_json: bool,
-    per_character: bool,
-    heatmap: bool | None,
-) -> None:
+@click.option("--html", type=_NEW_FILE, metavar="FILE", help="Write a page with each character coloured to this file.")
+@click.option("--running", is_flag=True, help="Print the score of one FILE so far, again and again, as it comes.")
+@click.option(
+    "--progress/--no-progress", default=None, help="Show how much was read.  [default: where nothing else tells]"
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="How many requests are on their way at once.",
+)
+@click.option("--no-resume", is_flag=True, help="End with the server, instead of going on once there is one again.")
+@TIMEOUT
+@click.pass_context
+def score(ctx: click.Context, /, **options: Any) -> None:
     """Measure how probable the model finds each of FILES (UTF-8; "-" is standard input).
 
-    A model of documents scores each line of a file, with its end, as a text of its own; empty lines are left out.
+    A row tells of each file, in the order of FILES: mean surprisal in bits, perplexity, log-probability in nats, how
+    many characters were scored, and how many of those the model does not know. Files of any size, and a standard input
+    that never ends, are read as they come, in memory that does not grow. A model of documents scores each line of a
+    file, with its end, as with --lines.
+
+    Exit status: 0; 1 where it failed; 2 where the input is at fault, behind the rows of what comes before; 3 where a
+    text is more surprising than --threshold; 130 where it was interrupted; 141 where nobody reads the output any more.
     """
-    from charlm_client.client import Client
+    arguments = Arguments(**options)
+    from charlm_client.score_command.run import run
 
-    if not files and not texts:
-        raise click.UsageError("Name a file, - for standard input, or give a --text.")
-    if per_character and not as_json:
-        raise click.UsageError("--per-character goes with --json; --heatmap shows it in colours.")
-    contents = list(_read(files))
-    with Client(server, timeout=timeout) as client:
-        by_line = bool(contents) and client.model(model, model_version).documents == "lines"
-        named = [*(_lines(contents) if by_line else contents), *_named(texts)]
-        coloured = not as_json and _is_coloured(heatmap, sum(len(text) for _, text in named))
-        scores = client.score_many(
-            [text for _, text in named],
-            model=model,
-            version=model_version,
-            ticket=ticket_in.read_bytes() if ticket_in else None,
-            log_probabilities=coloured or per_character,
-            unknown=unknown,
-        )
-    if as_json:
-        _print_json(*(_score_fields(name, score) for (name, _), score in zip(named, scores, strict=True)))
-    else:
-        _print_scores(named, scores, forced=bool(heatmap), coloured=coloured)
-
-
-def _read(files: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for file in files:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        name = "standard input" if file == "-" else file
-        yield name, decoded(name, data)
-
-
-def _lines(contents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Yield each line of the files that is not empty, with its line feed, as NAME:NUMBER."""
-    for name, text in contents:
-        for number, line in enumerate(_line_feeds(text).split("\n"), start=1):
-            if line:
-                yield f"{name}:{number}", f"{line}\n"
-
-
-def _named(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for text in texts:
-        yield json.dumps(_shortened(text), ensure_ascii=False), text
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LABEL_CHARACTERS else f"{text[: LABEL_CHARACTERS - 1]}…"
-
-
-def _is_coloured(heatmap: bool | None, characters: int) -> bool:
-    return heatmap if heatmap is not None else characters <= HEATMAP_CHARACTERS and sys.stdout.isatty()
-
-
-def _print_scores(named: Sequence[tuple[str, str]], scores: Sequence["Score"], *, coloured: bool, forced: bool) -> None:
-    """Print the table, after the coloured texts; `forced` colours what is not a terminal too."""
-    from charlm_client.render import console, score_table, surprisal_legend
-
-    output = console(forced=forced)
-    if coloured:
-        for (_, text), score in zip(named, scores, strict=True):
-            shown = _coloured(_line_feeds(text), score.log_probabilities)
-            output.print(shown, end="" if shown.plain.endswith("\n") else "\n")
-        output.print(surprisal_legend())
-    output.print(score_table(zip([name for name, _ in named], scores, strict=True)))
-
-
-def _coloured(text: str, log_probabilities: Sequence[float]) -> "Text":
-    """Colour a text; dim throughout where the model reads other characters than those that stand there."""
-    from rich.text import Text
-
-    from charlm_client.render import UNSCORED_STYLE, printable, surprisal_text
-
-    try:
-        return surprisal_text(text, log_probabilities)
-    except ValueError:
-        return Text(printable(text), style=UNSCORED_STYLE)
-
-
-def _line_feeds(text: str) -> str:
-    """Write a text as the models' normalization does, so that each log-probability finds its character."""
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _score_fields(name: str, score: "Score") -> dict[str, object]:
-    fields: dict[str, object] = {
-        "name": name,
-        "sum_log_probability": score.sum_log_probability,
-        "scored_count": score.scored_count,
-        "unknown_count": score.unknown_count,
-        "perplexity": score.perplexity,
-        "bits_per_character": score.bits_per_character,
-    }
-    return fields | {"log_probabilities": score.log_probabilities} if score.log_probabilities else fields
+    if run(arguments):
+        ctx.exit(TOO_SURPRISING)

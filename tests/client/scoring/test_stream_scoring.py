@@ -319,6 +319,18 @@ def test_a_whole_that_another_host_has_gone_on_with_is_not_exact(toys: Any) -> N
     assert (scoring.finished.continuation.exact, scoring.finished.continuation.host_class) == (False, "c0")
 
 
+@pytest.mark.parametrize("text", ["ab\n", "ab\r", "ab\r\n", "ab"])
+def test_a_text_that_ends_with_its_line_feed_gets_no_other_after_a_break(toys: Any, text: str) -> None:
+    """Though the call that ends it has nothing else to read, because all is behind the ticket."""
+    scoring = StreamScoring(score_settings(end="line-feed"), piece_characters=100, resume_interval=1)
+    driven = Driven(scoring, toys, breaks=[2])
+    driven.read([text])
+    assert len(driven.starts) == 2
+    assert driven.starts[1].start.ticket
+    assert scoring.finished
+    assert scoring.finished.sum_log_probability == toys.sum("ab\n")
+
+
 def test_less_text_than_before_the_break_is_a_fault(toys: Any) -> None:
     scoring = StreamScoring(score_settings())
     driven = Driven(scoring, toys, breaks=[2])

@@ -1,0 +1,240 @@
+"""What `charlm score` does."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from typing import Final
+
+from charlm_client.client import Client
+from charlm_client.model import Model
+from charlm_client.score_command.arguments import Arguments
+from charlm_client.score_command.bar import Bar
+from charlm_client.score_command.html_page import HtmlPage, html_page
+from charlm_client.score_command.inputs import opened, size_of
+from charlm_client.score_command.printing import (
+    ColouredTablePrinter,
+    JsonPrinter,
+    RowPrinter,
+    TablePrinter,
+    TerminalPainter,
+    print_json,
+    print_ranking,
+)
+from charlm_client.score_command.records import scored
+from charlm_client.score_command.rows import Row, score_fields
+from charlm_client.score_command.scorer import Painter, Scorer
+from charlm_client.score_command.sorting import sorted_rows
+from charlm_client.score_settings import ScoreOptions
+from charlm_client.scoring import Score
+from charlm_client.ticket_file import write_ticket
+
+HEATMAP_BYTES: Final = 2000
+"""Up to how much text is coloured without being asked for: about one screen."""
+
+HTML_ALTERNATIVES: Final = 5
+"""How many of the likeliest a page shows, unless told otherwise."""
+
+
+def run(arguments: Arguments) -> bool:
+    """Do what was asked; return whether a text was more surprising than the threshold."""
+    with Client(
+        arguments.server, tenant=arguments.tenant, timeout=arguments.timeout, resume=not arguments.no_resume
+    ) as client:
+        if arguments.mode == "candidates":
+            _rank(client, arguments)
+            return False
+        return _Run(client, arguments).run()
+
+
+def _rank(client: Client, arguments: Arguments) -> None:
+    candidates = list(arguments.candidates)
+    if arguments.candidates_file:
+        with opened(arguments.candidates_file) as source:
+            candidates += [line for line in source.lines() if line]
+    ranking = client.score_candidates(
+        arguments.context or "",
+        candidates,
+        ranking=arguments.ranking,
+        model=arguments.model,
+        version=arguments.model_version,
+        ticket=arguments.ticket_in.read_bytes() if arguments.ticket_in else None,
+        session=arguments.session,
+        exact=not arguments.inexact,
+        unknown=arguments.unknown,
+        begin=arguments.begin,
+        end=arguments.end or "nothing",
+        log_probabilities=arguments.per_character,
+        return_tickets=arguments.ticket_out is not None,
+    )
+    print_ranking(ranking, as_json=arguments.as_json)
+    _keep(ranking.context, arguments)
+
+
+class _Run:
+    """One run over files and texts."""
+
+    def __init__(self, client: Client, arguments: Arguments) -> None:
+        self._client = client
+        self._arguments = arguments
+        self._is_heatmap = not arguments.as_json and _is_heatmap(arguments)
+        self._model: Model | None = None
+        if arguments.html or (arguments.files and arguments.mode == "texts"):
+            self._model = client.model(arguments.model, arguments.model_version)
+
+    def run(self) -> bool:
+        """Print everything; return whether a row was more surprising than the threshold."""
+        arguments, exceeded = self._arguments, False
+        with ExitStack() as stack:
+            bar = stack.enter_context(Bar(_total(arguments.files), is_shown=_shows_bar(arguments)))
+            page = stack.enter_context(html_page(arguments.html)) if arguments.html else None
+            for row in self._rows(bar, page):
+                exceeded |= _exceeds(row.score, arguments.threshold)
+        return exceeded
+
+    def _rows(self, bar: Bar, page: HtmlPage | None) -> Iterator[Row]:
+        """Print rows; yield each of them as well."""
+        scorer, arguments = self._scorer(bar), self._arguments
+        if arguments.mode == "records":
+            for file in arguments.files:
+                for record, row in scorer.records(file, arguments.field):
+                    with bar.aside():
+                        print_json(scored(record, score_fields(row.score), arguments.into, row.name))
+                    yield row
+            return
+        is_whole = arguments.mode == "texts" and not self._is_by_line
+        rows = self._whole_rows(scorer, page) if is_whole else self._part_rows(scorer)
+        if arguments.sort:
+            rows = sorted_rows(rows, arguments.sort, arguments.by, arguments.top)
+        printer = self._printer(is_whole=is_whole)
+        for row in rows:
+            with bar.aside():
+                printer.row(row)
+            if page and not is_whole:
+                page.begin(row.name)
+                page.add(row.score)
+            yield row
+        with bar.aside():
+            printer.end()
+
+    @property
+    def _is_by_line(self) -> bool:
+        """Whether files are scored line by line."""
+        arguments = self._arguments
+        return arguments.mode == "lines" or (
+            arguments.mode == "texts" and self._model is not None and self._model.documents == "lines"
+        )
+
+    def _whole_rows(self, scorer: Scorer, page: HtmlPage | None) -> Iterator[Row]:
+        files, texts = self._arguments.files, self._arguments.texts
+        if self._arguments.running:
+            return scorer.running(files[0])
+        if self._is_heatmap:
+            return _below(
+                TerminalPainter(), lambda painter: self._painted(scorer, [painter, *([page] if page else [])])
+            )
+        if page:
+            return self._painted(scorer, [page])
+        return chain(scorer.files(files), scorer.texts(texts))
+
+    def _painted(self, scorer: Scorer, painters: Sequence[Painter]) -> Iterator[Row]:
+        arguments = self._arguments
+        yield from scorer.painted_files(arguments.files, painters, collects=arguments.as_json)
+        yield from scorer.painted_texts(arguments.texts, painters, collects=arguments.as_json)
+
+    def _part_rows(self, scorer: Scorer) -> Iterator[Row]:
+        arguments = self._arguments
+        for file in arguments.files:
+            if arguments.mode == "windows":
+                yield from scorer.windows(file, arguments.window or "lines")
+            else:
+                yield from scorer.lines(file, with_end=arguments.end != "nothing")
+        yield from scorer.texts(arguments.texts)
+
+    def _printer(self, *, is_whole: bool) -> RowPrinter:
+        arguments = self._arguments
+        if arguments.as_json:
+            return JsonPrinter()
+        with_total = arguments.top is None and not arguments.running
+        return (ColouredTablePrinter if self._is_heatmap and not is_whole else TablePrinter)(with_total=with_total)
+
+    def _scorer(self, bar: Bar) -> Scorer:
+        arguments = self._arguments
+        in_colour = self._is_heatmap or arguments.html is not None
+        return Scorer(
+            client=self._client,
+            options=self._options(in_colour=in_colour),
+            jobs=arguments.jobs,
+            in_detail=in_colour or arguments.per_character or arguments.ranks or arguments.alternatives > 0,
+            return_ticket=arguments.ticket_out is not None,
+            keep=lambda score: _keep(score, arguments),
+            note=bar.note,
+        )
+
+    def _options(self, *, in_colour: bool) -> ScoreOptions:
+        arguments = self._arguments
+        knows_ranks = arguments.html is not None and self._model is not None and self._model.alphabet != "bytes"
+        begin = arguments.begin
+        if begin is None and self._is_by_line and arguments.ticket_in is None:
+            begin = "begin"
+        return {
+            "model": arguments.model,
+            "version": arguments.model_version,
+            "ticket": arguments.ticket_in.read_bytes() if arguments.ticket_in else None,
+            "session": arguments.session,
+            "exact": not arguments.inexact,
+            "unknown": arguments.unknown,
+            "begin": begin,
+            # Lines bring their own.
+            "end": "nothing" if self._is_by_line else arguments.end or "nothing",
+            "log_probabilities": arguments.per_character or in_colour,
+            "ranks": arguments.ranks or knows_ranks,
+            "top_alternatives": arguments.alternatives or (HTML_ALTERNATIVES if knows_ranks else 0),
+        }
+
+
+def _below(terminal: TerminalPainter, paint: Callable[[Painter], Iterator[Row]]) -> Iterator[Row]:
+    """Yield rows once all texts have been painted, or those before the one that failed."""
+    rows, failure = list[Row](), None
+    try:
+        for row in paint(terminal):
+            rows.append(row)
+    except Exception as error:  # noqa: BLE001 - it is raised below
+        failure = error
+    terminal.end()
+    yield from rows
+    if failure:
+        raise failure
+
+
+def _is_heatmap(arguments: Arguments) -> bool:
+    """Whether texts are coloured on the terminal."""
+    if arguments.heatmap is not None or arguments.html or arguments.mode == "records" or arguments.running:
+        return bool(arguments.heatmap)
+    size = _total(arguments.files)
+    is_small = size is not None and size + sum(map(len, arguments.texts)) <= HEATMAP_BYTES
+    return is_small and sys.stdout.isatty()
+
+
+def _shows_bar(arguments: Arguments) -> bool:
+    """Whether a bar tells something that the output does not."""
+    if arguments.progress is not None:
+        return arguments.progress
+    prints_as_it_comes = sys.stdout.isatty() and not arguments.sort
+    return bool(arguments.files) and sys.stderr.isatty() and not prints_as_it_comes
+
+
+def _total(files: Iterable[str]) -> int | None:
+    """Return how many bytes all of them have; None where nobody knows."""
+    sizes = [size_of(file) for file in files]
+    return None if None in sizes else sum(size for size in sizes if size)
+
+
+def _exceeds(score: Score, threshold: float | None) -> bool:
+    bits = score.bits_per_character
+    return threshold is not None and bits is not None and bits > threshold
+
+
+def _keep(score: Score, arguments: Arguments) -> None:
+    if arguments.ticket_out and score.ticket:
+        write_ticket(arguments.ticket_out, score.ticket)
