@@ -23,7 +23,6 @@ from charlm.v1 import generation_pb2_grpc
 from charlm_client import AsyncClient, AsyncGeneration, Chunk
 from charlm_client.async_score_stream import AsyncScoreStream
 from charlm_client.errors import ServerUnavailable
-from charlm_client.request import SessionReference
 from charlm_client.stream_scoring import ScoreProgress, collected
 from charlm_export.artifact import read_artifact, write_artifact
 from charlm_export.export import export_checkpoint
@@ -297,13 +296,9 @@ class Watch:
 class Caller:
     """Runs errands through a client, and looks at the outcome through another one that nobody disturbs."""
 
-    def __init__(
-        self, client: AsyncClient, quiet: AsyncClient, opened: Callable[[], Awaitable[str]], watch: Watch
-    ) -> None:
-        """`opened` returns the name of a new session, always of the same seed."""
+    def __init__(self, client: AsyncClient, quiet: AsyncClient, watch: Watch) -> None:
         self._client = client
         self._quiet = quiet
-        self._opened = opened
         self._watch = watch
 
     async def run(self, errand: Errand) -> Heard:
@@ -320,12 +315,12 @@ class Caller:
         return await self._heard(text, _numbered(text), 1)
 
     async def _run_in_session(self, errand: Errand) -> Heard:
-        name, parts = await self._opened(), []
+        name, parts = (await self._begun(lambda: self._quiet.open_session(seed=5))).name, list[Heard]()
+        session = await self._begun(lambda: self._client.session(name))
         for prompt in (errand.prompt, ""):
-            session = SessionReference(name=name)
-            text = await self._begun(partial(self._client.generate, prompt, session=session, **errand.options))
+            text = await self._begun(partial(session.generate, prompt, **errand.options))
             parts.append(await self._heard(text, _numbered(text), 1))
-        last = await self._quiet.generate(session=name, max_characters=16)
+        last = await self._begun(lambda: self._quiet.generate(session=name, max_characters=16))
         return Heard(
             tuple(text for part in parts for text in part.texts),
             tuple(each for part in parts for each in part.log_probabilities),
@@ -336,7 +331,9 @@ class Caller:
     async def _scored(self, errand: Errand) -> Heard:
         text, progresses = errand.prompt, list[ScoreProgress]()
         pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
-        stream = self._client.score_stream(pieces, return_ticket=True, **errand.options)
+        stream = self._client.score_stream(
+            pieces, join=False, ticket_interval=_PIECE, return_ticket=True, **errand.options
+        )
         with self._watch.over(stream):
             while (progress := await self._next(stream, progresses)) is not None:
                 progresses.append(progress)
@@ -425,7 +422,7 @@ def _in_session(number: int, longest: int) -> Errand:
     return replace(errand, options=errand.options | {"max_characters": 200 + 20 * number}, in_session=True)
 
 
-_PIECE: Final = 3_000
+_PIECE: Final = 2_000
 _SCORED: Final = ({}, {"log_probabilities": True, "ranks": True}, {"windows": "lines"})
 _ERRANDS: Final = {
     "texts": _text,

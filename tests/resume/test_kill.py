@@ -5,15 +5,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import pytest
-from charlm.v1 import session_pb2, session_pb2_grpc
 from charlm_client import AsyncClient
 
 KILLS = 1000 if os.environ.get("CHARLM_TESTS") == "long" else 50
@@ -25,7 +23,6 @@ LONGEST_LIFE = 0.4
 """Seconds from the first text of a server to its end."""
 PATIENCE = 300.0
 """Seconds that a client goes on trying. Few servers live so long that a text in a session comes to its end."""
-SEED = 5
 
 
 @dataclass
@@ -66,18 +63,6 @@ async def quiet(relay: Relay) -> str:
     return (await asyncio.to_thread(relay.stack.enter_context, context)).address
 
 
-@pytest.fixture
-async def opened(quiet: str) -> AsyncIterator[Callable[[], Awaitable[str]]]:
-    """Return a function that opens a session and returns its name."""
-    async with grpc.aio.insecure_channel(quiet) as channel:
-        stub = session_pb2_grpc.SessionServiceStub(channel)
-
-        async def open_session() -> str:
-            return (await stub.OpenSession(session_pb2.OpenSessionRequest(seed=SEED))).session.name
-
-        yield open_session
-
-
 @dataclass
 class Tally:
     """What the kills came to."""
@@ -109,17 +94,16 @@ async def kill_and_replace(relay: Relay, watch: Any, tally: Tally) -> None:
 
 
 async def test_no_stream_loses_doubles_or_reorders_a_character(
-    relay: Relay, quiet: str, opened: Any, errands: Any, report: Callable[[str], None]
+    relay: Relay, quiet: str, errands: Any, report: Callable[[str], None]
 ) -> None:
     began, tally, watch = time.monotonic(), Tally(), errands.watch()
     async with AsyncClient(quiet) as undisturbed:
-        expected = await errands.expectations(
-            errands.caller(undisturbed, undisturbed, opened, errands.watch()), STREAMS, LONGEST
-        )
+        quietly = errands.caller(undisturbed, undisturbed, errands.watch())
+        expected = await errands.expectations(quietly, STREAMS, LONGEST)
         clients = [AsyncClient(relay.addresses, resume_seconds=PATIENCE) for _ in range(CLIENTS)]
 
         async def stream(number: int) -> None:
-            caller = errands.caller(clients[number % CLIENTS], undisturbed, opened, watch)
+            caller = errands.caller(clients[number % CLIENTS], undisturbed, watch)
             errand, heard = expected[number]
             while not killing.done():
                 assert await caller.run(errand) == heard

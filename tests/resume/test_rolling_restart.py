@@ -1,6 +1,7 @@
 """Replicas behind nginx are restarted one after another under 64 streams; no caller notices."""
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -12,17 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import pytest
-from charlm.v1 import session_pb2, session_pb2_grpc
 from charlm_client import AsyncClient
 
 STREAMS = 64
 CLIENTS = 4
-ROUNDS = 2
+ROUNDS = 20 if os.environ.get("CHARLM_TESTS") == "long" else 1
 LONGEST = 30_000
 PATIENCE = 120.0
-SEED = 5
 REDIS = shutil.which("redis-server")
 
 
@@ -33,7 +31,7 @@ def redis(folder: Path, port: int) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert any("Ready to accept connections" in line for line in process.stdout)
-        yield f"redis://127.0.0.1:{port}"
+        yield f"redis://127.0.0.1:{port}?timeout=5"  # of machines that are busy with other things
     finally:
         process.kill()
         process.communicate()
@@ -94,13 +92,6 @@ async def cluster(request: pytest.FixtureRequest, replica: Any, nginx: Any, tmp_
         yield Cluster(proxy, quiet, replicas)
 
 
-async def opened_session(quiet: str) -> str:
-    """The name of a new session."""
-    async with grpc.aio.insecure_channel(quiet) as channel:
-        stub = session_pb2_grpc.SessionServiceStub(channel)
-        return (await stub.OpenSession(session_pb2.OpenSessionRequest(seed=SEED))).session.name
-
-
 async def restart_all(replicas: Replicas, watch: Any, number: signal.Signals) -> None:
     """Restart one replica after another, each while text comes."""
     for port in replicas.ports * ROUNDS:
@@ -132,18 +123,13 @@ async def test_no_stream_loses_doubles_or_reorders_a_character(
 ) -> None:
     began, watch, texts, characters = time.monotonic(), errands.watch(), 0, 0
     async with AsyncClient(cluster.quiet) as undisturbed:
-
-        async def opened() -> str:
-            return await opened_session(cluster.quiet)
-
-        expected = await errands.expectations(
-            errands.caller(undisturbed, undisturbed, opened, errands.watch()), STREAMS, LONGEST, kinds
-        )
+        quietly = errands.caller(undisturbed, undisturbed, errands.watch())
+        expected = await errands.expectations(quietly, STREAMS, LONGEST, kinds)
         clients = [AsyncClient(cluster.proxy, resume_seconds=PATIENCE) for _ in range(CLIENTS)]
 
         async def stream(stream_number: int) -> None:
             nonlocal texts, characters
-            caller = errands.caller(clients[stream_number % CLIENTS], undisturbed, opened, watch)
+            caller = errands.caller(clients[stream_number % CLIENTS], undisturbed, watch)
             errand, heard = expected[stream_number]
             while not restarting.done():
                 assert await caller.run(errand) == heard

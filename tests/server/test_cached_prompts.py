@@ -17,7 +17,7 @@ from charlm_server.tenants import TENANT_KEY
 
 KINDS = ("characters", "bytes", "lines", "gru", "int8")
 every_kind = pytest.mark.parametrize("kind", KINDS)
-PROMPTS = 40
+PROMPTS = 24
 UNCACHED = "uncached"
 
 
@@ -42,8 +42,8 @@ class Servers:
 @pytest.fixture(scope="module")
 def servers(start_server, folder: Path) -> Iterator[Servers]:
     with (
-        start_server(models=folder) as caching,
-        start_server("--prefix-cache-mb", "0", models=folder) as reading,
+        start_server("--sessions", "memory:", models=folder) as caching,
+        start_server("--sessions", "memory:", "--prefix-cache-mb", "0", models=folder) as reading,
     ):
         yield Servers(caching.address, reading.address)
 
@@ -278,8 +278,8 @@ async def test_sessions_stand_and_go_back_as_without_a_cache(servers: Servers, k
         grpc.aio.insecure_channel(servers.reading) as reading,
     ):
         callers = Holder(caching, kind), Holder(reading, kind)
-        prompts, hits = [prompt for prompt in overlapping(kind, 3) if len(prompt) > WORTH], 0
-        for number, rewind in enumerate([0, 1, 20, 300, 1] * 4):
+        prompts, hits = [prompt for prompt in overlapping(kind, 3, 40) if len(prompt) > WORTH], 0
+        for number, rewind in enumerate([0, 1, 20, 300, 1] * 2):
             name = f"s{number}"
             for caller in callers:
                 await caller.open(name, number, rewind)
