@@ -54,8 +54,10 @@ class ScoreStreamCall:
         """Characters of the normalized text."""
         self._sent_count = 0
         """Characters that the client has sent."""
+        self._behind = 0
+        """How many of them the state is behind: not those of a piece that was not read to its end, nor what is held."""
         self._ticket_at = 0
-        """How many of them were behind the last ticket."""
+        """The same, at the last ticket."""
 
     async def answer(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> None:
         """Send every message."""
@@ -74,7 +76,9 @@ class ScoreStreamCall:
             async for piece in self._pieces(requests):
                 await self._read(self._normalizer.feed(piece))
                 self._sent_count += len(piece)
-                check_at_most("characters that a next one may still change", self._held, LIMITS.max_held_back)
+                held = self._normalizer.held_count
+                check_at_most("characters that a next one may still change", held, LIMITS.max_held_back)
+                self._behind = self._sent_count - held
                 await self._send_progress()
             await self._read_end()
         except Stopping:
@@ -103,10 +107,6 @@ class ScoreStreamCall:
         finally:
             request.cancel()
             draining.cancel()
-
-    @property
-    def _held(self) -> int:
-        return self._normalizer.held_count
 
     async def _read(self, text: str) -> None:
         """Score the next characters of the normalized text."""
@@ -141,13 +141,12 @@ class ScoreStreamCall:
 
     async def _send_progress(self, *, stopping: bool = False) -> None:
         """Send what the last piece has added; with a ticket where one is due, or the server stops."""
-        behind = self._sent_count - self._held
         interval = self._request.ticket_interval
-        due = stopping or (interval and behind >= self._ticket_at + interval)
+        due = stopping or (interval and self._behind >= self._ticket_at + interval)
         ticket = self._ticket(self._state) if due and self._state is not None else b""
         if ticket:
-            self._ticket_at = behind
-        progress = pb.ScoreStreamProgress(total=self._tally.message(self._position, ticket), sent_count=behind)
+            self._ticket_at = self._behind
+        progress = pb.ScoreStreamProgress(total=self._tally.message(self._position, ticket), sent_count=self._behind)
         await self._output.write(pb.ScoreStreamResponse(progress=progress))
 
     def _finished(self) -> pb.ScoreStreamFinished:
