@@ -15,6 +15,7 @@ from charlm_server.errors import InvalidRequest
 from charlm_server.limits import LIMITS
 from charlm_server.model import Model
 from charlm_server.prefix_cache import Prefix
+from charlm_server.random_numbers import SEEDS
 from charlm_server.sampling import Ids, Sampling
 from charlm_server.sequence import Sequence, State, StopStrings
 from charlm_server.starts import Origin, rewinding_marks
@@ -22,9 +23,6 @@ from charlm_server.texts import begin, check_at_most, check_line_feeds, encode
 
 _SHORTEST_SNAPSHOT_INTERVAL: Final = 64
 """Symbols between two states of a session that can be rewound, at least."""
-
-SEEDS: Final = 2**64
-"""Behind the last seed comes the first."""
 
 
 @dataclass(frozen=True)

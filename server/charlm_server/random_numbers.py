@@ -19,6 +19,9 @@ Words = NDArray[np.uint64]
 WORDS: Final = 4
 """Of a block."""
 
+SEEDS: Final = 2**64
+"""Behind the last seed comes the first."""
+
 _ROUNDS: Final = 10
 _MULTIPLIERS: Final = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _KEY_STEPS: Final = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))

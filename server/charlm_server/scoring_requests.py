@@ -1,6 +1,5 @@
 """From requests for scores to sequences."""
 
-from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +13,7 @@ from charlm_server.model import Model
 from charlm_server.sampling import Ids
 from charlm_server.scoring_policies import Policies
 from charlm_server.sequence import NO_IDS, Sequence, State
+from charlm_server.starts import Origin
 from charlm_server.tally import Wanted
 from charlm_server.texts import begin, check_at_most, check_line_feeds, encode, normalizer
 from charlm_server.windows import read_windows
@@ -32,6 +32,11 @@ class TextStart:
     """For a text that begins."""
     first: int = 0
     """How many characters of the text stand before it."""
+
+    @classmethod
+    def of(cls, origin: Origin) -> "TextStart":
+        """Return the state that a call's texts go on from."""
+        return cls(origin.state, SCORING_SEED if origin.seed is None else origin.seed)
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,8 @@ def _window_count(text: str, size: int) -> int:
     return -(-len(text) // size) if size else text.count("\n") + 1
 
 
-def read_candidates(
-    request: pb.ScoreCandidatesRequest, model: Model, start: TextStart, policies: Policies
-) -> tuple[TextToScore, Items[str]]:
-    """Check `request` against the limits; return its context, encoded, and the candidates. Raises InvalidRequest."""
+def read_context(request: pb.ScoreCandidatesRequest, model: Model, start: TextStart, policies: Policies) -> TextToScore:
+    """Check `request` against the limits and encode its context; raises InvalidRequest."""
     if not request.candidates:
         raise InvalidRequest("candidates is empty: send at least one text that may follow the context")
     most = LIMITS.max_candidates_with_tickets if request.return_tickets else LIMITS.max_candidates
@@ -139,4 +142,4 @@ def read_candidates(
     context = normalizer(model, start.state)
     text = context.feed(request.context) + context.end()
     check_line_feeds("context", text, model)
-    return next_text("context", text, start, policies, model), request.candidates
+    return next_text("context", text, start, policies, model)

@@ -1,5 +1,6 @@
 """What calls go on from: nothing, a ticket or a session; and what becomes of a session behind them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -153,9 +154,14 @@ class Starts:
             check_position(held, reference.position if reference.HasField("position") else None)
         return origin
 
-    def ticket(self, state: State, sampling: Sampling, served: Served, tenant: str) -> bytes:
-        """Return `state` as a ticket, with how its text is being written."""
-        return self._office.write(Snapshot(state, replace(sampling, bias=())), served.build, served.model, tenant)
+    def tickets(self, sampling: Sampling, served: Served, tenant: str) -> Callable[[State], bytes]:
+        """Return what writes a state as a ticket, with how its text is being written."""
+        kept = replace(sampling, bias=())
+
+        def ticket(state: State) -> bytes:
+            return self._office.write(Snapshot(state, kept), served.build, served.model, tenant)
+
+        return ticket
 
 
 def rewinding_marks(state: State, forced: Ids, origin: Origin, model: Model) -> tuple[int, ...]:

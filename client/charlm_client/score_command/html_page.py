@@ -1,14 +1,14 @@
 """Texts coloured by surprisal, as one HTML file that needs nothing else."""
 
+import io
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Final, Protocol
 
+from charlm_client.atomic_file import READABLE, written_atomically
 from charlm_client.events import Alternative
 from charlm_client.render import printable, visible
 from charlm_client.scoring import Score
@@ -98,20 +98,12 @@ class HtmlPage:
 @contextmanager
 def html_page(path: Path) -> Iterator[HtmlPage]:
     """Write a page to `path`: either whole or, whatever fails, not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            page = HtmlPage(file)
-            yield page
-            page.end()
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-            os.replace(file.name, path)  # noqa: PTH105 - the name of the file is a string
-        except BaseException:
-            os.unlink(file.name)  # noqa: PTH108 - the name of the file is a string
-            raise
+    with written_atomically(path, READABLE) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8")
+        page = HtmlPage(text)
+        yield page
+        page.end()
+        text.detach()  # flushed; the file itself is closed by who opened it
 
 
 def _character(character: str, bits: float, rank: int | None, alternatives: Sequence[Alternative]) -> str:

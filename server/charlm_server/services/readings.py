@@ -8,7 +8,7 @@ import numpy as np
 from charlm_server.registry import Served
 from charlm_server.scoring_requests import TextToScore
 from charlm_server.sequence import Advance, State, joined_alternatives
-from charlm_server.services.streams import check_end, opened, state_after
+from charlm_server.services.streams import advances_to_end, opened, state_after
 from charlm_server.services.tasks import tasks_of_call
 from charlm_server.tally import NOTHING_READ, Reading, Wanted
 
@@ -41,16 +41,11 @@ async def read_all(
 async def read_one(
     text: TextToScore, wanted: Wanted, served: Served, marks: tuple[int, ...] = (), take: TakeState = lambda _: None
 ) -> tuple[Reading, State | None]:
-    """Read a text; return what came and the state behind it. `take` gets the states at the `marks`."""
+    """Read a text; return what came and the state behind it. `take` gets that too, and those at the `marks`."""
     if not len(text.forced):
         return NOTHING_READ, text.state
-    advances: list[Advance] = []
     with opened([text.sequence(wanted, marks)], served.worker) as [stream]:
-        while not advances or advances[-1].finish is None:
-            advances.append(await stream.advance())
-            if advances[-1].finish is None and (state := advances[-1].state):
-                take(state)
-    check_end(advances[-1])
+        advances = await advances_to_end(stream, take)
     return _joined(advances), state_after(advances[-1])
 
 

@@ -12,7 +12,7 @@ from charlm_server.limits import LIMITS
 from charlm_server.registry import Served
 from charlm_server.sampling import Ids
 from charlm_server.scoring_policies import read_policies
-from charlm_server.scoring_requests import SCORING_SEED, TextStart, most_characters, next_text, read_wanted
+from charlm_server.scoring_requests import TextStart, most_characters, next_text, read_wanted
 from charlm_server.sequence import NO_IDS, State
 from charlm_server.services.output import Output
 from charlm_server.services.readings import read_one
@@ -47,7 +47,7 @@ class ScoreStreamCall:
         self._tally = Tally(self._wanted, model)
         self._normalizer = normalizer(model, origin.state)
         self._state = origin.state
-        self._seed = SCORING_SEED if origin.seed is None else origin.seed
+        self._seed = TextStart.of(origin).seed
         self._tail = Tail(origin.rewind)
         self._last_character = ""
         self._read_count = 0

@@ -1,7 +1,7 @@
 """charlm.v1.ScoringService."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import grpc.aio
@@ -15,10 +15,9 @@ from charlm_server.model import Model
 from charlm_server.registry import Registry, Served
 from charlm_server.scoring_policies import read_policies
 from charlm_server.scoring_requests import (
-    SCORING_SEED,
     TextStart,
     TextToScore,
-    read_candidates,
+    read_context,
     read_texts,
     read_wanted,
     whole_text,
@@ -56,12 +55,16 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             origin = await self._starts.resolve(request.start, served, tenant)
             policies = read_policies(request.policies, served.model)
             wanted = read_wanted(request, served.model, text=request.return_texts)
-            texts = read_texts(request, served.model, text_start(origin), policies, wanted)
+            texts = read_texts(request, served.model, TextStart.of(origin), policies, wanted)
             if origin.session:
                 results = [await _read_in_session(texts, wanted, served, origin)]
             else:
                 results = await read_all(texts, wanted, served, places)
-        reply = _Reply(wanted, served.model, self._ticket(origin, served, tenant) if request.return_tickets else None)
+        reply = _Reply(
+            wanted,
+            served.model,
+            self._starts.tickets(origin.sampling, served, tenant) if request.return_tickets else None,
+        )
         return pb.ScoreResponse(
             scores=[reply.score(text, *result) for text, result in zip(texts, results, strict=True)],
             policies=policies.message(),
@@ -82,7 +85,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         served, tenant = self._registry.find(start.model.name, start.model.version), tenant_of(context)
         with self._admission.exactly(1):
             origin = await self._starts.resolve(start.start, served, tenant)
-            ticket = self._ticket(origin, served, tenant)
+            ticket = self._starts.tickets(origin.sampling, served, tenant)
             call = ScoreStreamCall(start, origin, served, Output(context, self._stall_timeout), ticket)
             await call.answer(requests)
 
@@ -95,19 +98,20 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         with self._admission.places(min(WINDOW, max(1, len(request.candidates)))) as places:
             origin = await self._starts.resolve(request.start, served, tenant)
             policies = read_policies(request.policies, model, begins=True)
-            context_text, candidates = read_candidates(request, model, text_start(origin), policies)
+            start = TextStart.of(origin)
+            context_text = read_context(request, model, start, policies)
             context_reading, state = await read_one(context_text, _SUMS_ALONE, served)
-            start = TextStart(state, text_start(origin).seed)
-            wanted = Wanted(
-                log_probabilities=request.log_probabilities, ranks=False, alternatives=0, windows=None, text=False
-            )
+            start = replace(start, state=state)
+            wanted = replace(_SUMS_ALONE, log_probabilities=request.log_probabilities)
             texts = [
                 whole_text(f"candidates[{i}]", candidate, start, policies, model)
-                for i, candidate in enumerate(candidates)
+                for i, candidate in enumerate(request.candidates)
             ]
             results = await read_all(texts, wanted, served, places)
 
-        reply = _Reply(wanted, model, self._ticket(origin, served, tenant) if request.return_tickets else None)
+        reply = _Reply(
+            wanted, model, self._starts.tickets(origin.sampling, served, tenant) if request.return_tickets else None
+        )
         scores = [reply.score(text, *result) for text, result in zip(texts, results, strict=True)]
         return pb.ScoreCandidatesResponse(
             context=reply.score(context_text, context_reading, state),
@@ -115,12 +119,6 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             policies=policies.message(),
             continuation=origin.continuation,
         )
-
-    def _ticket(self, origin: Origin, served: Served, tenant: str) -> Callable[[State], bytes]:
-        def ticket(state: State) -> bytes:
-            return self._starts.ticket(state, origin.sampling, served, tenant)
-
-        return ticket
 
 
 @dataclass(frozen=True)
@@ -153,11 +151,6 @@ async def _read_in_session(
     reading, state = await read_one(text, wanted, served, marks, lambda state: origin.note(state, origin.sampling))
     await origin.advance(state, text.read, origin.sampling)
     return reading, state
-
-
-def text_start(origin: Origin) -> TextStart:
-    """Return the state that a call's texts go on from."""
-    return TextStart(origin.state, SCORING_SEED if origin.seed is None else origin.seed)
 
 
 def ranked(scores: list[pb.TextScore], ranking: pb.CandidateRanking.ValueType) -> list[pb.CandidateScore]:

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import grpc.aio
 import numpy as np
@@ -16,6 +16,7 @@ from charlm_server.admission import Admission
 from charlm_server.errors import InvalidRequest, NotRewindable
 from charlm_server.limits import LIMITS
 from charlm_server.model import Model
+from charlm_server.random_numbers import SEEDS
 from charlm_server.registry import Registry, Served
 from charlm_server.sampling import Ids
 from charlm_server.sequence import Sequence, State
@@ -27,8 +28,6 @@ from charlm_server.state_bytes import Snapshot
 from charlm_server.tenants import tenant_of
 from charlm_server.texts import check_at_most
 from charlm_server.tickets import TicketOffice
-
-_SEEDS: Final = 2**64
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -171,7 +170,7 @@ def _seed(record: Record) -> int:
 
 def _forked(record: Record, added: int) -> Record:
     """Return the session of another seed; it has repeated nothing yet."""
-    seed = (_seed(record) + added) % _SEEDS
+    seed = (_seed(record) + added) % SEEDS
     current = record.current
     if current is not None:
         current = replace(current, state=replace(current.state, seed=seed))

@@ -19,16 +19,20 @@ def opened(sequences: Items[Sequence], worker: Worker) -> Iterator[list[Stream]]
             worker.close(sequence)
 
 
+async def advances_to_end(stream: Stream, take: Callable[[State], None] = lambda _: None) -> list[Advance]:
+    """Wait until a sequence that only reads has ended; return all that came. `take` gets every state of it."""
+    advances: list[Advance] = []
+    while not advances or advances[-1].finish is None:
+        advances.append(await stream.advance())
+        if (state := advances[-1].state) is not None:
+            take(state)
+    check_end(advances[-1])
+    return advances
+
+
 async def read_to_end(stream: Stream, take: Callable[[State], None] = lambda _: None) -> State:
-    """Wait until a sequence that only reads has ended; return the state after it. `take` gets all that come."""
-    finish: Finish | None = None
-    while finish is None:
-        advance = await stream.advance()
-        finish = advance.finish
-        if advance.state is not None:
-            take(advance.state)
-    check_end(advance)
-    return state_after(advance)
+    """Wait as `advances_to_end`; return the state after the sequence."""
+    return state_after((await advances_to_end(stream, take))[-1])
 
 
 def state_after(advance: Advance) -> State:
