@@ -300,9 +300,11 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check what the file is, and make the table where it is empty; raises StartupError, sqlite3.Error."""
+    connection.execute("BEGIN")  # one moment for all three: another process may be making the table
     [application] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    connection.execute("COMMIT")
     if tables and (application, version) != (_APPLICATION_ID, _VERSION):
         whose = f"of version {version}, not {_VERSION}" if application == _APPLICATION_ID else "of another program"
         raise StartupError(f"{path} holds tables {whose}; name another file: --sessions sqlite:PATH")

@@ -6,13 +6,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from charlm_server.errors import StoreFull, StoreUnavailable
-from charlm_server.stores.sqlite import SqliteStore, _Command, _File
+from charlm_server.stores.sqlite import SqliteStore, _Command, _File, _opened
 
 IDLE = 3600
 
@@ -119,6 +121,19 @@ def test_several_processes_share_a_file_from_its_first_moment(path: Path) -> Non
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT record FROM sessions").fetchone() == (b"400",)
     connection.close()
+
+
+def test_a_file_that_another_is_making_is_no_stranger(tmp_path: Path) -> None:
+    """Whose a file is, and whether it is empty, must be read at one moment: the table may appear between the two."""
+    barrier = threading.Barrier(4)
+
+    def open_all(_: int) -> None:
+        for number in range(100):
+            barrier.wait(10)
+            _opened(tmp_path / f"{number}").close()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(open_all, range(4))) == [None] * 4
 
 
 async def test_expired_sessions_are_removed_in_time(path: Path) -> None:
