@@ -228,13 +228,24 @@ def test_the_reply_says_whether_it_is_exact_and_what_continues_it(hosts: Hosts) 
             assert generate(here, start_pb2.Start(ticket=after))[0].exact  # what came of it is of this build
 
 
-def test_another_class_of_host_goes_on_only_where_the_caller_allows_it(hosts: Hosts, forger: Forger) -> None:
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"host_class": secrets.token_bytes(16)}, "another class of host"),
+        ({"sha256": secrets.token_bytes(32)}, "another build of the model"),
+    ],
+    ids=["class of host", "build"],
+)
+def test_either_alone_is_told_apart_as_well(
+    other: dict[str, bytes], words: str, hosts: Hosts, forger: Forger
+) -> None:
+    """Real builds differ in both: a host's class is that of what it computes with one build."""
     _, _, ticket = generate(hosts.plain, prompt="the cat")
     opened = forger.opened(ticket)
-    elsewhere = forger.seal(opened.snapshot, replace(opened.build, host_class=secrets.token_bytes(16)))
+    elsewhere = forger.seal(opened.snapshot, replace(opened.build, **other))  # type: ignore[arg-type]
     code, reason, text = refusal_of(generate, hosts.plain, start_pb2.Start(ticket=elsewhere))
     assert (code, reason) == NOT_EXACT
-    assert "another class of host" in text
+    assert words in text
     continuation, written, _ = generate(hosts.plain, start_pb2.Start(ticket=elsewhere, exact=False))
     assert not continuation.exact
     assert written == generate(hosts.plain, start_pb2.Start(ticket=ticket))[1]
