@@ -227,6 +227,8 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     chosen = read_options()
+    if chosen.folder:
+        chosen.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         bench = Bench.prepare(Path(folder))
         costs = [asyncio.run(in_memory(bench, chosen.in_memory, chosen.replaces))]

@@ -1,6 +1,6 @@
 """The load generator: reads many concurrent streams of any server of charlm.v1.
 
-    python benchmarks/streams.py HOST:PORT [--streams 64] [--characters 1000]
+    python benchmarks/streams.py HOST:PORT [--streams 64] [--characters 1000] [--ticket-interval 0]
 
 A process of its own, so that its CPU time is not the server's; it shares the machine with the server all the same.
 All streams are called at once. They are read by the raw stub, without `charlm_client`, over a few connections.
@@ -69,7 +69,7 @@ def length_for(server: Server, streams: int, seconds: float, generator: Sequence
         characters = min(fitting, 8 * characters)
 
 
-async def read_all(address: str, streams: int, characters: int) -> Load:
+async def read_all(address: str, streams: int, characters: int, ticket_interval: int = 0) -> Load:
     """Read `streams` texts of so many characters at once."""
     connections = min(MOST_CONNECTIONS, -(-streams // STREAMS_PER_CONNECTION))
     # Channels to one address share a connection, unless told not to.
@@ -80,7 +80,8 @@ async def read_all(address: str, streams: int, characters: int) -> Load:
     stubs = cycle([generation_pb2_grpc.GenerationServiceStub(channel) for channel in channels])
     arrivals = Arrivals()
     began, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(read(next(stubs), request(seed, characters), arrivals) for seed in range(streams)))
+    requests = [request(seed, characters, ticket_interval) for seed in range(streams)]
+    await asyncio.gather(*(read(next(stubs), each, arrivals) for each in requests))
     load = arrivals.load(time.perf_counter() - began, time.process_time() - cpu)
     for channel in channels:
         await channel.close()
@@ -107,10 +108,14 @@ async def read(
         arrivals.refused()
 
 
-def request(seed: int, characters: int) -> generation_pb2.GenerateRequest:
+def request(seed: int, characters: int, ticket_interval: int = 0) -> generation_pb2.GenerateRequest:
     """Return a request of so many characters."""
-    sampling = generation_pb2.Sampling(seed=seed)
-    return generation_pb2.GenerateRequest(prompt=PROMPT, sampling=sampling, max_characters=characters)
+    return generation_pb2.GenerateRequest(
+        prompt=PROMPT,
+        sampling=generation_pb2.Sampling(seed=seed),
+        max_characters=characters,
+        ticket_interval=ticket_interval,
+    )
 
 
 def main() -> None:
@@ -119,9 +124,11 @@ def main() -> None:
     options.add_argument("address")
     options.add_argument("--streams", type=int, default=64)
     options.add_argument("--characters", type=int, default=1000, help="of each stream")
+    options.add_argument("--ticket-interval", type=int, default=0, help="characters from ticket to ticket")
     arguments = options.parse_args()
     gc.disable()  # a pause of the generator would look like one of the server
-    print(asyncio.run(read_all(arguments.address, arguments.streams, arguments.characters)).to_json())
+    load = read_all(arguments.address, arguments.streams, arguments.characters, arguments.ticket_interval)
+    print(asyncio.run(load).to_json())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,11 @@ _MEGABYTE: Final = 1_000_000
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=50051, show_default=True, help="Port; 0: any free one.")
 @click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Port of metrics for Prometheus, at /metrics; 0: any free one, named in the log.  [default: none]",
+)
+@click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "auto"]),
     default="auto",
@@ -110,6 +115,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     models: Path,
     host: str,
     port: int,
+    metrics_port: int | None,
     device: str,
     threads: int,
     max_sequences: int,
@@ -152,6 +158,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         max_session_bytes=None if session_gb is None else max(1, round(session_gb * 1e9)),
         host=host,
         port=port,
+        metrics_port=metrics_port,
         device=Device(device),
         threads=threads,
         max_sequences=max_sequences,

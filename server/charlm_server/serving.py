@@ -33,6 +33,7 @@ from charlm_server.errors import StartupError
 from charlm_server.interceptor import CallInterceptor
 from charlm_server.key_ring import KeyRing, make_key_file
 from charlm_server.limits import MAX_MESSAGE_BYTES
+from charlm_server.metrics import serve_metrics
 from charlm_server.model import Device, Model
 from charlm_server.prefix_cache import PrefixCache
 from charlm_server.registry import Registry, Served
@@ -93,6 +94,8 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 50051
     """0: any free port, named in the line that says the server is ready."""
+    metrics_port: int | None = None
+    """Of Prometheus's metrics, at the same host; 0: any free port, named in the log; None: there are none."""
     device: Device = Device.AUTO
     threads: int = 1
     """Cores that one step of a model may use."""
@@ -123,8 +126,11 @@ async def serve(config: ServerConfig) -> None:
     registry = Registry([_served(model, loop) for model in load_models(config)])
     health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor()
     store = await open_store(config.sessions, config.max_session_bytes)
-    server = _server(registry, health, interceptor, ring, store, config)
+    prefixes = PrefixCache(config.prefix_cache_bytes)
+    server = _server(registry, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
+    if config.metrics_port is not None:
+        _log.info("metrics: http://%s/metrics", serve_metrics(registry, prefixes, config.host, config.metrics_port))
     for served in registry:
         served.worker.start()
     await server.start()
@@ -172,10 +178,11 @@ def _server(  # noqa: PLR0913, PLR0917 - all that a server consists of
     interceptor: CallInterceptor,
     ring: KeyRing,
     store: SessionStore,
+    prefixes: PrefixCache,
     config: ServerConfig,
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
-    admission, prefixes = Admission(config.max_sequences), PrefixCache(config.prefix_cache_bytes)
+    admission = Admission(config.max_sequences)
     office, sessions = TicketOffice(ring, config.ticket_lifetime), Sessions(store, ring)
     starts = Starts(office, sessions)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(

@@ -236,9 +236,7 @@ def test_the_reply_says_whether_it_is_exact_and_what_continues_it(hosts: Hosts) 
     ],
     ids=["class of host", "build"],
 )
-def test_either_alone_is_told_apart_as_well(
-    other: dict[str, bytes], words: str, hosts: Hosts, forger: Forger
-) -> None:
+def test_either_alone_is_told_apart_as_well(other: dict[str, bytes], words: str, hosts: Hosts, forger: Forger) -> None:
     """Real builds differ in both: a host's class is that of what it computes with one build."""
     _, _, ticket = generate(hosts.plain, prompt="the cat")
     opened = forger.opened(ticket)

@@ -123,6 +123,14 @@ def test_several_processes_share_a_file_from_its_first_moment(path: Path) -> Non
     connection.close()
 
 
+def test_a_change_is_on_the_disk_before_anybody_hears_of_it(path: Path) -> None:
+    """No power fails here: that SQLite was told to flush each transaction is as far as a test goes."""
+    connection = _opened(path)
+    full = 2
+    assert connection.execute("PRAGMA synchronous").fetchone() == (full,)
+    connection.close()
+
+
 def test_a_file_that_another_is_making_is_no_stranger(tmp_path: Path) -> None:
     """Whose a file is, and whether it is empty, must be read at one moment: the table may appear between the two."""
     barrier = threading.Barrier(4)

@@ -1,0 +1,62 @@
+"""What the loaded models do, for Prometheus.
+
+    charlm_live_sequences                     streams and texts in the engine now
+    charlm_prefix_cache_prompts_total         prompts, by `result`: "hit" (some of it was not read anew), "miss"
+    charlm_prefix_cache_symbols_saved_total   symbols that were not read anew
+    charlm_prefix_cache_states                states in the cache now
+    charlm_prefix_cache_bytes                 memory that they take
+
+Labels are a model's name and version: nothing that a client sends becomes one.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from charlm_server.errors import StartupError
+from charlm_server.prefix_cache import PrefixCache
+from charlm_server.registry import Registry
+
+_LABELS = ("model", "version")
+
+
+class _Models(Collector):
+    """Reads the figures when it is asked, in a thread of its own: each is right, two may be a prompt apart."""
+
+    def __init__(self, registry: Registry, prefixes: PrefixCache) -> None:
+        self._models = [(served, prefixes.counts(served.model)) for served in registry]
+
+    def collect(self) -> Iterator[Metric]:
+        live = GaugeMetricFamily("charlm_live_sequences", "Streams and texts in the engine.", labels=_LABELS)
+        prompts = CounterMetricFamily(
+            "charlm_prefix_cache_prompts", "Prompts that the cache was asked for.", labels=(*_LABELS, "result")
+        )
+        saved = CounterMetricFamily(
+            "charlm_prefix_cache_symbols_saved", "Symbols that were not read anew.", labels=_LABELS
+        )
+        states = GaugeMetricFamily("charlm_prefix_cache_states", "States in the cache.", labels=_LABELS)
+        taken = GaugeMetricFamily("charlm_prefix_cache_bytes", "Memory that they take.", labels=_LABELS)
+        for served, counts in self._models:
+            labels = (served.model.name, str(served.model.version))
+            live.add_metric(labels, served.worker.live)
+            prompts.add_metric((*labels, "hit"), counts.hits)
+            prompts.add_metric((*labels, "miss"), counts.misses)
+            saved.add_metric(labels, counts.symbols_saved)
+            states.add_metric(labels, counts.states)
+            taken.add_metric(labels, counts.bytes)
+        yield from (live, prompts, saved, states, taken)
+
+
+def serve_metrics(registry: Registry, prefixes: PrefixCache, host: str, port: int) -> str:
+    """Serve them over HTTP until the process ends; return the address. Raises StartupError."""
+    collectors = CollectorRegistry()
+    collectors.register(_Models(registry, prefixes))
+    try:
+        server, _ = start_http_server(port, host, collectors)
+    except OSError as error:
+        raise StartupError(
+            f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port (0: any free one)"
+        ) from error
+    return f"{f'[{host}]' if ':' in host else host}:{server.server_port}"

@@ -1,0 +1,88 @@
+"""Metrics over HTTP, as Prometheus reads them, against what GetModel says and what was asked."""
+
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, start_pb2
+from charlm_server.prefix_cache import WORTH
+from prometheus_client.parser import text_string_to_metric_families
+
+KIND = "characters"
+PROMPT = "the cat sat on the mat. " * (1 + WORTH // 24)
+
+
+@pytest.fixture(scope="module")
+def measured(start_server, kinds_folder: Path) -> Iterator[tuple[str, grpc.Channel]]:
+    with start_server("--metrics-port", "0", models=kinds_folder) as server:
+        found = re.search(r"metrics: (http://127\.0\.0\.1:\d+/metrics)\n", server.log.read_text())
+        assert found
+        with grpc.insecure_channel(server.address) as channel:
+            yield found[1], channel
+
+
+def figures(url: str) -> dict[tuple[str, ...], float]:
+    """Return each figure of the model by its name and `result`."""
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+    versions = {(sample.labels["model"], sample.labels["version"]) for sample in samples}
+    assert (KIND, "1") in versions
+    return {
+        (sample.name, *filter(None, [sample.labels.get("result")])): sample.value
+        for sample in samples
+        if sample.labels["model"] == KIND
+    }
+
+
+def generate(channel: grpc.Channel, prompt: str, characters: int = 1) -> Iterator[generation_pb2.GenerateResponse]:
+    request = generation_pb2.GenerateRequest(
+        model=start_pb2.ModelReference(name=KIND), prompt=prompt, max_characters=characters
+    )
+    return generation_pb2_grpc.GenerationServiceStub(channel).Generate(request)
+
+
+def test_hits_are_counted_and_what_they_spared(measured: tuple[str, grpc.Channel]) -> None:
+    url, channel = measured
+    before = figures(url)
+    for _ in range(3):
+        list(generate(channel, PROMPT))
+    after = figures(url)
+    assert {name: after[name] - before[name] for name in after if name[0].endswith("_total")} == {
+        ("charlm_prefix_cache_prompts_total", "hit"): 2,
+        ("charlm_prefix_cache_prompts_total", "miss"): 1,
+        ("charlm_prefix_cache_symbols_saved_total",): 2 * len(PROMPT),
+    }
+    request = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name=KIND))
+    told = model_pb2_grpc.ModelServiceStub(channel).GetModel(request).model.prefix_cache
+    assert (after["charlm_prefix_cache_states",], after["charlm_prefix_cache_bytes",]) == (told.states, told.bytes)
+    assert told.states > 0
+
+
+def test_a_stream_counts_as_long_as_it_lives(measured: tuple[str, grpc.Channel]) -> None:
+    url, channel = measured
+    stream = generate(channel, "the", characters=1_000_000)
+    next(stream)
+    assert figures(url)["charlm_live_sequences",] == 1
+    stream.cancel()  # type: ignore[attr-defined]
+    while figures(url)["charlm_live_sequences",]:
+        pass
+
+
+def test_a_port_in_use_stops_the_start_and_is_named(models_folder: Path, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        command = [sys.executable, "-m", "charlm_client", "serve", str(models_folder), "--port", "0"]
+        command += ["--device", "cpu", "--state", str(tmp_path), "--metrics-port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert f"cannot serve metrics on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
