@@ -11,7 +11,7 @@ from charlm.v1 import model_pb2, model_pb2_grpc, scoring_pb2_grpc, start_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_training.checkpoint import Checkpoint
 from charlm_training.evaluate import perplexity
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 TEXT = "The cat, which already ate a bunch of food, was full.\r\nThe cats were not;\r é, 你 and 𝄞 too.\n" * 3
@@ -94,11 +94,12 @@ def test_a_stream_gives_what_the_whole_text_gives_however_it_is_cut(
         assert sum(window.character_count for window in whole.windows) == len(whole.text)
 
 
-@given(text=TEXTS, size=SIZES)
+@given(text=TEXTS, size=SIZES.filter(bool))
+@example(text=TEXT, size="lines")
+@example(text="\n\nThe cats\n", size="lines")
+@example(text=TEXT, size=7)
 @over_grpc
-def test_windows_are_where_the_text_says(channel: grpc.Channel, text: str, size: int | str | None) -> None:
-    if size is None:
-        return
+def test_windows_are_where_the_text_says(channel: grpc.Channel, text: str, size: int | str) -> None:
     (whole,) = score(channel, text, return_texts=True, windows=windows_of(size), **DETAILS)
     read, first = whole.text, 0
     logs = [0.0] * (len(read) - whole.scored_count) + list(whole.log_probabilities)
@@ -196,11 +197,17 @@ def test_candidates_are_ranked_by_what_the_whole_text_would_score(channel: grpc.
         )
     )
     assert [each.score.sum_log_probability for each in again.candidates] == sums
-    means = stub.ScoreCandidates(
-        pb.ScoreCandidatesRequest(context=context, candidates=CANDIDATES[:3], ranking=pb.CANDIDATE_RANKING_MEAN)
+
+
+def test_candidates_of_any_length_are_ranked_by_their_means_where_asked(channel: grpc.Channel) -> None:
+    longer_and_longer = ["was full of food"[:length] for length in range(1, 17)]
+    found = scoring_pb2_grpc.ScoringServiceStub(channel).ScoreCandidates(
+        pb.ScoreCandidatesRequest(context="The cat ", candidates=longer_and_longer, ranking=pb.CANDIDATE_RANKING_MEAN)
     )
-    mean = [each.score.sum_log_probability / each.score.scored_count for each in means.candidates]
-    assert mean == sorted(mean, reverse=True)
+    means = [each.score.sum_log_probability / each.score.scored_count for each in found.candidates]
+    assert means == sorted(means, reverse=True)
+    lengths = [each.score.scored_count for each in found.candidates]
+    assert lengths != sorted(lengths)  # as they would be by their sums
 
 
 @pytest.mark.parametrize("name", ["bytes", "lines", "byte-lines", "gru"])
