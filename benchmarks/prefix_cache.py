@@ -45,9 +45,8 @@ def seconds_to_first(stub: "generation_pb2_grpc.GenerationServiceStub", prompt: 
     return took
 
 
-def row(length: int, repeats: int, addresses: tuple[str, str]) -> dict[str, Any]:
+def row(length: int, repeats: int, addresses: tuple[str, str], source: random.Random) -> dict[str, Any]:
     """Measure prompts of one length."""
-    source = random.Random(length)
     taken: dict[str, list[float]] = {"hit": [], "miss": [], "off": []}
     with grpc.insecure_channel(addresses[0]) as caching, grpc.insecure_channel(addresses[1]) as reading:
         cached, uncached = map(generation_pb2_grpc.GenerationServiceStub, (caching, reading))
@@ -72,8 +71,9 @@ def main() -> None:
         make_model(Path(folder), chosen.layers, chosen.hidden)
         with charlm_server(Path(folder)) as caching, charlm_server(Path(folder), ["--prefix-cache-mb", "0"]) as reading:
             addresses = caching.address, reading.address
-            row(chosen.lengths[0], 3, addresses)
-            rows = [row(length, chosen.repeats, addresses) for length in chosen.lengths]
+            source = random.Random(0)
+            row(chosen.lengths[0], 3, addresses, source)  # warms up
+            rows = [row(length, chosen.repeats, addresses, source) for length in chosen.lengths]
     title = f"first character after a prompt, {chosen.layers} x {chosen.hidden} LSTM, medians of {chosen.repeats}"
     show(title, COLUMNS, rows, as_json=chosen.json)
 
