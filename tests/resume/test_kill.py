@@ -121,7 +121,7 @@ async def test_no_stream_loses_doubles_or_reorders_a_character(
         f"texts of {tally.characters:,} characters, {watch.resumptions:,} resumptions, are those of an undisturbed "
         f"server; {time.monotonic() - began:.0f} s"
     )
-    # How many streams a kill tears depends on the machine's pace (some 15 to 25 where this was written): more than a few.
+    # How many streams a kill tears depends on the machine's pace (15 to 25 where this was written): more than a few.
     assert tally.hitting > KILLS / 2
     assert tally.hit > 4 * KILLS
     assert watch.resumptions >= tally.hit / 2
