@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 from charlm_client.client import Client
 from charlm_client.in_flight import in_order
@@ -60,12 +60,18 @@ class Scorer:
     """Told how many bytes were read, each time."""
 
     def files(self, files: Sequence[str]) -> Iterator[Row]:
-        """Yield a row for each file, several of them at once."""
-        for is_small, run in groupby(files, self._shares_calls):
-            if is_small:
-                yield from (self._row(name, score) for name, score in self._each(self._small_texts(run)))
-            else:
-                yield from in_order((partial(self._file, file) for file in run), self.jobs, self.client.close)
+        """Yield a row for each file, several of them at once.
+
+        What may never end, such as a pipe, is read in this thread, the one that an interrupt reaches.
+        """
+        for kind, run in groupby(files, self._kind):
+            match kind:
+                case "small":
+                    yield from (self._row(name, score) for name, score in self._each(self._small_texts(run)))
+                case "large":
+                    yield from in_order((partial(self._file, file) for file in run), self.jobs, self.client.close)
+                case "endless":
+                    yield from map(self._file, run)
 
     def texts(self, texts: Sequence[str]) -> Iterator[Row]:
         """Yield a row for each text."""
@@ -124,9 +130,11 @@ class Scorer:
             for record, score in self._as_they_come(read_records(source, field)):
                 yield record, Row(f"{source.name}:{record.number}", score)
 
-    def _shares_calls(self, file: str) -> bool:
+    def _kind(self, file: str) -> Literal["small", "large", "endless"]:
         size = size_of(file)
-        return file != "-" and not self.return_ticket and size is not None and size <= SMALL_BYTES
+        if size is None:
+            return "endless"
+        return "small" if size <= SMALL_BYTES and file != "-" and not self.return_ticket else "large"
 
     def _small_texts(self, files: Iterable[str]) -> Iterator[tuple[str, str]]:
         for file in files:

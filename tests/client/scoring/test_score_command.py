@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -463,6 +464,20 @@ def test_a_reader_that_leaves_ends_it_quietly(peer: Any, tmp_path: Path) -> None
         score.stdout.close()
         assert score.wait(30) == 141
         assert score.stderr.read() == b""
+
+
+def test_an_interrupt_ends_a_long_input_quietly(peer: Any, toy: Any) -> None:
+    with process(peer, "-") as score:
+        assert score.stdin
+        assert score.stderr
+        score.stdin.write(b"some words\n" * 5000)
+        score.stdin.flush()
+        while not toy.pieces or not toy.pieces[0]:
+            time.sleep(0.01)
+        score.send_signal(signal.SIGINT)
+        assert score.wait(20) == 130
+        assert score.stderr.read() == b""
+    assert toy.over.wait(20)
 
 
 def test_an_interrupt_ends_it_quietly(peer: Any, toy: Any) -> None:
