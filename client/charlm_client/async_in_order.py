@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -10,7 +10,7 @@ _Result = TypeVar("_Result")
 
 async def in_order(
     jobs: AsyncIterator[Callable[[], Coroutine[Any, Any, _Result]]], count: int
-) -> AsyncIterator[_Result]:
+) -> AsyncGenerator[_Result]:
     """Run up to `count` jobs at once, each in a task; yield their results in the order of the jobs.
 
     Jobs are asked for only as many as are running or have results that nobody took. What the iteration over them raises

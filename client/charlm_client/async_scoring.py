@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
@@ -11,7 +12,7 @@ from charlm_client.async_score_stream import AsyncScoreStream
 from charlm_client.candidates import Ranking, ranking_from
 from charlm_client.errors import CharlmError, InvalidRequest
 from charlm_client.resumption import Resumption
-from charlm_client.score_calls import JOBS, async_groups, scores_from
+from charlm_client.score_calls import JOBS, ScoredGroup, async_groups, call_text, scores_from
 from charlm_client.score_settings import (
     CandidateRanking,
     ReadingOptions,
@@ -74,8 +75,9 @@ class AsyncScoringCalls(ABC):
         """Score a text of any length, as `Client.score` does."""
         settings = text_settings(**options)
         resumption = self._resumption(timeout, resume=resume)
-        score_text = self._score_group if settings.fits(text) else self._score_alone
-        [score] = await score_text([text], settings, resumption)
+        if not settings.fits(text):
+            return await self._score_streamed(text, settings, resumption)
+        [score] = await self._score_at_once([text], settings, resumption)
         return score
 
     async def score_many(
@@ -150,9 +152,15 @@ class AsyncScoringCalls(ABC):
         *,
         resume: bool | None,
     ) -> AsyncIterator[Score]:
-        async for scores in in_order(self._work(texts, settings, first, resume=resume), jobs):
-            for score in scores:
-                yield score
+        count = 0
+        async with aclosing(in_order(self._work(texts, settings, first, resume=resume), jobs)) as scored_groups:
+            async for group in scored_groups:
+                for score in group.scores:
+                    yield score
+                count += len(group.scores)
+                if group.refusal:
+                    call_text(f"texts[{count}]", group.refusal)
+                    raise group.refusal
 
     async def _work(
         self,
@@ -161,24 +169,46 @@ class AsyncScoringCalls(ABC):
         first: Resumption,
         *,
         resume: bool | None,
-    ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, list[Score]]]]:
+    ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, ScoredGroup]]]:
         """Yield the calls that there are to make, which share a time limit."""
         resumption = first
         async for group in async_groups(texts, settings):
-            score_group = self._score_group if settings.fits(group[0]) else self._score_alone
-            yield partial(score_group, group, settings, resumption)
+            if settings.fits(group[0]):
+                yield partial(self._score_group, group, settings, resumption)
+            else:
+                yield partial(self._score_alone, group[0], settings, resumption)
             resumption = self._resumption(first.deadline.left, resume=resume)
             resumption.answered()  # a server that is full, of the calls before, is worth waiting for
 
-    async def _score_group(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> list[Score]:
+    async def _score_group(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> ScoredGroup:
+        """Score texts in one call; where one of them is refused, those before it in several."""
+        try:
+            return ScoredGroup(await self._score_at_once(texts, settings, resumption))
+        except InvalidRequest as error:
+            if len(texts) == 1:
+                return ScoredGroup([], error)
+        middle = len(texts) // 2
+        first = await self._score_group(texts[:middle], settings, resumption)
+        if first.refusal:
+            return first
+        second = await self._score_group(texts[middle:], settings, resumption)
+        return ScoredGroup([*first.scores, *second.scores], second.refusal)
+
+    async def _score_at_once(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> list[Score]:
         request = score_request(texts, settings)
         response = await self._unary(lambda stubs: stubs.scoring.Score, request, resumption)
         return scores_from(response, texts, settings)
 
-    async def _score_alone(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> list[Score]:
-        """Score one text, too long for a call that brings it whole."""
+    async def _score_alone(self, text: str, settings: ScoreSettings, resumption: Resumption) -> ScoredGroup:
+        """Score a text that is too long for a call that brings it whole."""
+        try:
+            return ScoredGroup([await self._score_streamed(text, settings, resumption)])
+        except InvalidRequest as error:
+            return ScoredGroup([], error)
+
+    async def _score_streamed(self, text: str, settings: ScoreSettings, resumption: Resumption) -> Score:
         scoring = StreamScoring(settings, resume=resumption.enabled)
-        async with AsyncScoreStream(texts, scoring, self, resumption) as stream:
+        async with AsyncScoreStream([text], scoring, self, resumption) as stream:
             progresses = [progress async for progress in stream]
             assert stream.finished
-            return [collected(progresses, stream.finished)]
+            return collected(progresses, stream.finished)

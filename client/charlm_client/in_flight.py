@@ -1,7 +1,7 @@
 """Several calls of the synchronous client on their way at once."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any, Protocol, TypeVar
@@ -61,7 +61,7 @@ class CallsInFlight:
             raise CancelledError
 
 
-def in_order(jobs: Iterable[Callable[[], _Result]], count: int, give_up: Callable[[], None]) -> Iterator[_Result]:
+def in_order(jobs: Iterable[Callable[[], _Result]], count: int, give_up: Callable[[], None]) -> Generator[_Result]:
     """Run up to `count` jobs at once, each in a thread; yield their results in the order of the jobs.
 
     Jobs are asked for in this thread, and only as many as are running or have results that nobody took. What the

@@ -1,6 +1,8 @@
 """Scores of any number of texts, in calls that respect the limits. No I/O: both clients make the calls."""
 
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from charlm.v1 import scoring_pb2
@@ -8,7 +10,8 @@ from charlm.v1 import scoring_pb2
 from charlm_client.errors import InvalidRequest, ServerFault
 from charlm_client.events import continuation_from
 from charlm_client.policies import policies_from
-from charlm_client.score_settings import ScoreSettings
+from charlm_client.request import encodable
+from charlm_client.score_settings import WINDOWS_PER_CALL, ScoreSettings
 from charlm_client.scoring import Score, score_from
 
 JOBS: Final = 4
@@ -18,6 +21,17 @@ CHARACTERS_AT_ONCE: Final = 131_072
 """Up to how many characters go into one call, though the contract allows more: about a second's work."""
 
 TEXTS_AT_ONCE: Final = 1024
+
+_OF_A_TEXT: Final = re.compile(r"text(s\[\d+\])?(: | (?=holds ))")
+"""How the message about one text begins: that of a server, or of `encodable`."""
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """The scores of a group's texts, or of those before the one that was refused."""
+
+    scores: Sequence[Score]
+    refusal: InvalidRequest | None = None
 
 
 class Groups:
@@ -32,6 +46,7 @@ class Groups:
 
     def add(self, text: str) -> list[str] | None:
         """Take the next text; return the group before it if that is complete."""
+        encodable(f"texts[{self._count}]", text)
         self._count += 1
         if self._settings.is_session and self._count > 1:
             raise InvalidRequest("a session goes on with one text; score the others from tickets")
@@ -59,7 +74,7 @@ class Groups:
     def _has_room_for(self, text: str, windows: int) -> bool:
         return not self._group or (
             self._characters + len(text) <= self._most_characters
-            and self._windows + windows <= self._settings.windows_per_call
+            and self._windows + windows <= WINDOWS_PER_CALL
             and len(self._group) < self._most_texts
         )
 
@@ -107,6 +122,12 @@ def scores_from(response: scoring_pb2.ScoreResponse, texts: Sequence[str], setti
         raise ServerFault("the server sent no ticket, though one was requested")
     policies, continuation = policies_from(response.policies), continuation_from(response.continuation)
     return [score_from(score, policies, continuation) for score in response.scores]
+
+
+def call_text(name: str, error: InvalidRequest) -> None:
+    """Have the message of `error` call the text that it is about, if it is about one, by a name of the caller's."""
+    if begin := _OF_A_TEXT.match(str(error)):
+        error.args = (f"{name}: {str(error)[begin.end() :]}",)
 
 
 def _check_is_not_text(texts: object) -> None:

@@ -93,11 +93,6 @@ class ScoreSettings:
         """How many texts the contract allows."""
         return TEXTS_PER_CALL_WITH_TICKETS if self.return_tickets or self.return_texts else TEXTS_PER_CALL
 
-    @property
-    def windows_per_call(self) -> int:
-        """How many windows the contract allows."""
-        return WINDOWS_PER_CALL
-
     def windows_in(self, text: str) -> int:
         """Return how many windows `text` has at most."""
         if self.windows is None:
@@ -108,7 +103,7 @@ class ScoreSettings:
 
     def fits(self, text: str) -> bool:
         """Whether one call can score `text`."""
-        return len(text) <= self.characters_per_call and self.windows_in(text) <= self.windows_per_call
+        return len(text) <= self.characters_per_call and self.windows_in(text) <= WINDOWS_PER_CALL
 
     @property
     def is_session(self) -> bool:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import TypeVar, Unpack
 
@@ -12,7 +13,7 @@ from charlm_client.connection import MessageStream, ServerStream
 from charlm_client.errors import CharlmError, InvalidRequest
 from charlm_client.in_flight import CallsInFlight, in_order
 from charlm_client.resumption import Resumption
-from charlm_client.score_calls import JOBS, groups, scores_from
+from charlm_client.score_calls import JOBS, ScoredGroup, call_text, groups, scores_from
 from charlm_client.score_settings import (
     CandidateRanking,
     ReadingOptions,
@@ -206,10 +207,32 @@ class ScoringCalls(ABC):
             else partial(self._score_alone, group[0], settings, resumption, calls)
             for group, resumption in zip(groups(texts, settings), self._resumptions(first, resume=resume), strict=False)
         )
-        for scores in in_order(work, jobs, calls.cancel):
-            yield from scores
+        count = 0
+        with closing(in_order(work, jobs, calls.cancel)) as scored_groups:
+            for group in scored_groups:
+                yield from group.scores
+                count += len(group.scores)
+                if group.refusal:
+                    call_text(f"texts[{count}]", group.refusal)
+                    raise group.refusal
 
     def _score_group(
+        self, texts: list[str], settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
+    ) -> ScoredGroup:
+        """Score texts in one call; where one of them is refused, those before it in several."""
+        try:
+            return ScoredGroup(self._score_at_once(texts, settings, resumption, calls))
+        except InvalidRequest as error:
+            if len(texts) == 1:
+                return ScoredGroup([], error)
+        middle = len(texts) // 2
+        first = self._score_group(texts[:middle], settings, resumption, calls)
+        if first.refusal:
+            return first
+        second = self._score_group(texts[middle:], settings, resumption, calls)
+        return ScoredGroup([*first.scores, *second.scores], second.refusal)
+
+    def _score_at_once(
         self, texts: list[str], settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
     ) -> list[Score]:
         response: scoring_pb2.ScoreResponse = self._unary(
@@ -219,11 +242,14 @@ class ScoringCalls(ABC):
 
     def _score_alone(
         self, text: str, settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
-    ) -> list[Score]:
+    ) -> ScoredGroup:
+        """Score a text that is too long for a call that brings it whole."""
         stream = self._stream([text], StreamScoring(settings, resume=resumption.enabled), resumption)
         calls.add(stream)
         try:
-            return [_whole(stream)]
+            return ScoredGroup([_whole(stream)])
+        except InvalidRequest as error:
+            return ScoredGroup([], error)
         finally:
             calls.remove(stream)
 

@@ -148,6 +148,10 @@ class Peer(
     def fail(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
         self.failure = rich_status(code, message, *details)
 
+    def abort(self, code: grpc.StatusCode, message: str) -> NoReturn:
+        """End the call that asks for it."""
+        raise Broken(code, message)
+
     def fail_busy(self, seconds: float) -> None:
         info = error_details_pb2.ErrorInfo(reason="SERVER_FULL", domain="charlm")
         retry = error_details_pb2.RetryInfo()
@@ -167,7 +171,10 @@ class Peer(
     def Score(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the rpc
         self.requests.append(request)
         self._maybe_fail(context)
-        return self.score(request)
+        try:
+            return self.score(request)
+        except Broken as broken:
+            context.abort_with_status(rpc_status.to_status(broken.status))
 
     def ScoreStream(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - the name of the rpc
         self._maybe_fail(context)

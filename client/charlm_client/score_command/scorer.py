@@ -3,13 +3,16 @@
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Final, Literal, Protocol, TypeVar
 
 from charlm_client.client import Client
+from charlm_client.errors import InvalidRequest
 from charlm_client.in_flight import in_order
+from charlm_client.score_calls import call_text
 from charlm_client.score_command.inputs import Input, opened, size_of
 from charlm_client.score_command.records import Record, read_records
 from charlm_client.score_command.rows import Row
@@ -67,7 +70,7 @@ class Scorer:
         for kind, run in groupby(files, self._kind):
             match kind:
                 case "small":
-                    yield from (self._row(name, score) for name, score in self._each(self._small_texts(run)))
+                    yield from (self._row(name, score) for name, score in self._each(self._small_texts(run), str))
                 case "large":
                     yield from in_order((partial(self._file, file) for file in run), self.jobs, self.client.close)
                 case "endless":
@@ -76,9 +79,10 @@ class Scorer:
     def texts(self, texts: Sequence[str]) -> Iterator[Row]:
         """Yield a row for each text."""
         if self.return_ticket:
-            yield from (self._row(_label(text), self._whole([text])) for text in texts)
+            yield from (self._whole(_label(text), [text]) for text in texts)
         else:
-            yield from (self._row(name, score) for name, score in self._each((_label(text), text) for text in texts))
+            items = ((_label(text), text) for text in texts)
+            yield from (self._row(name, score) for name, score in self._each(items, str))
 
     def painted_files(self, files: Sequence[str], painters: Sequence[Painter], *, collects: bool) -> Iterator[Row]:
         """Yield a row for each file, one after the other, and have it painted as it comes.
@@ -95,7 +99,7 @@ class Scorer:
 
     def running(self, file: str) -> Iterator[Row]:
         """Yield a row of what has come of a file, again and again; the last one is of the whole."""
-        with opened(file, self.note) as source:
+        with opened(file, self.note) as source, _called(source.name):
             stream = self._stream(source)
             for progress in stream:
                 yield Row(source.name, progress.total, place={"sent_count": progress.sent_count})
@@ -104,13 +108,18 @@ class Scorer:
     def lines(self, file: str, *, with_end: bool) -> Iterator[Row]:
         """Yield a row for each line that is not empty, each a text of its own; `with_end`: with its line feed."""
         with opened(file, self.note) as source:
-            for (number, line), score in self._as_they_come(_numbered_lines(source, "\n" if with_end else "")):
-                row = Row(f"{source.name}:{number}", score, line, {"line": number})
+
+            def name_of(item: tuple[int, str]) -> str:
+                return f"{source.name}:{item[0]}"
+
+            items = _numbered_lines(source, "\n" if with_end else "")
+            for (number, line), score in self._as_they_come(items, name_of):
+                row = Row(name_of((number, line)), score, line, {"line": number})
                 yield self._detailed(row)
 
     def windows(self, file: str, size: WindowSize) -> Iterator[Row]:
         """Yield a row for each window of one running text, of lines but for the empty ones."""
-        with opened(file, self.note) as source:
+        with opened(file, self.note) as source, _called(source.name):
             texts, number = WindowTexts(), 0
             shows_text = self.in_detail or size == "lines" or size <= SHOWN_WINDOW
             stream = self._stream(source, windows=size, return_text=shows_text)
@@ -127,8 +136,12 @@ class Scorer:
     def records(self, file: str, field: str) -> Iterator[tuple[Record, Row]]:
         """Yield each record of a file of JSON lines with the row of its text."""
         with opened(file, self.note) as source:
-            for record, score in self._as_they_come(read_records(source, field)):
-                yield record, Row(f"{source.name}:{record.number}", score)
+
+            def name_of(record: Record) -> str:
+                return f"{source.name}:{record.number}"
+
+            for record, score in self._as_they_come(read_records(source, field), name_of):
+                yield record, Row(name_of(record), score)
 
     def _kind(self, file: str) -> Literal["small", "large", "endless"]:
         size = size_of(file)
@@ -143,22 +156,22 @@ class Scorer:
 
     def _file(self, file: str) -> Row:
         with opened(file, self.note) as source:
-            return self._row(source.name, self._whole(source.pieces()))
+            return self._whole(source.name, source.pieces())
 
-    def _whole(self, pieces: Iterable[str]) -> Score:
-        with self.client.score_stream(
+    def _whole(self, name: str, pieces: Iterable[str]) -> Row:
+        stream = self.client.score_stream(
             pieces, **self.options, return_text=self.in_detail, return_ticket=self.return_ticket
-        ) as stream:
+        )
+        with _called(name), stream:
             parts = [progress for progress in stream if self.in_detail]
-            return collected(parts, self._keep(stream))
+            return self._row(name, collected(parts, self._keep(stream)))
 
     def _painted(self, name: str, pieces: Iterable[str], painters: Sequence[Painter], *, collects: bool) -> Row:
         parts = list[ScoreProgress]()
         for painter in painters:
             painter.begin(name)
-        with self.client.score_stream(
-            pieces, **self.options, return_text=True, return_ticket=self.return_ticket
-        ) as stream:
+        stream = self.client.score_stream(pieces, **self.options, return_text=True, return_ticket=self.return_ticket)
+        with _called(name), stream:
             for progress in stream:
                 for painter in painters:
                     painter.add(progress.latest)
@@ -182,8 +195,10 @@ class Scorer:
         self.keep(stream.finished)
         return stream.finished
 
-    def _each(self, items: Iterable[tuple[_Item, str]]) -> Iterator[tuple[_Item, Score]]:
-        """Yield each item with the score of its text."""
+    def _each(
+        self, items: Iterable[tuple[_Item, str]], name_of: Callable[[_Item], str]
+    ) -> Iterator[tuple[_Item, Score]]:
+        """Yield each item with the score of its text; `name_of` says what to call one whose text is refused."""
         sent = deque[_Item]()
 
         def texts() -> Iterator[str]:
@@ -192,10 +207,17 @@ class Scorer:
                 yield text
 
         scores = self.client.score_each(texts(), jobs=self.jobs, **self.options, return_texts=self.in_detail)
-        for score in scores:
-            yield sent.popleft(), score
+        try:
+            for score in scores:
+                yield sent.popleft(), score
+        except InvalidRequest as error:
+            if sent:
+                call_text(name_of(sent[0]), error)
+            raise
 
-    def _as_they_come(self, items: Iterator[tuple[_Item, str] | None]) -> Iterator[tuple[_Item, Score]]:
+    def _as_they_come(
+        self, items: Iterator[tuple[_Item, str] | None], name_of: Callable[[_Item], str]
+    ) -> Iterator[tuple[_Item, Score]]:
         """Do as `_each`, and wait for no further item where None says that it would take a while."""
         has_ended = False
 
@@ -208,13 +230,23 @@ class Scorer:
             has_ended = True
 
         while not has_ended:
-            yield from self._each(burst())
+            yield from self._each(burst(), name_of)
 
     def _row(self, name: str, score: Score) -> Row:
         return self._detailed(Row(name, score))
 
     def _detailed(self, row: Row) -> Row:
         return Row(row.name, row.score, row.score.text, row.place) if self.in_detail else row
+
+
+@contextmanager
+def _called(name: str) -> Iterator[None]:
+    """Have a refusal of the text call it by its name."""
+    try:
+        yield
+    except InvalidRequest as error:
+        call_text(name, error)
+        raise
 
 
 def _numbered_lines(source: Input, end: str) -> Iterator[tuple[tuple[int, str], str] | None]:

@@ -201,6 +201,39 @@ async def test_an_error_comes_behind_the_scores_before_it(peer: Any, scoring: An
     assert len(found) == 2
 
 
+def refusing(peer: Any, toys: Any) -> None:
+    """Have the peer refuse texts as a server does."""
+
+    def score(request: Any) -> Any:
+        for number, text in enumerate(request.texts):
+            if (at := text.find("Ā")) >= 0:
+                details = f"texts[{number}]: character 'Ā' at position {at} is not in the model's vocabulary"
+                peer.abort(grpc.StatusCode.INVALID_ARGUMENT, details)
+        return toys.scores(request)
+
+    peer.score = score
+
+
+@pytest.mark.parametrize("bad", ["bĀd", "b\ud800d"])
+@pytest.mark.parametrize("count", [0, 1, 2, 250])
+async def test_a_bad_text_comes_behind_the_scores_before_it(
+    peer: Any, scoring: Any, toys: Any, *, bad: str, count: int
+) -> None:
+    refusing(peer, toys)
+    good = [f"good {'x' * (number % 5)}" for number in range(count)]
+    found = list[Any]()
+    with pytest.raises(InvalidRequest, match=rf"^texts\[{count}\].* at position 1"):
+        await scoring.into(found, "score_each", [*good, bad, "more", bad], unknown="refuse")
+    assert [score.sum_log_probability for score in found] == [toys.sum(text) for text in good]
+
+
+@pytest.mark.usefixtures("small_calls")
+async def test_a_bad_text_among_several_calls_is_counted_from_the_first(peer: Any, scoring: Any, toys: Any) -> None:
+    refusing(peer, toys)
+    with pytest.raises(InvalidRequest, match=r"^texts\[12\]: "):
+        await scoring.call("score_many", [*["x" * 40] * 12, "Ā"])
+
+
 async def test_no_texts_take_no_call(peer: Any, scoring: Any) -> None:
     assert await scoring.call("score_many", []) == []
     assert peer.requests == []

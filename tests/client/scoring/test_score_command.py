@@ -317,6 +317,49 @@ def test_a_bad_record_ends_it_behind_those_before(run: Any, line: bytes, message
     assert [each["text"] for each in objects_of(result)] == ["ab", "cd"]
 
 
+@pytest.fixture
+def refusing(peer: Any, toy: Any, toys: Any) -> None:
+    """Have the peer refuse texts as a server does."""
+    del toy
+
+    def score(request: Any) -> Any:
+        for number, text in enumerate(request.texts):
+            if (at := text.find("Ā")) >= 0:
+                peer.abort(grpc.StatusCode.INVALID_ARGUMENT, f"texts[{number}]: character 'Ā' at position {at}")
+        return toys.scores(request)
+
+    peer.score = score
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_refused_line_ends_it_behind_those_before(run: Any, tmp_path: Path) -> None:
+    path = text_file(tmp_path, "u", "good\nfine\n\nbĀd\nmore\n")
+    result = run("--lines", path, "--unknown", "refuse")
+    assert (result.exit_code, result.stderr) == (2, f"Error: {path}:4: character 'Ā' at position 1\n")
+    assert [row.split()[0] for row in rows_of(result)] == [f"{path}:1", f"{path}:2"]
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [("bĀd", "character 'Ā' at position 1"), ("b\ud800d", "holds the lone surrogate '\\ud800' at position 1")],
+)
+def test_a_refused_record_ends_it_behind_those_before(run: Any, bad: str, message: str) -> None:
+    records = "".join(json.dumps({"text": text}) + "\n" for text in ("ab", "cd", bad, "ef"))
+    result = run("-", "--jsonl", stdin=records.encode())
+    assert (result.exit_code, result.stderr) == (2, f"Error: standard input:3: {message}\n")
+    assert [each["text"] for each in objects_of(result)] == ["ab", "cd"]
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_refused_file_or_text_is_named(run: Any, tmp_path: Path) -> None:
+    good, bad = text_file(tmp_path, "good", "ab"), text_file(tmp_path, "bad", "Ā")
+    result = run(good, bad)
+    assert (result.exit_code, result.stderr) == (2, f"Error: {bad}: character 'Ā' at position 0\n")
+    assert rows_of(result) == [str(good)]
+    assert run("--text", "ab", "--text", "aĀ").stderr == "Error: \"aĀ\": character 'Ā' at position 1\n"
+
+
 def test_a_heatmap_shows_the_text_as_it_was_read(run: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "a.txt", b"\xef\xbb\xbfab\r\nd")
     result = run(path, "--heatmap")
