@@ -118,8 +118,13 @@ def _on_one_line(text: str) -> str:
 
 
 def print_json(fields: dict[str, object]) -> None:
-    """Print one object on a line."""
-    click.echo(json.dumps(fields, ensure_ascii=False, allow_nan=False))
+    """Print one object on a line; a lone surrogate, which UTF-8 has no bytes for, as an escape."""
+    line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(fields, allow_nan=False)
+    click.echo(line)
 
 
 _CANDIDATE_COLUMNS: Final = f"{'probability':>12}{'bits':>10}{'bits/char':>11}"

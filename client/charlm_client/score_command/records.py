@@ -1,9 +1,10 @@
 """JSON lines: objects of which one field is a text to score."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from charlm_client.errors import InvalidRequest
 from charlm_client.score_command.inputs import Input
@@ -43,14 +44,27 @@ def scored(record: Record, score: dict[str, object], into: str, name: str) -> di
 
 def _fields(line: str, where: str) -> dict[str, Any]:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, parse_float=_finite, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"{where} is not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise InvalidRequest(f"{where} is nested too deeply") from error
+    except ValueError as error:  # an integer of too many digits, or of those below
+        raise InvalidRequest(f"{where}: {str(error).partition(';')[0]}") from error
     if not isinstance(fields, dict):
         raise InvalidRequest(f"{where} is not an object: it begins with {line.strip()[:20]!r}")
     return fields
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {number} is too large")
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _text(fields: dict[str, Any], field: str, where: str) -> str:

@@ -307,6 +307,10 @@ def test_records_come_with_scores_in_their_order(run: Any, toys: Any, tmp_path: 
         (b'{"text": "a", "score": 5}', "has a field 'score' already; name another one for the score with --into"),
         (b"\xff", "is not UTF-8: byte 0xff at position 30"),
         (b"[" * 100_000, "line 3 is nested too deeply"),
+        (b'{"text": "a", "x": [NaN]}', "line 3: NaN is not JSON"),
+        (b'{"text": "a", "x": -Infinity}', "line 3: -Infinity is not JSON"),
+        (b'{"text": "a", "x": 1e400}', "line 3: the number 1e400 is too large"),
+        (b'{"text": "a", "x": %s}' % (b"7" * 5000), "has 5000 digits"),
     ],
 )
 def test_a_bad_record_ends_it_behind_those_before(run: Any, line: bytes, message: str) -> None:
@@ -315,6 +319,14 @@ def test_a_bad_record_ends_it_behind_those_before(run: Any, line: bytes, message
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert [each["text"] for each in objects_of(result)] == ["ab", "cd"]
+
+
+def test_a_lone_surrogate_beside_the_text_is_printed_as_it_came(run: Any) -> None:
+    record = b'{"text": "\xc3\xa9", "x": "\\ud800"}\n'
+    result = run("-", "--jsonl", stdin=record)
+    assert (result.exit_code, result.stderr) == (0, "")
+    [found] = objects_of(result)
+    assert (found["text"], found["x"]) == ("é", "\ud800")
 
 
 @pytest.fixture
