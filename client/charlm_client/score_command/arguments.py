@@ -106,6 +106,9 @@ class Arguments:
             self.sort and self.mode in {"records", "candidates"},
             "--sort is for texts, lines and windows; --ranking is for candidates.",
         )
+        self._refuse(
+            self.threshold is not None and self.mode == "candidates", "--threshold is for texts, lines and windows."
+        )
         is_one_text = self.mode in {"texts", "windows"} and self.text_count == 1
         self._refuse(
             self.ticket_out and not is_one_text and self.mode != "candidates",

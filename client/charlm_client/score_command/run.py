@@ -78,32 +78,32 @@ class _Run:
         self._client = client
         self._arguments = arguments
         self._is_heatmap = not arguments.as_json and _is_heatmap(arguments)
+        self._exceeded = False
+        """Whether a row was more surprising than the threshold."""
         self._model: Model | None = None
         if arguments.html or (arguments.files and arguments.mode == "texts"):
             self._model = client.model(arguments.model, arguments.model_version)
 
     def run(self) -> bool:
         """Print everything; return whether a row was more surprising than the threshold."""
-        arguments, exceeded = self._arguments, False
+        arguments = self._arguments
         with ExitStack() as stack:
             bar = stack.enter_context(Bar(_total(arguments.files), is_shown=_shows_bar(arguments)))
             page = stack.enter_context(html_page(arguments.html)) if arguments.html else None
-            for row in self._rows(bar, page):
-                exceeded |= _exceeds(row.score, arguments.threshold)
-        return exceeded
+            self._print(bar, page)
+        return self._exceeded
 
-    def _rows(self, bar: Bar, page: HtmlPage | None) -> Iterator[Row]:
-        """Print rows; yield each of them as well."""
+    def _print(self, bar: Bar, page: HtmlPage | None) -> None:
         scorer, arguments = self._scorer(bar), self._arguments
         if arguments.mode == "records":
             for file in arguments.files:
                 for record, row in scorer.records(file, arguments.field):
+                    self._judge(row)
                     with bar.aside():
                         print_json(scored(record, score_fields(row.score), arguments.into, row.name))
-                    yield row
             return
         is_whole = arguments.mode == "texts" and not self._is_by_line
-        rows = self._whole_rows(scorer, page) if is_whole else self._part_rows(scorer)
+        rows = self._judged(self._whole_rows(scorer, page) if is_whole else self._part_rows(scorer))
         if arguments.sort:
             rows = sorted_rows(rows, arguments.sort, arguments.by, arguments.top)
         printer = self._printer(is_whole=is_whole)
@@ -113,9 +113,18 @@ class _Run:
             if page and not is_whole:
                 page.begin(row.name)
                 page.add(row.score)
-            yield row
         with bar.aside():
             printer.end()
+
+    def _judged(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            self._judge(row)
+            yield row
+
+    def _judge(self, row: Row) -> None:
+        """Hold a row against the threshold; of one text that comes along, only the last row stands."""
+        exceeds = _exceeds(row.score, self._arguments.threshold)
+        self._exceeded = exceeds or (self._exceeded and not self._arguments.running)
 
     @property
     def _is_by_line(self) -> bool:

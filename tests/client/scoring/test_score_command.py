@@ -156,6 +156,24 @@ def test_a_threshold_tells_by_the_status(run: Any, tmp_path: Path) -> None:
     result = run(path, "--threshold", found["bits_per_character"] - 0.001)
     assert (result.exit_code, rows_of(result)) == (3, [str(path)])
     assert run("--text", "", "--threshold", "0").exit_code == 0
+    assert run("-", "--jsonl", "--threshold", "0", stdin=b'{"text": "abc"}').exit_code == 3
+
+
+@pytest.mark.parametrize("order", ["--sort expected --top 1", "--sort expected", "--sort surprising --top 1"])
+def test_a_threshold_holds_for_rows_that_are_not_printed(run: Any, tmp_path: Path, order: str) -> None:
+    path = text_file(tmp_path, "a.txt", "abc\nz\n")
+    most = max(each["bits_per_character"] for each in objects_of(run(path, "--lines", "--json")))
+    assert run(path, "--lines", *order.split(), "--threshold", most).exit_code == 0
+    assert run(path, "--lines", *order.split(), "--threshold", most - 0.001).exit_code == 3
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_threshold_holds_for_the_whole_of_a_text_that_comes_along(run: Any, tmp_path: Path) -> None:
+    path = text_file(tmp_path, "a.txt", "az" * 20_000 + "aa" * 40_000)
+    *running, last = [each["bits_per_character"] for each in objects_of(run(path, "--running", "--json"))]
+    assert max(running) > last
+    assert run(path, "--running", "--threshold", last).exit_code == 0
+    assert run(path, "--running", "--threshold", last - 0.001).exit_code == 3
 
 
 @pytest.mark.parametrize(
@@ -181,6 +199,7 @@ def test_a_threshold_tells_by_the_status(run: Any, tmp_path: Path) -> None:
         "--context b",
         "--candidate b",
         "--context b --candidate c --heatmap",
+        "--context b --candidate c --threshold 1",
         "- --jsonl --sort surprising",
         "- --jsonl --lines",
         "- --window 3 --lines",
