@@ -77,7 +77,12 @@ class Arguments:
         if mode == "candidates":
             self._refuse(self.text_count, "--context stands in place of FILES and --text.")
             self._refuse(
-                self.lines or self.window or self.jsonl, "--context is one text, without --lines and the like."
+                self.lines or self.carry or self.window or self.jsonl,
+                "--context is one text, without --lines and the like.",
+            )
+            self._refuse(
+                self.ranks or self.alternatives,
+                "--ranks and --alternatives are of texts; leave them out for --context.",
             )
             self._refuse(not (self.candidates or self.candidates_file), "Name what may follow with --candidate.")
             self._refuse(self.context is None, "Name what stands before the candidates with --context.")

@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Final
 
+import click
+
 from charlm_client.client import Client
 from charlm_client.model import Model
 from charlm_client.score_command.arguments import Arguments
@@ -25,7 +27,7 @@ from charlm_client.score_command.records import scored
 from charlm_client.score_command.rows import Row, score_fields
 from charlm_client.score_command.scorer import Painter, Scorer
 from charlm_client.score_command.sorting import sorted_rows
-from charlm_client.score_settings import ScoreOptions
+from charlm_client.score_settings import TEXTS_PER_CALL_WITH_TICKETS, ScoreOptions
 from charlm_client.scoring import Score
 from charlm_client.ticket_file import write_ticket
 
@@ -52,6 +54,12 @@ def _rank(client: Client, arguments: Arguments) -> None:
     if arguments.candidates_file:
         with opened(arguments.candidates_file) as source:
             candidates += [line for line in source.lines() if line]
+    if arguments.ticket_out and len(candidates) > TEXTS_PER_CALL_WITH_TICKETS:
+        raise click.UsageError(
+            f"--ticket-out goes with up to {TEXTS_PER_CALL_WITH_TICKETS} candidates, here are {len(candidates):,}: "
+            "rank them without it, and keep the state behind the context with "
+            "`charlm score --text CONTEXT --begin begin --ticket-out FILE`"
+        )
     ranking = client.score_candidates(
         arguments.context or "",
         candidates,
@@ -83,6 +91,8 @@ class _Run:
         self._model: Model | None = None
         if arguments.html or (arguments.files and arguments.mode == "texts"):
             self._model = client.model(arguments.model, arguments.model_version)
+        if arguments.mode == "texts" and self._is_by_line:
+            _check_documents(arguments)
 
     def run(self) -> bool:
         """Print everything; return whether a row was more surprising than the threshold."""
@@ -194,12 +204,21 @@ class _Run:
             "exact": not arguments.inexact,
             "unknown": arguments.unknown,
             "begin": begin,
-            # Lines bring their own.
-            "end": "nothing" if self._is_by_line else arguments.end or "nothing",
+            "end": arguments.end or "nothing",
             "log_probabilities": arguments.per_character or in_colour,
             "ranks": arguments.ranks or knows_ranks,
             "top_alternatives": arguments.alternatives or (HTML_ALTERNATIVES if knows_ranks else 0),
         }
+
+
+def _check_documents(arguments: Arguments) -> None:
+    """Refuse what is for one text, where each line of a file is one."""
+    each = "this is a model of documents, so that each line of a file is a text of its own"
+    if arguments.running:
+        raise click.UsageError(f"{each}: leave --running out, a line's row comes as soon as the line does")
+    for option, value in (("--ticket-out", arguments.ticket_out), ("--session", arguments.session)):
+        if value:
+            raise click.UsageError(f"{each}: {option} goes with one --text")
 
 
 def _below(terminal: TerminalPainter, paint: Callable[[Painter], Iterator[Row]]) -> Iterator[Row]:

@@ -200,6 +200,9 @@ def test_a_threshold_holds_for_the_whole_of_a_text_that_comes_along(run: Any, tm
         "--candidate b",
         "--context b --candidate c --heatmap",
         "--context b --candidate c --threshold 1",
+        "--context b --candidate c --carry",
+        "--context b --candidate c --json --ranks",
+        "--context b --candidate c --json --alternatives 2",
         "- --jsonl --sort surprising",
         "- --jsonl --lines",
         "- --window 3 --lines",
@@ -301,6 +304,33 @@ def test_a_model_of_documents_scores_each_line_as_a_text_of_its_own(run: Any, pe
     assert (asked.model.name, asked.model.version) == ("toy", 1)
     assert [text for request in requests for text in request.texts] == ["one\n", "two\u2028too\n", "three\n", "two"]
     assert [each["name"] for each in objects_of(result)] == [f"{path}:{number}" for number in (1, 3, 4)] + ['"two"']
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("--ticket-out ticket", "--ticket-out goes with one --text"),
+        ("--session s", "--session goes with one --text"),
+        ("--running", "leave --running out"),
+    ],
+)
+def test_what_is_for_one_text_is_refused_where_each_line_is_one(
+    run: Any, peer: Any, tmp_path: Path, option: str, remedy: str
+) -> None:
+    peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
+    result = run(text_file(tmp_path, "a.txt", "one\n"), *option.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "each line of a file is a text of its own" in result.stderr
+    assert remedy in result.stderr
+    assert len(peer.requests) == 1
+
+
+def test_an_end_that_was_chosen_holds_for_texts_beside_lines(run: Any, peer: Any) -> None:
+    assert run("-", "--text", "abc", "--lines", "--end", "line-feed", stdin=b"one\ntwo").exit_code == 0
+    assert [(list(request.texts), request.policies.end) for request in peer.requests] == [
+        (["one\n", "two\n"], 2),
+        (["abc"], 2),
+    ]
 
 
 def test_records_come_with_scores_in_their_order(run: Any, toys: Any, tmp_path: Path) -> None:
@@ -503,6 +533,18 @@ def test_candidates_are_ranked(run: Any, peer: Any, tmp_path: Path) -> None:
     found = objects_of(run("--context", "", "--candidate", "was", "--candidate", "b", "--json", "--per-character"))
     assert {each["candidate"] for each in found} == {"was", "b"}
     assert all(sum(each["log_probabilities"]) == each["sum_log_probability"] for each in found)
+
+
+def test_a_state_is_kept_beside_as_many_candidates_as_bring_tickets(run: Any, peer: Any, tmp_path: Path) -> None:
+    listed = text_file(tmp_path, "list", "".join(f"{number}\n" for number in range(257)))
+    options = ("--context", "abc", "--candidates", listed)
+    result = run(*options, "--ticket-out", tmp_path / "ticket")
+    assert result.exit_code == 2
+    assert "up to 256 candidates, here are 257" in result.stderr
+    assert peer.requests == []
+    assert run(*options).exit_code == 0
+    assert run("--text", "abc", "--begin", "begin", "--ticket-out", tmp_path / "ticket").exit_code == 0
+    assert (tmp_path / "ticket").read_bytes() == b"4:c"
 
 
 def process(peer: Any, *arguments: object) -> "subprocess.Popen[bytes]":
