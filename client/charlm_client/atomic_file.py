@@ -13,7 +13,14 @@ READABLE: Final = 0o644
 
 @contextmanager
 def written_atomically(path: Path, permissions: int = PRIVATE) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of `path` at the end of the block; whatever fails, `path` stays as it was."""
+    """Yield a file that takes the place of `path` at the end of the block; whatever fails, `path` stays as it was.
+
+    What is no regular file, such as a pipe, keeps its place and is written into.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as special:
+            yield special
+        return
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             yield cast("BinaryIO", file)

@@ -16,11 +16,14 @@ one line. Every other one is a bug, and keeps its traceback.
 """
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
@@ -108,15 +111,23 @@ class Commands(click.Group):
                 raise
             raise click.ClickException(_missing(ctx.invoked_subcommand or "", error)) from error
         except OSError as error:
-            if error.filename is None:
+            if error.errno is None:
                 raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+            raise _refused(error) from error
         except Exception as error:
             exit_code = getattr(error, "exit_code", None)
             if not isinstance(exit_code, int):
                 raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(exit_code)
+
+
+def _refused(error: OSError) -> click.ClickException:
+    """Say what the system has refused, and of which file where that is known."""
+    if error.filename is not None:
+        return click.ClickException(f"{error.filename}: {error.strerror}")
+    _discard_output()  # it may be what could not be written
+    return click.ClickException(f"{error.strerror}")
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> str:
@@ -136,9 +147,8 @@ def _is_ours(error: ModuleNotFoundError) -> bool:
 
 def _discard_output() -> None:
     """Point standard output nowhere, so that flushing it at exit cannot fail once more."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:  # no file where a test captures it
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

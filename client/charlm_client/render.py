@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -25,20 +25,30 @@ _CONTROL_PICTURES: Final = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: 0x2421,
     **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # of a file's name that is not UTF-8
 }
 
 _VISIBLE_PICTURES: Final = {ord(" "): "\u2423", ord("\n"): "\u240a", ord("\t"): "\u2409"}
 """Of what else would not be seen where a character stands alone."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the command how it ends where nobody reads its output."""
+        raise BrokenPipeError
+
+
 def console(*, forced: bool = False) -> Console:
     """Return standard output: in a pipe of any width and, unless `forced`, without colour."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(highlight=False, soft_wrap=True, width=width, force_terminal=forced or None)
+    return _Console(highlight=False, soft_wrap=True, width=width, force_terminal=forced or None)
 
 
 def printable(text: str) -> str:
-    """Show control characters, which could steer a terminal, as pictures; keep line feeds and tabs."""
+    """Show control characters, which could steer a terminal, as pictures; keep line feeds and tabs.
+
+    A lone surrogate, which cannot be printed, is replaced.
+    """
     return text.translate(_CONTROL_PICTURES)
 
 

@@ -1,8 +1,10 @@
 """The `charlm` command itself: what it lists, loads, and how it ends."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -134,6 +136,22 @@ def test_an_unwritable_file_is_one_line(register: Any) -> None:
     register(train=fail)
     result = run("train")
     assert (result.exit_code, result.output) == (1, "Error: out.bin: Permission denied\n")
+
+
+def test_a_full_disk_behind_the_output_is_one_line(peer: Any) -> None:
+    command = [sys.executable, "-m", "charlm_client", "models", "--server", peer.address]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    assert (ended.returncode, ended.stderr) == (1, "Error: No space left on device\n")
+
+
+def test_a_table_that_nobody_reads_ends_quietly(peer: Any) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "charlm_client", "models", "--server", peer.address]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, click.Abort])

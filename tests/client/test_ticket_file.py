@@ -1,6 +1,7 @@
 """A ticket file is whole or absent."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,16 @@ def test_a_ticket_is_written_for_its_owner_alone(tmp_path: Path) -> None:
     assert (tmp_path / "ticket").read_bytes() == b"sealed"
     assert (tmp_path / "ticket").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
+
+
+def test_what_is_no_regular_file_is_written_into(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit(path.read_bytes)
+        write_ticket(path, b"sealed")
+        assert read.result(20) == b"sealed"
+    assert path.is_fifo()
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
