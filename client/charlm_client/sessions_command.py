@@ -119,19 +119,26 @@ def rewind_session(name: str, characters: int, *, seed: int | None, **connection
 @_connected
 def close_session(name: str, *, ticket_out: Path | None, **connection: Any) -> None:
     """End the session NAME."""
-    from charlm_client.ticket_file import write_ticket
-
     if ticket_out and not ticket_out.parent.is_dir():
         raise click.UsageError(f"--ticket-out: there is no folder {ticket_out.parent}")
     with _client(connection) as client:
         session = _find(client, name, connection)
-        if ticket_out and (ticket := session.ticket()):
-            write_ticket(ticket_out, ticket)  # before the session is gone, in case the file cannot be written
+        if ticket_out:
+            _keep(session, ticket_out)  # before it is gone, in case the file cannot be written
         session.close()
     if connection["as_json"]:
         click.echo(json.dumps({"closed": session.name}))
     else:
         click.echo(f"closed: {session.name}", err=True)
+
+
+def _keep(session: "Session", path: Path) -> None:
+    from charlm_client.ticket_file import write_ticket
+
+    if ticket := session.ticket():
+        write_ticket(path, ticket)
+    else:
+        click.echo(f"nothing was read in the session yet: there is no state for {path} to keep", err=True)
 
 
 def _client(connection: dict[str, Any]) -> "Client":

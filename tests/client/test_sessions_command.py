@@ -61,6 +61,15 @@ def test_a_session_begins_where_a_ticket_stands(run: Any, tmp_path: Path) -> Non
     assert run("sessions", "close", opened["name"]).exit_code == 0
 
 
+def test_a_session_that_has_read_nothing_has_no_state_to_keep(run: Any, tmp_path: Path) -> None:
+    [opened] = fields(run("sessions", "open", "--json"))
+    path = tmp_path / "ticket"
+    closed = run("sessions", "close", opened["name"], "--ticket-out", str(path))
+    assert closed.exit_code == 0
+    assert f"there is no state for {path} to keep" in closed.stderr
+    assert not path.exists()
+
+
 def test_refusals_are_one_line(run: Any, tmp_path: Path) -> None:
     for arguments, status, message in (
         (("show", "absent"), 2, "there is no session 'absent'"),

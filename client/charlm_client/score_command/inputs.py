@@ -60,7 +60,7 @@ class Input:
         ends, begun, is_first = io.IncrementalNewlineDecoder(None, translate=True), "", True
         for piece in self.pieces():
             text = piece.removeprefix(_BYTE_ORDER_MARK) if is_first else piece
-            is_first = False
+            is_first = is_first and not piece
             *complete, rest = ends.decode(text).split("\n")
             if complete:
                 complete[0], begun = begun + complete[0], ""

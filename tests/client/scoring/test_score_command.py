@@ -17,7 +17,7 @@ import pytest
 from charlm.v1 import model_pb2
 from charlm_client import Client, Score
 from charlm_client.command_line import charlm
-from charlm_client.score_command import scorer
+from charlm_client.score_command import inputs, scorer
 from charlm_client.score_command.rows import Row
 from charlm_client.score_command.sorting import sorted_rows
 from click.testing import CliRunner, Result
@@ -230,6 +230,12 @@ def test_lines_are_texts_of_their_own(run: Any, peer: Any, toys: Any, tmp_path: 
     assert found[0]["sum_log_probability"] == score_of(toys, "abc")
     steering = text_file(tmp_path, "b.log", "a\x1b[2Jb\n")
     assert rows_of(run(steering, "--lines")) == [f"{steering}:1  a\u241b[2Jb"]
+
+
+def test_a_byte_order_mark_in_two_pieces_is_left_out(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", 2)
+    [found] = objects_of(run(text_file(tmp_path, "a.log", "\ufeffabc\n"), "--lines", "--json"))
+    assert found["text"] == "abc"
 
 
 def test_the_most_surprising_lines_come_first(run: Any, toys: Any, tmp_path: Path) -> None:
@@ -497,6 +503,16 @@ def test_a_page_shows_each_character_and_runs_nothing(run: Any, tmp_path: Path) 
     assert "prefers-color-scheme: dark" in html.read_text()
 
 
+def test_a_name_that_is_not_utf_8_is_shown_as_far_as_it_goes(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_text("abc")
+    html = tmp_path / "page.html"
+    assert run(path, "--html", html).exit_code == 0
+    assert Page(html.read_text()).names == [str(tmp_path / "caf\ufffd.txt")]
+    assert rows_of(run(path)) == [str(tmp_path / "caf\ufffd.txt")]
+    assert objects_of(run(path, "--json"))[0]["name"] == str(path)
+
+
 def test_a_page_of_lines(run: Any, peer: Any, tmp_path: Path) -> None:
     path, html = text_file(tmp_path, "a.log", "abc\nzz\n"), tmp_path / "page.html"
     options = ("--html", html, "--sort", "surprising", "--top", "1", "--alternatives", "2")
@@ -577,6 +593,17 @@ def test_a_reader_that_leaves_ends_it_quietly(peer: Any, tmp_path: Path) -> None
         assert score.stdout
         assert score.stderr
         assert score.stdout.readline()
+        score.stdout.close()
+        assert score.wait(30) == 141
+        assert score.stderr.read() == b""
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_reader_that_leaves_a_heatmap_ends_it_quietly(peer: Any, tmp_path: Path) -> None:
+    with process(peer, text_file(tmp_path, "a.txt", "some words\n" * 50_000), "--heatmap") as score:
+        assert score.stdout
+        assert score.stderr
+        assert score.stdout.read(10)
         score.stdout.close()
         assert score.wait(30) == 141
         assert score.stderr.read() == b""
