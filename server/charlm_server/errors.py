@@ -13,7 +13,7 @@ RequestError
 |-- StoreFull         RESOURCE_EXHAUSTED  no room for another session: none makes room for it
 |-- StoreUnavailable  UNAVAILABLE         the sessions' store does not answer
 |-- Overloaded        RESOURCE_EXHAUSTED  no place for another sequence; says when to retry
-|-- Stalled           ABORTED             the client stopped reading its stream
+|-- Stalled           ABORTED             the client stopped reading its stream, or never began it
 |-- Stopping          UNAVAILABLE         the server is going away
 `-- EngineFailed      INTERNAL            the engine broke; the log says why
 
@@ -123,7 +123,7 @@ class Overloaded(RequestError):  # noqa: N818
 
 
 class Stalled(RequestError):  # noqa: N818
-    """The client stopped reading its stream."""
+    """The client stopped reading its stream, or never began to write it."""
 
     status = grpc.StatusCode.ABORTED
     reason = "STALLED"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from charlm.v1 import generation_pb2
+from charlm.v1 import generation_pb2, start_pb2
 from charlm_training.vocabulary import UNKNOWN_ID
 
 from charlm_server.errors import InvalidRequest
@@ -17,9 +17,16 @@ from charlm_server.model import Model
 from charlm_server.prefix_cache import Prefix
 from charlm_server.random_numbers import SEEDS
 from charlm_server.sampling import Ids, Sampling
-from charlm_server.sequence import Sequence, State, StopStrings
+from charlm_server.sequence import NO_IDS, Sequence, State, StopStrings
 from charlm_server.starts import Origin, rewinding_marks
-from charlm_server.texts import begin, check_at_most, check_line_feeds, encode
+from charlm_server.texts import (
+    begin,
+    check_at_most,
+    check_choice,
+    check_line_feeds,
+    encode,
+    normalized_behind,
+)
 
 _SHORTEST_SNAPSHOT_INTERVAL: Final = 64
 """Symbols between two states of a session that can be rewound, at least."""
@@ -34,7 +41,7 @@ class Generation:
     forced: Ids
     """The ids to read on from there."""
     read: Ids
-    """All ids between the origin and where the text begins that is to be written."""
+    """All ids between the origin and where the text begins that is to be written, for a session; otherwise none."""
     unknown_count: int
     samples: int
     budget: int
@@ -110,7 +117,8 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, origi
     budget = request.max_characters or LIMITS.default_generated
     check_at_most("max_characters", budget, LIMITS.max_generated)
     check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
-    prompt = model.manifest.normalize(request.prompt)
+    check_choice("unknown_policy", request.unknown_policy, start_pb2.UnknownPolicy)
+    prompt = normalized_behind(origin.state, request.prompt, model)
     check_line_feeds("prompt", prompt, model)
     ids, unknown_count = encode("prompt", prompt, model, request.unknown_policy)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
@@ -118,7 +126,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, origi
     return Generation(
         state=state,
         forced=forced,
-        read=forced if origin.state else np.append(state.last, forced),
+        read=_read_in_session(origin, state, forced),
         unknown_count=unknown_count,
         samples=samples,
         budget=budget,
@@ -152,6 +160,12 @@ def _prime(origin: Origin, ids: Ids, seed: int | None, model: Model) -> tuple[St
     if origin.state is None:
         return begin(ids, seed, model)
     return replace(origin.state, seed=seed), ids
+
+
+def _read_in_session(origin: Origin, state: State, forced: Ids) -> Ids:
+    if not origin.session:
+        return NO_IDS
+    return forced if origin.state else np.append(state.last, forced)
 
 
 def _snapshot_interval(origin: Origin) -> int:
@@ -211,10 +225,10 @@ def _read_biases(biases: Items[generation_pb2.CharacterBias], model: Model) -> d
     by_symbol: dict[int, float] = {}
     for symbol, entry in zip(symbols, biases, strict=True):
         if symbol in by_symbol:
-            raise InvalidRequest(f"biases: character {entry.character!r} has a bias already; give each only one")
+            raise InvalidRequest(f"biases: character {entry.character!r:.80} has a bias already; give each only one")
         if not abs(entry.bias) <= LIMITS.max_bias:
             raise InvalidRequest(
-                f"bias of {entry.character!r} is {entry.bias}; "
+                f"bias of {entry.character!r:.80} is {entry.bias}; "
                 f"it must be from {-LIMITS.max_bias:g} to {LIMITS.max_bias:g}"
             )
         by_symbol[symbol] = entry.bias
@@ -236,14 +250,14 @@ def _read_characters(field: str, characters: Items[str], model: Model) -> list[i
             )
         if model.vocabulary.alphabet == "bytes" and not after.isascii():
             raise InvalidRequest(
-                f"{field}: character {character!r} takes {len(after.encode())} bytes; this model's symbols are bytes, "
-                "so that only characters of one byte (ASCII) can be named"
+                f"{field}: character {character!r:.80} takes {len(after.encode())} bytes; this model's symbols are "
+                "bytes, so that only characters of one byte (ASCII) can be named"
             )
     ids = model.vocabulary.encode("".join(normalized))
     unknown = np.flatnonzero(ids == UNKNOWN_ID)
     if len(unknown):
         raise InvalidRequest(
-            f"{field}: character {characters[int(unknown[0])]!r} is not in the model's vocabulary; leave it out"
+            f"{field}: character {characters[int(unknown[0])]!r:.80} is not in the model's vocabulary; leave it out"
         )
     symbols: list[int] = ids.tolist()
     return symbols

@@ -8,6 +8,7 @@ from charlm_training.vocabulary import UNKNOWN_ID
 
 from charlm_server.errors import InvalidRequest
 from charlm_server.model import Model
+from charlm_server.texts import check_choice
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def read_policies(asked: pb.ScoringPolicies, model: Model, *, begins: bool = Fal
         ("begin", asked.begin, pb.BeginPolicy),
         ("end", asked.end, pb.EndPolicy),
     ):
-        if value not in known.values():
-            raise InvalidRequest(f"policies.{field} is {value}; choose one of {', '.join(known.keys()[1:])}")
+        check_choice(f"policies.{field}", value, known)
     documents = model.symbols.end is not None
     if documents and asked.begin == pb.BEGIN_POLICY_NOTHING:
         raise InvalidRequest(

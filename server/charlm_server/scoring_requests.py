@@ -15,7 +15,7 @@ from charlm_server.scoring_policies import Policies
 from charlm_server.sequence import NO_IDS, Sequence, State
 from charlm_server.starts import Origin
 from charlm_server.tally import Wanted
-from charlm_server.texts import begin, check_at_most, check_line_feeds, encode, normalizer
+from charlm_server.texts import begin, check_at_most, check_line_feeds, encode, normalized_behind
 from charlm_server.windows import read_windows
 
 SCORING_SEED: Final = 0
@@ -107,13 +107,13 @@ def read_texts(
 
 def whole_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
     """Normalize, end and encode a text that comes whole; raises InvalidRequest."""
-    whole = normalizer(model, start.state)
-    return next_text(field, policies.ended(whole.feed(text) + whole.end()), start, policies, model)
+    whole = normalized_behind(start.state, text, model)
+    return next_text(field, policies.ended(whole), start, policies, model)
 
 
 def next_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
     """Encode a normalized text, or a piece of one; raises InvalidRequest."""
-    check_line_feeds(field, text.removesuffix("\n"), model)
+    check_line_feeds(field, text.removesuffix("\n"), model, first=start.first)
     ids, unknown_count = encode(field, text, model, policies.unknown, first=start.first)
     unknown_at = np.flatnonzero(ids == UNKNOWN_ID) if unknown_count else NO_IDS
     if start.state is not None:
@@ -139,7 +139,6 @@ def read_context(request: pb.ScoreCandidatesRequest, model: Model, start: TextSt
     check_at_most("characters of all candidates together", sum(map(len, request.candidates)), limit)
     if request.ranking not in pb.CandidateRanking.values():
         raise InvalidRequest(f"ranking is {request.ranking}; choose CANDIDATE_RANKING_SUM or CANDIDATE_RANKING_MEAN")
-    context = normalizer(model, start.state)
-    text = context.feed(request.context) + context.end()
+    text = normalized_behind(start.state, request.context, model)
     check_line_feeds("context", text, model)
     return next_text("context", text, start, policies, model)

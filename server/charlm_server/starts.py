@@ -19,8 +19,8 @@ from charlm_server.state_bytes import Snapshot
 from charlm_server.texts import check_at_most
 from charlm_server.tickets import TicketOffice
 
-_NOTED: Final = 64
-"""Snapshots of one call that are remembered, at most."""
+APART: Final = 4
+"""Of the range over which a session can be taken back, this part lies between two snapshots of a call, at least."""
 
 _ANOTHER_REQUEST: Final = "request_key was used for another request; give each request its own"
 
@@ -92,11 +92,12 @@ class _SessionOrigin(Origin):
         return self._held.record.rewind
 
     def note(self, state: State, sampling: Sampling) -> None:
-        self._noted.append(Snapshot(state, replace(sampling, bias=())))
-        if len(self._noted) > _NOTED:
-            end = state.position - self.rewind
-            behind = [at for at, snapshot in enumerate(self._noted) if snapshot.state.position <= end]
-            del self._noted[: behind[-1] if behind else 0]
+        noted = self._noted
+        if noted and state.position < noted[-1].state.position + self.rewind // APART:
+            return
+        noted.append(Snapshot(state, replace(sampling, bias=())))
+        while len(noted) > 1 and noted[1].state.position <= state.position - self.rewind:
+            del noted[0]
 
     async def advance(self, state: State | None, ids: Ids, sampling: Sampling) -> None:
         if self.repeated:
@@ -154,12 +155,14 @@ class Starts:
             check_position(held, reference.position if reference.HasField("position") else None)
         return origin
 
-    def tickets(self, sampling: Sampling, served: Served, tenant: str) -> Callable[[State], bytes]:
-        """Return what writes a state as a ticket, with how its text is being written."""
+    def tickets(self, origin: Origin, sampling: Sampling, served: Served, tenant: str) -> Callable[[State], bytes]:
+        """Return what writes a state behind `origin` as a ticket, with how its text is being written."""
         kept = replace(sampling, bias=())
 
         def ticket(state: State) -> bytes:
-            return self._office.write(Snapshot(state, kept), served.build, served.model, tenant)
+            is_moved = origin.state is None or state.position != origin.state.position
+            build = served.build if is_moved else origin.build  # where nothing was read, it is still that build's
+            return self._office.write(Snapshot(state, kept), build, served.model, tenant)
 
         return ticket
 

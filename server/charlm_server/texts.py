@@ -1,5 +1,8 @@
 """The texts of a request as ids, and the state that a fresh text begins with."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 from charlm.v1 import start_pb2
 from charlm_training.normalization import Normalizer
@@ -11,10 +14,26 @@ from charlm_server.sampling import Ids
 from charlm_server.sequence import State
 
 
+class Choices(Protocol):
+    """An enumeration of the contract; its first value stands for none."""
+
+    def keys(self) -> Sequence[str]:
+        """Return the names."""
+
+    def values(self) -> Sequence[int]:
+        """Return the numbers."""
+
+
 def normalizer(model: Model, state: State | None) -> Normalizer:
     """Return what normalizes a text behind `state`, None for one that begins."""
     after = "" if state is None else model.vocabulary.decode([state.last])
     return Normalizer(model.manifest.normalization, begins=state is None, after=after)
+
+
+def normalized_behind(state: State | None, text: str, model: Model) -> str:
+    """Return a text that comes whole as the model's text is written, behind `state`, None for one that begins."""
+    whole = normalizer(model, state)
+    return whole.feed(text) + whole.end()
 
 
 def begin(ids: Ids, seed: int, model: Model, *, with_begin: bool = False) -> tuple[State, Ids]:
@@ -27,12 +46,12 @@ def begin(ids: Ids, seed: int, model: Model, *, with_begin: bool = False) -> tup
     return State.after_first(int(ids[0]), model.state_shape, seed), ids[1:]
 
 
-def check_line_feeds(field: str, text: str, model: Model) -> None:
-    """Refuse more than one document where a line feed ends a document."""
+def check_line_feeds(field: str, text: str, model: Model, *, first: int = 0) -> None:
+    """Refuse more than one document where a line feed ends a document; `first` characters stand before `text`."""
     at = text.find("\n")
     if model.symbols.end is not None and at >= 0:
         raise InvalidRequest(
-            f"{field}: the line feed at position {at} would end a document of this model; "
+            f"{field}: the line feed at position {first + at:,} would end a document of this model; "
             "leave it out, or send each line in a text of its own"
         )
 
@@ -50,6 +69,12 @@ def encode(
             "leave it out, or let unknown_policy replace it by <unk>"
         )
     return ids, len(unknown)
+
+
+def check_choice(field: str, value: int, choices: Choices) -> None:
+    """Refuse a number that names none of `choices`."""
+    if value not in choices.values():
+        raise InvalidRequest(f"{field} is {value}; choose one of {', '.join(choices.keys()[1:])}")
 
 
 def check_at_most(what: str, value: int, limit: int) -> None:

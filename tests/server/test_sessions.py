@@ -1,5 +1,6 @@
 """Sessions through real gRPC, to real server processes, alone and as replicas that share a store."""
 
+import asyncio
 import random
 import shutil
 import signal
@@ -17,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import pytest
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import (
@@ -297,6 +299,24 @@ def test_a_session_that_scores_is_repeated_rewound_and_left_alone_like_one_that_
         assert caller.generate(session(copy.name)).content == expected.content
     *_, last = caller.score_stream(session("mine"), [" and", " more"])
     assert last.finished.total.position == len(text) + 9 == caller.get("mine").session.position
+
+
+async def test_a_stream_that_its_client_gives_up_leaves_the_session(server) -> None:
+    """To the server it looks as if the text had ended, one time in some forty."""
+    generator = random.Random(0)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        name = uuid.uuid4().hex
+        sessions = session_pb2_grpc.SessionServiceStub(channel)
+        await sessions.OpenSession(spb.OpenSessionRequest(name=name))
+        for _ in range(400):
+            stream = scoring_pb2_grpc.ScoringServiceStub(channel).ScoreStream()
+            await stream.write(scoring_pb2.ScoreStreamRequest(start=scoring_pb2.ScoreStreamStart(start=session(name))))
+            await stream.write(scoring_pb2.ScoreStreamRequest(text="and "))
+            await asyncio.sleep(0.006 * generator.random())
+            stream.cancel()
+        await asyncio.sleep(0.2)
+        found = await sessions.GetSession(spb.GetSessionRequest(name=name))
+    assert found.session.position == 0
 
 
 def test_a_session_goes_on_from_a_ticket(caller: Caller) -> None:

@@ -59,7 +59,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
 
             generation = read_generation(request, served.model, origin).after_prefix(find)
             output = Output(context, self._stall_timeout)
-            ticket = self._starts.tickets(generation.sampling, served, tenant)
+            ticket = self._starts.tickets(origin, generation.sampling, served, tenant)
             await _Call(request, generation, origin, served, output, ticket, give_back).answer()
 
 

@@ -16,7 +16,7 @@ from charlm_server.scoring_requests import TextStart, most_characters, next_text
 from charlm_server.sequence import NO_IDS, State
 from charlm_server.services.output import Output
 from charlm_server.services.readings import read_one
-from charlm_server.starts import Origin
+from charlm_server.starts import APART, Origin, rewinding_marks
 from charlm_server.tally import Tally
 from charlm_server.texts import check_at_most, normalizer
 
@@ -81,6 +81,10 @@ class ScoreStreamCall:
                 self._behind = self._sent_count - held
                 await self._send_progress()
             await self._read_end()
+            if self._origin.session:
+                # To grpc.aio a call that its client has given up looks like one whose text has ended; only, it takes
+                # no more messages. The session must not advance behind half a text.
+                await self._send_progress()
         except Stopping:
             await self._send_progress(stopping=True)
             raise
@@ -89,24 +93,11 @@ class ScoreStreamCall:
 
     async def _pieces(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> AsyncIterator[str]:
         """Yield the texts of all messages; raises InvalidRequest, and Stopping where the server does."""
-        while (request := await self._next(requests)) is not None:
+        while (request := await next_request(requests, self._served.worker.draining)) is not None:
             if request.WhichOneof("event") != "text":
                 raise InvalidRequest("a message behind `start` is not `text`; send nothing but text there")
             check_at_most("characters of a piece", len(request.text), self._most)
             yield request.text
-
-    async def _next(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamRequest | None:
-        """Return the next message, None at the end of the stream; a server that stops waits for none."""
-        request = asyncio.ensure_future(anext(requests, None))
-        draining = asyncio.ensure_future(self._served.worker.draining.wait())
-        try:
-            await asyncio.wait([request, draining], return_when=asyncio.FIRST_COMPLETED)
-            if draining.done():
-                raise Stopping("the server is stopping; go on from the last ticket on another one")
-            return request.result()
-        finally:
-            request.cancel()
-            draining.cancel()
 
     async def _read(self, text: str) -> None:
         """Score the next characters of the normalized text."""
@@ -120,19 +111,23 @@ class ScoreStreamCall:
             )
         start = TextStart(self._state, self._seed, self._read_count)
         piece = next_text("text", text, start, self._policies, model)
-        reading, self._state = await read_one(piece, self._wanted, self._served)
+        marks = rewinding_marks(piece.state, piece.forced, self._origin, model) if piece.state else ()
+        reading, self._state = await read_one(piece, self._wanted, self._served, marks, self._note)
         self._tally.add(text, piece.unknown_at, reading)
         self._last_character = text[-1]
         self._read_count += len(text)
         if self._origin.session and self._state is not None:
             self._tail.add(piece.read)
-            self._origin.note(self._state, self._origin.sampling)
+
+    def _note(self, state: State) -> None:
+        self._origin.note(state, self._origin.sampling)
 
     async def _read_end(self) -> None:
         """Score what was held back, and the end."""
         rest = self._normalizer.end()
         ended = self._policies.ended(self._last_character + rest)[len(self._last_character) :]
         await self._read(ended)
+        self._behind = self._sent_count
         if self._state is None and self._policies.with_begin:  # an empty text
             piece = next_text("text", "", TextStart(None, self._seed), self._policies, self._served.model)
             self._state = piece.state
@@ -160,10 +155,11 @@ class ScoreStreamCall:
 
 
 class Tail:
-    """The last of the symbols that a session reads: as many as it may go back over, and whole pieces."""
+    """The last of the symbols that a session reads: whole pieces, back to the last snapshot that it may need."""
 
     def __init__(self, rewind: int) -> None:
-        self._rewind = rewind
+        """`rewind`: over how many symbols the session may go back; a snapshot stands at most a part of it before."""
+        self._reach = rewind + rewind // APART
         self._pieces: deque[Ids] = deque()
         self._count = 0
 
@@ -171,9 +167,25 @@ class Tail:
         """Take the symbols of the next piece."""
         self._pieces.append(ids)
         self._count += len(ids)
-        while self._count - len(self._pieces[0]) >= max(self._rewind, 1):
+        while self._count - len(self._pieces[0]) >= max(self._reach, 1):
             self._count -= len(self._pieces.popleft())
 
     def ids(self) -> Ids:
         """Return them."""
         return np.concatenate([NO_IDS, *self._pieces])
+
+
+async def next_request(
+    requests: AsyncIterator[pb.ScoreStreamRequest], *draining: asyncio.Event
+) -> pb.ScoreStreamRequest | None:
+    """Return the next message, None at the end of the stream; raises Stopping once one of the events has come."""
+    request = asyncio.ensure_future(anext(requests, None))
+    stopping = [asyncio.ensure_future(event.wait()) for event in draining]
+    try:
+        await asyncio.wait([request, *stopping], return_when=asyncio.FIRST_COMPLETED)
+        if any(event.done() for event in stopping):
+            raise Stopping("the server is stopping; go on from the last ticket on another one")
+        return request.result()
+    finally:
+        for waiting in (request, *stopping):
+            waiting.cancel()

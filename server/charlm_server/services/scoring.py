@@ -1,5 +1,6 @@
 """charlm.v1.ScoringService."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -10,7 +11,7 @@ from charlm.v1 import scoring_pb2 as pb
 from charlm.v1 import scoring_pb2_grpc
 
 from charlm_server.admission import Admission
-from charlm_server.errors import InvalidRequest
+from charlm_server.errors import InvalidRequest, Stalled
 from charlm_server.model import Model
 from charlm_server.registry import Registry, Served
 from charlm_server.scoring_policies import read_policies
@@ -25,7 +26,7 @@ from charlm_server.scoring_requests import (
 from charlm_server.sequence import State
 from charlm_server.services.output import Output
 from charlm_server.services.readings import read_all, read_one
-from charlm_server.services.score_stream import ScoreStreamCall
+from charlm_server.services.score_stream import ScoreStreamCall, next_request
 from charlm_server.starts import Origin, Starts, rewinding_marks
 from charlm_server.tally import Reading, Tally, Wanted
 from charlm_server.tenants import tenant_of
@@ -60,11 +61,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 results = [await _read_in_session(texts, wanted, served, origin)]
             else:
                 results = await read_all(texts, wanted, served, places)
-        reply = _Reply(
-            wanted,
-            served.model,
-            self._starts.tickets(origin.sampling, served, tenant) if request.return_tickets else None,
-        )
+        tickets = self._starts.tickets(origin, origin.sampling, served, tenant)
+        reply = _Reply(wanted, served.model, tickets if request.return_tickets else None)
         return pb.ScoreResponse(
             scores=[reply.score(text, *result) for text, result in zip(texts, results, strict=True)],
             policies=policies.message(),
@@ -78,16 +76,26 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> None:
         """Answer one call; see the contract."""
         requests = aiter(request_iterator)
-        first = await anext(requests, None)
-        if first is None or first.WhichOneof("event") != "start":
-            raise InvalidRequest("the first message of the stream is not `start`; send that, then the text")
-        start = first.start
-        served, tenant = self._registry.find(start.model.name, start.model.version), tenant_of(context)
         with self._admission.exactly(1):
+            start = await self._start_of(requests)
+            served, tenant = self._registry.find(start.model.name, start.model.version), tenant_of(context)
             origin = await self._starts.resolve(start.start, served, tenant)
-            ticket = self._starts.tickets(origin.sampling, served, tenant)
+            ticket = self._starts.tickets(origin, origin.sampling, served, tenant)
             call = ScoreStreamCall(start, origin, served, Output(context, self._stall_timeout), ticket)
             await call.answer(requests)
+
+    async def _start_of(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamStart:
+        """Return what the first message of a stream says; raises InvalidRequest, Stalled and Stopping."""
+        try:
+            async with asyncio.timeout(self._stall_timeout):
+                first = await next_request(requests, *(served.worker.draining for served in self._registry))
+        except TimeoutError:
+            raise Stalled(
+                f"no `start` came for {self._stall_timeout:g} seconds; send it first, then the text"
+            ) from None
+        if first is None or first.WhichOneof("event") != "start":
+            raise InvalidRequest("the first message of the stream is not `start`; send that, then the text")
+        return first.start
 
     async def ScoreCandidates(  # noqa: N802
         self, request: pb.ScoreCandidatesRequest, context: _Context
@@ -109,9 +117,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             ]
             results = await read_all(texts, wanted, served, places)
 
-        reply = _Reply(
-            wanted, model, self._starts.tickets(origin.sampling, served, tenant) if request.return_tickets else None
-        )
+        tickets = self._starts.tickets(origin, origin.sampling, served, tenant)
+        reply = _Reply(wanted, model, tickets if request.return_tickets else None)
         scores = [reply.score(text, *result) for text, result in zip(texts, results, strict=True)]
         return pb.ScoreCandidatesResponse(
             context=reply.score(context_text, context_reading, state),

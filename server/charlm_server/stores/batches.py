@@ -54,10 +54,11 @@ class _Asked(Generic[C]):
 class BatchThread(Generic[C]):
     """Runs a backend. All methods are for the event loop's thread."""
 
-    def __init__(self, backend: Backend[C], name: str) -> None:
-        """`name`: of the store, for the log."""
+    def __init__(self, backend: Backend[C], name: str, max_batch: int = MAX_BATCH) -> None:
+        """`name`: of the store, for the log; `max_batch`: how many commands it takes at once."""
         self._backend = backend
         self._name = name
+        self._max_batch = max_batch
         self._loop = asyncio.get_running_loop()
         self._waiting: queue.SimpleQueue[_Asked[C] | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[Any] = self._loop.create_future()
@@ -107,7 +108,7 @@ class BatchThread(Generic[C]):
         while asked is not None:
             if not asked.answer.cancelled():
                 batch.append(asked)
-            if len(batch) == MAX_BATCH or self._waiting.empty():
+            if len(batch) == self._max_batch or self._waiting.empty():
                 return batch, False
             asked = self._waiting.get()
         return batch, True
@@ -128,7 +129,9 @@ class BatchThread(Generic[C]):
             return _BUSY_REST_SECONDS if self._backend.tidy() else _REST_SECONDS
         except StoreUnavailable as error:
             self._note([error])
-            return _REST_SECONDS
+        except Exception:  # noqa: BLE001 - a bug must not leave all callers waiting that come later
+            _log.exception("sessions in %s could not be tidied", self._name)
+        return _REST_SECONDS
 
     def _note(self, failures: list[StoreUnavailable]) -> None:
         """Tell the log when the store goes and when it comes back."""

@@ -32,6 +32,8 @@ from charlm_server.stores.batches import BatchThread
 from charlm_server.stores.store import Entry, new_revision
 
 _TIMEOUT_SECONDS: Final = 0.1
+_MAX_BATCH: Final = 32
+"""Commands in one round trip: the largest records, a megabyte each with room to go back, still come in time."""
 _LONGEST_TIMEOUT_SECONDS: Final = 60.0
 _START_SECONDS: Final = 5.0
 _REVISION_BYTES: Final = 8
@@ -42,7 +44,7 @@ _LOOKED_AT_EACH_TIME: Final = 4
 _PROLONG: Final = """
 local function prolong(session, names, idle)
     redis.call('EXPIRE', session, idle)
-    if redis.call('TTL', names) < idle then redis.call('EXPIRE', names, idle) end
+    if redis.call('PTTL', names) < 1000 * idle then redis.call('EXPIRE', names, idle + 1) end
 end
 """
 
@@ -50,7 +52,10 @@ _READ: Final = (
     _PROLONG
     + """
 local value = redis.call('GET', KEYS[1])
-if value then prolong(KEYS[1], KEYS[2], (struct.unpack('<I4', value, 9))) end
+if value then
+    if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then redis.pcall('ZADD', KEYS[2], 0, ARGV[1]) end
+    prolong(KEYS[1], KEYS[2], (struct.unpack('<I4', value, 9)))
+end
 return value
 """
 )
@@ -148,7 +153,7 @@ class RedisStore:
     """Sessions in a Redis server."""
 
     def __init__(self, address: RedisAddress) -> None:
-        self._thread = BatchThread(_Link(address), str(address))
+        self._thread = BatchThread(_Link(address), str(address), _MAX_BATCH)
 
     async def open(self) -> None:
         """Connect; raises StartupError where Redis does not answer, or is not fit for sessions."""
@@ -156,7 +161,7 @@ class RedisStore:
 
     async def read(self, space: str, name: str) -> Entry | None:
         """Return a session that is to be used, and begin its idle time anew."""
-        value: bytes | None = await self._do(_READ, [_session(space, name), _names(space)])
+        value: bytes | None = await self._do(_READ, [_session(space, name), _names(space)], name)
         return None if value is None else _entry(value)
 
     async def look(self, space: str, name: str) -> Entry | None:

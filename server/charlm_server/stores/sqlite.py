@@ -111,7 +111,7 @@ class _Command:
     """What to do with the file."""
 
     method: Callable[..., Any]
-    """Of `_File`. Where it raises a RequestError, it has written nothing."""
+    """Of `_File`. Where it raises a RequestError, it has changed no session that has not expired."""
     arguments: tuple[Any, ...]
     writes: bool = True
 
@@ -191,6 +191,14 @@ class _File:
 
     def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
         """Put a new record in the place of one revision; return False where that is not there any more."""
+        found = self._one(
+            "SELECT length(record) FROM sessions WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
+            *(space, name, expected_revision, self._clock()),
+        )
+        if found is None:
+            return False
+        if len(record) > found[0]:
+            self._make_room(len(record) - found[0])
         replaced = self._write(
             "UPDATE sessions SET revision = ?, record = ? WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
             *(new_revision(), record, space, name, expected_revision, self._clock()),

@@ -216,10 +216,10 @@ async def test_names_of_expired_sessions_do_not_gather(emptied_redis) -> None:
         await store.create("/tiny", {"live": b"1"}, 2 * IDLE)
         assert await store.names("/tiny", "", 5) == ["live"]
         assert client.zcard("charlm:{/tiny}") == 1
-        assert IDLE < client.ttl("charlm:{/tiny}") <= 2 * IDLE
+        assert IDLE < client.ttl("charlm:{/tiny}") <= 2 * IDLE + 1
         await store.create("/tiny", {"short": b"1"}, 10)
-        assert IDLE < client.ttl("charlm:{/tiny}") <= 2 * IDLE
+        assert IDLE < client.ttl("charlm:{/tiny}") <= 2 * IDLE + 1
         client.expire("charlm:{/tiny}", 5)
         await store.read("/tiny", "live")
-        assert IDLE < client.ttl("charlm:{/tiny}") <= 2 * IDLE
+        assert IDLE < client.ttl("charlm:{/tiny}") <= 2 * IDLE + 1
     await store.close()
