@@ -47,6 +47,13 @@ def without_details(score: Score) -> tuple[Any, ...]:
     return score.sum_log_probability, score.scored_count, score.unknown_count, score.position, score.ticket
 
 
+@pytest.mark.parametrize("log", ["\nThe cat\n\nate\n", "The", "\n"])
+def test_every_line_behind_begin_has_a_mean(client: Client, log: str) -> None:
+    lines = client.score(log, windows="lines", begin="begin").windows
+    assert lines
+    assert all(line.bits_per_character is not None for line in lines)
+
+
 @given(
     text=TEXTS,
     cuts=CUTS,
