@@ -22,7 +22,7 @@ from charlm_client.errors import InvalidRequest, NotExact, ServerFault
 from charlm_client.events import Continuation, continuation_from
 from charlm_client.pieces import Pieces
 from charlm_client.policies import ScoringPolicies, policies_from
-from charlm_client.request import encodable
+from charlm_client.request import encodable, unsigned
 from charlm_client.running_score import RunningScore
 from charlm_client.score_settings import ScoreSettings, stream_start
 from charlm_client.scoring import Score
@@ -85,7 +85,7 @@ class StreamScoring:
         of a session cannot: only the call which brings its end advances it.
         """
         self._settings = settings
-        self._ticket_interval = ticket_interval
+        self._ticket_interval = unsigned("ticket_interval", ticket_interval, 64)
         self._resumes = resume and not settings.is_session
         self._interval = _interval(ticket_interval, resume_interval) if self._resumes else ticket_interval
         self._pieces = Pieces(piece_characters, joins=joins, keeps=self._resumes)

@@ -64,13 +64,13 @@ class ScoreStream(Iterator[ScoreProgress]):
     """
 
     def __init__(self, text: Iterable[str], scoring: StreamScoring, client: Duplex, resumption: Resumption) -> None:
-        self._text = iter(text)
         self._scoring = scoring
         self._client = client
         self._resumption = resumption
         self._outbox = _Outbox()
         self._call: _Messages | None = None
         self._is_cancelled = self._is_over = False
+        self._text = iter(text)
 
     @property
     def total(self) -> Score:

@@ -266,6 +266,7 @@ async def test_a_string_in_place_of_texts_is_refused(scoring: Any) -> None:
         ("score", ("a",), {"ticket": b"t", "session": "s"}),
         ("score_many", (["a", "b"],), {"session": "s"}),
         ("score_many", (["a"],), {"jobs": 0}),
+        ("score_stream", (["a"],), {"ticket_interval": -5}),
         ("score_candidates", ("a", ["b"]), {"ranking": "best"}),
         ("score_candidates", ("a", ["\ud800"]), {}),
     ],
@@ -276,6 +277,14 @@ async def test_what_cannot_be_asked_is_refused_before_any_call(
     with pytest.raises(InvalidRequest):
         await scoring.call(method, *arguments, **options)
     assert peer.requests == []
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_text_is_refused_without_noise(peer: Any) -> None:
+    no_text: Any = 5
+    with Client(peer.address) as client, pytest.raises(TypeError, match="not iterable"):
+        client.score_stream(no_text)
 
 
 async def test_a_session_goes_on_with_one_text_under_one_key(peer: Any, scoring: Any) -> None:
