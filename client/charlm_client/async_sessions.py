@@ -34,7 +34,7 @@ _Response = TypeVar("_Response")
 
 
 class AsyncSessionCalls(ABC):
-    """What `Client` does with sessions."""
+    """What `AsyncClient` does with sessions."""
 
     _connection: AsyncConnection
 
@@ -72,7 +72,8 @@ class AsyncSessionCalls(ABC):
         rewind_characters   how many of the latest characters it shall be able to take back, 0 to 4,096
         model, version      "" is the server's only model, 0 its newest version
 
-        Raises SessionExists.
+        Raises SessionExists; for a name of the caller's also where the client has repeated the call, because its
+        connection broke, and the first try had opened the session: `session` finds it.
         """
         wanted = name or made_up_name()
         request = open_request(
@@ -219,7 +220,10 @@ class AsyncSession:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
     ) -> list["AsyncSession"]:
-        """Make sessions that stand where this one does, each with a seed of its own: so many, or with these names."""
+        """Make sessions that stand where this one does, each with a seed of its own: so many, or with these names.
+
+        Raises SessionExists where one of the names is taken; as in `open_session`, it may be by a first try.
+        """
         wanted = made_up(names)
         try:
             response = await self._ask(
@@ -241,7 +245,8 @@ class AsyncSession:
     ) -> None:
         """Take back the last characters; with the old seed (None) the same would be written again.
 
-        Raises NotRewindable where that is further than the session remembers.
+        Raises NotRewindable where that is further than the session remembers; SessionMoved also where the client has
+        repeated the call, because its connection broke, and the first try had rewound the session: `refresh` tells.
         """
         request = rewind_request(self._in_use.state, characters, seed)
         response = await self._ask(lambda stubs: stubs.sessions.RewindSession, request, timeout)

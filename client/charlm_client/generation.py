@@ -122,8 +122,8 @@ class Generation(_Answer):
         """How many of the characters that have come `rewind` can take back now.
 
         All of a text that began from a ticket without a prompt, all but the first character of another one; of a long
-        one the last 4,096 and often some more, as far as tickets have come on the way. Of a text in a session none: the
-        session itself can be rewound.
+        one the last 4,096 and often some more, as far as tickets have come on the way. Of a text in a session those
+        behind the first ticket that `ticket_interval` has brought, without it none: the session itself can be rewound.
         """
         return self._texts.rewindable_count
 

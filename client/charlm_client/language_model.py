@@ -18,8 +18,9 @@ What is different:
 - Without `bos` the first character has nothing before it; it is read and not scored, where KenLM gives a word its
   unigram probability. A model of documents always begins with `begin`: there `bos=False` is refused.
 - A context has no order at which it ends: `ngram_length` is the number of all characters up to this one.
-- A state is a value, which can be held, copied, compared, stored (its ticket is bytes) and continued any number of
-  times. `score_next` returns the state behind the characters, where KenLM's `BaseScore` fills one in.
+- A state is a value, which can be held, copied, stored (its ticket is bytes) and continued any number of times, but not
+  compared: tickets of one state differ. `score_next` returns the state behind the characters, where KenLM's
+  `BaseScore` fills one in.
 - Everything is in log10 here, as in KenLM. `Client.score` gives nats, and exact sums.
 """
 

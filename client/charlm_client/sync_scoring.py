@@ -149,8 +149,8 @@ class ScoringCalls(ABC):
         """Score one text of any length as its pieces come, in memory that does not grow with it.
 
         join                whether small pieces wait until they make up one of 16,384 characters, and up to four of
-                            those are on their way; otherwise each is sent as it comes, and its progress returned before
-                            the next one is asked for
+                            those are on their way, one where the text cannot be resumed; otherwise each is sent as it
+                            comes, and its progress returned before the next one is asked for
         ticket_interval     about how many characters apart the progress carries a ticket; 0: never
         return_ticket       whether `finished` carries one
         return_text         whether each progress carries the text that it is of, as it was read

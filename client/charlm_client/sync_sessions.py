@@ -67,7 +67,8 @@ class SessionCalls(ABC):
         rewind_characters   how many of the latest characters it shall be able to take back, 0 to 4,096
         model, version      "" is the server's only model, 0 its newest version
 
-        Raises SessionExists.
+        Raises SessionExists; for a name of the caller's also where the client has repeated the call, because its
+        connection broke, and the first try had opened the session: `session` finds it.
         """
         wanted = name or made_up_name()
         request = open_request(
@@ -122,8 +123,8 @@ class Session:
             print(session.generate().text())
 
     Each call says where it takes the session to stand. Where another caller has moved it meanwhile, it raises
-    SessionMoved, and nothing has happened: `refresh`, and look. A call that is repeated because a connection broke
-    advances the session once.
+    SessionMoved, and nothing has happened: `refresh`, and look. A text or a score that is repeated because a connection
+    broke advances the session once; of `fork` and `rewind` see there.
     """
 
     def __init__(self, client: SessionCalls, connection: Connection, state: SessionState) -> None:
@@ -191,7 +192,10 @@ class Session:
         return score
 
     def fork(self, names: int | Sequence[str] = 1, *, timeout: float | None = None) -> list["Session"]:
-        """Make sessions that stand where this one does, each with a seed of its own: so many, or with these names."""
+        """Make sessions that stand where this one does, each with a seed of its own: so many, or with these names.
+
+        Raises SessionExists where one of the names is taken; as in `open_session`, it may be by a first try.
+        """
         wanted = made_up(names)
         try:
             response = self._ask(
@@ -207,7 +211,8 @@ class Session:
     def rewind(self, characters: int, *, seed: int | None = None, timeout: float | None = None) -> None:
         """Take back the last characters; with the old seed (None) the same would be written again.
 
-        Raises NotRewindable where that is further than the session remembers.
+        Raises NotRewindable where that is further than the session remembers; SessionMoved also where the client has
+        repeated the call, because its connection broke, and the first try had rewound the session: `refresh` tells.
         """
         request = rewind_request(self._in_use.state, characters, seed)
         response = self._ask(lambda stubs: stubs.sessions.RewindSession, request, timeout)

@@ -118,7 +118,7 @@ class Scorer:
                 yield self._detailed(row)
 
     def windows(self, file: str, size: WindowSize) -> Iterator[Row]:
-        """Yield a row for each window of one running text, of lines but for the empty ones."""
+        """Yield a row for each window of one running text; of lines, for the empty ones too."""
         with opened(file, self.note) as source, _called(source.name):
             texts, number = WindowTexts(), 0
             shows_text = self.in_detail or size == "lines" or size <= SHOWN_WINDOW
