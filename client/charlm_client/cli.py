@@ -160,9 +160,9 @@ def generate(  # noqa: PLR0913 - the options of the command
                 texts = list(written.read_samples(several)) if as_json else written.show_samples(prompt, several)
     seconds = time.monotonic() - began
     if as_json:
-        _print_json(written.generation_fields(prompt, answer.started, texts, seconds, answer.resumed_count))
+        _print_json(written.generation_fields(prompt, answer, texts, seconds))
     else:
-        click.secho(written.summary(answer.started, texts, seconds, answer.resumed_count), dim=True, err=True)
+        click.secho(written.summary(answer, texts, seconds), dim=True, err=True)
     _keep_ticket(texts, ticket_out)
 
 

@@ -36,6 +36,14 @@ class _Answer:
         return self._texts.started
 
     @property
+    def exact(self) -> bool:
+        """Whether what has come is, to the bit, what the host that the start is from would have brought.
+
+        `started` tells this of the beginning; a break may have had another kind of host go on.
+        """
+        return self._texts.exact
+
+    @property
     def resumed_count(self) -> int:
         """How many times it went on after a break."""
         return self._texts.resumed_count

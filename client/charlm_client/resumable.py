@@ -65,6 +65,7 @@ class ResumableTexts:
         self._started: Started | None = None
         self._host: Continuation | None = None
         """What is writing now."""
+        self._exact = True
         self._any_host = request.start.HasField("exact") and not request.start.exact
         self._calls = 0
         self.has_ended = False
@@ -74,6 +75,11 @@ class ResumableTexts:
     def started(self) -> Started | None:
         """What the first server resolved the request to; None before it did."""
         return self._started
+
+    @property
+    def exact(self) -> bool:
+        """Whether every call so far went on exactly, on one class of hosts."""
+        return self._exact
 
     @property
     def finished(self) -> tuple[Finished | None, ...]:
@@ -192,7 +198,9 @@ class ResumableTexts:
                     "the same"
                 )
             self._trail.clear()
+            self._exact = False
         self._host = started.continuation
+        self._exact = self._exact and started.continuation.exact
 
     def _take_chunk(self, chunk: Chunk, number: int) -> tuple[int, Chunk] | None:
         sample = self._samples[number]

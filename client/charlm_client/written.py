@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from charlm_client.events import Alternative, Chunk, Finished, Started
+from charlm_client.events import Alternative, Chunk, Finished
 from charlm_client.generation import Generation, Samples
 from charlm_client.render import alternatives_table, console, printable
 
@@ -113,32 +113,34 @@ def _show_alternatives(written: Written) -> None:
         console().print(table)
 
 
-def summary(started: Started, texts: Sequence[Written], seconds: float, resumed_count: int) -> str:
+def summary(answer: Generation | Samples, texts: Sequence[Written], seconds: float) -> str:
     """Say in one line what came, and how fast."""
+    started, resumed_count = answer.started, answer.resumed_count
     count = sum(written.finished.generated_count for written in texts)
     samples = f"{len(texts)} samples, " if len(texts) > 1 else ""
     reason = texts[0].finished.reason
     end = f"seeds {texts[0].seed} to {texts[-1].seed}" if len(texts) > 1 else f"{reason}, seed {started.seed}"
     unknown = f", {started.unknown_count:,} unknown in the prompt" if started.unknown_count else ""
     resumed = f", resumed {resumed_count} times" if resumed_count > 1 else ", resumed once" if resumed_count else ""
-    inexact = "" if started.continuation.exact else ", not exact"
+    inexact = "" if answer.exact else ", not exact"
     rate = f"{count:,} characters, {count / seconds:,.0f}/s"
     return f"{started.model}/{started.version}: {samples}{rate}, {end}{unknown}{resumed}{inexact}"
 
 
 def generation_fields(
-    prompt: str, started: Started, texts: Sequence[Written], seconds: float, resumed_count: int
+    prompt: str, answer: Generation | Samples, texts: Sequence[Written], seconds: float
 ) -> dict[str, object]:
     """Return everything as one JSON object: that of the one text, or with a list of several."""
+    started = answer.started
     fields: dict[str, object] = {
         "prompt": prompt,
         "model": started.model,
         "version": started.version,
         "seed": started.seed,
         "unknown_count": started.unknown_count,
-        "exact": started.continuation.exact,
+        "exact": answer.exact,
         "cached_count": started.cached_count,
-        "resumed_count": resumed_count,
+        "resumed_count": answer.resumed_count,
         "seconds": seconds,
     }
     if len(texts) == 1:

@@ -288,6 +288,27 @@ def test_a_refusal_is_one_line(peer: Any, run: Any, code: grpc.StatusCode, statu
     assert line.endswith("temperature is nan; choose 0 to 100")
 
 
+@pytest.mark.parametrize("tickets", [False, True])
+def test_a_text_that_another_kind_of_host_went_on_with_is_not_exact(
+    peer: Any, run: Any, script: Any, *, tickets: bool
+) -> None:
+    def speak(request: Any) -> Iterator[Any]:
+        is_first = len(peer.requests) % 2 == 1
+        host = {"sha256": "ab", "host_class": "one" if is_first else "other"}
+        yield script.started(continuation={"exact": is_first or not tickets, **host})
+        if is_first:
+            yield script.text("Hel", ticket=b"three" if tickets else b"")
+            raise script.broken(grpc.StatusCode.UNAVAILABLE)
+        yield script.text("lo" if request.start.ticket else "Hello")
+        yield script.finished(generated_count=5)
+
+    peer.generate = speak
+    result = run("generate", "--inexact")
+    assert (result.exit_code, result.stdout) == (0, "Hello")
+    assert result.stderr.endswith(", resumed once, not exact\n")
+    assert json.loads(run("generate", "--inexact", "--json").stdout)["exact"] is False
+
+
 def test_a_text_that_outlived_its_server_is_told_from_others(peer: Any, run: Any, script: Any) -> None:
     calls = iter([script.broken(grpc.StatusCode.UNAVAILABLE), None])
 
