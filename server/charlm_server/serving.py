@@ -100,7 +100,7 @@ class ServerConfig:
     threads: int = 1
     """Cores that one step of a model may use."""
     max_sequences: int = 8192
-    """Streams and texts that are served at once; each takes some 50 KB, and a state."""
+    """Streams and texts that are served at once; each takes some 50 KB, a state, and its prompt."""
     stall_timeout: float = 60.0
     """Seconds that a client may leave its stream unread."""
     drain_lag: float = 0.0

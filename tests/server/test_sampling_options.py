@@ -44,6 +44,30 @@ def checked(asked: pb.GenerateRequest, model: Model) -> Generation:
     return read_generation(asked, model, Origin.nothing(Build.of(model, bytes(16))))
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"unknown_policy": 7}, "unknown_policy is 7"),
+        ({"sampling": pb.Sampling(biases=[pb.CharacterBias(character="x" * 100_000)])}, "biases: 'xxx"),
+    ],
+)
+def test_a_refusal_is_short_and_names_the_field(asked: dict[str, Any], words: str, model: Model) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        checked(pb.GenerateRequest(**asked), model)
+    assert words in str(refusal.value)
+    assert len(str(refusal.value)) < 300
+
+
+def test_a_prompt_behind_a_ticket_keeps_its_first_character_as_a_scored_text_does(channel: grpc.Channel) -> None:
+    scoring = scoring_pb2_grpc.ScoringServiceStub(channel)
+    [first] = scoring.Score(scoring_pb2.ScoreRequest(texts=["The cat"], return_tickets=True)).scores
+    start = start_pb2.Start(ticket=first.ticket)
+    [scored] = scoring.Score(scoring_pb2.ScoreRequest(texts=["\ufeffs"], start=start)).scores
+    asked = pb.GenerateRequest(prompt="\ufeffs", start=start, max_characters=1)
+    *_, last = generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked)
+    assert last.finished.position == scored.position + 1
+
+
 @dataclass
 class Text:
     """One sample as it came."""

@@ -1,11 +1,13 @@
-"""A stream whose server stops within a piece: its last ticket is behind as many characters as `sent_count` says."""
+"""Streams whose server stops: within a piece, and before they have begun."""
 
 import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import grpc.aio
 import pytest
 from charlm.v1 import scoring_pb2 as pb
+from charlm.v1 import scoring_pb2_grpc
 from charlm_server.errors import Stopping
 from charlm_server.model import Model
 from charlm_server.sequence import State
@@ -50,3 +52,29 @@ async def test_what_was_not_read_is_not_counted(
     assert read == ["ab"]
     assert output.progress[-1].total.ticket
     assert output.progress[-1].sent_count == 2
+
+
+async def test_streams_that_do_not_begin_take_places_and_hear_of_the_stop(start_server: Any) -> None:
+    with start_server("--max-sequences", "3", "--drain-grace", "1") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = scoring_pb2_grpc.ScoringServiceStub(channel)
+            waiting = [stub.ScoreStream() for _ in range(3)]
+            for call in waiting:
+                await call.wait_for_connection()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                while True:  # until all three have come
+                    await stub.Score(pb.ScoreRequest(texts=["a"]))
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            server.process.terminate()
+            assert [await call.code() for call in waiting] == [grpc.StatusCode.UNAVAILABLE] * 3
+            assert await asyncio.to_thread(server.process.wait, 30) == 0
+    assert "ERROR" not in server.log.read_text()
+
+
+async def test_a_stream_that_never_begins_is_ended(start_server: Any) -> None:
+    with start_server("--stall-timeout", "0.2") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            call = scoring_pb2_grpc.ScoringServiceStub(channel).ScoreStream()
+            await call.wait_for_connection()
+            assert await call.code() is grpc.StatusCode.ABORTED
+            assert "start" in (await call.details())

@@ -319,6 +319,14 @@ async def test_a_stream_that_its_client_gives_up_leaves_the_session(server) -> N
     assert found.session.position == 0
 
 
+def test_one_large_piece_leaves_no_larger_session_than_one_large_text(caller: Caller) -> None:
+    caller.open("streamed", seed=SEED, rewind_characters=3)
+    caller.open("scored", seed=SEED, rewind_characters=3)
+    list(caller.score_stream(session("streamed"), ["The cats ", "ate " * 20_000]))
+    caller.score(session("scored"), "The cats " + "ate " * 20_000)
+    assert caller.get("streamed").session.rewindable_count == caller.get("scored").session.rewindable_count < 10
+
+
 def test_a_session_goes_on_from_a_ticket(caller: Caller) -> None:
     first = caller.generate(nothing(), "The", 30, sampling=pb.Sampling(seed=SEED, temperature=0.6))
     rest = caller.generate(ticket(first.ticket), count=50)

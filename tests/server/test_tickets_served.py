@@ -249,6 +249,17 @@ def test_either_alone_is_told_apart_as_well(other: dict[str, bytes], words: str,
     assert written == generate(hosts.plain, start_pb2.Start(ticket=ticket))[1]
 
 
+def test_an_inexact_start_stays_one_where_nothing_is_read(hosts: Hosts, forger: Forger) -> None:
+    _, _, ticket = generate(hosts.plain, prompt="the cat")
+    opened = forger.opened(ticket)
+    elsewhere = forger.seal(opened.snapshot, replace(opened.build, host_class=secrets.token_bytes(16)))
+    start = start_pb2.Start(ticket=elsewhere, exact=False)
+    request = scoring_pb2.ScoreRequest(model=MODEL, texts=["", "a"], start=start, return_tickets=True)
+    same, moved = scoring_pb2_grpc.ScoringServiceStub(hosts.plain).Score(request).scores
+    assert refusal_of(generate, hosts.plain, start_pb2.Start(ticket=same.ticket))[:2] == NOT_EXACT
+    assert generate(hosts.plain, start_pb2.Start(ticket=moved.ticket))[0].exact
+
+
 def test_a_ticket_is_as_large_as_the_model_says_and_shows_nothing(hosts: Hosts, forger: Forger) -> None:
     for channel in (hosts.plain, hosts.rounded):
         _, _, ticket = generate(channel, prompt="the cat")

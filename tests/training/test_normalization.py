@@ -68,3 +68,16 @@ def test_letters_are_all_that_is_left() -> None:
 
 def test_no_other_language_counts_as_letters() -> None:
     assert letters("Straße 猫 É") == "stra e "
+
+
+@given(st.text("eé\u0301\u0316\u0323\u0344\u0f73\u0345\u3099가\u11a8", max_size=200), st.integers(0, 100))
+def test_long_rows_of_marks_are_written_as_unicode_has_it(text: str, at: int) -> None:
+    text = text[:at] + "\u0301\u0316\u0344\u0f73" * 20 + text[at:]
+    assert nfc(text) == unicodedata.normalize("NFC", text)
+
+
+def test_a_text_of_nothing_but_marks_takes_no_longer_than_another() -> None:
+    """Python alone would take half an hour; this test has no clock, but somebody who waits for it."""
+    count = 500_000
+    written = nfc("a" + "\u0301" * count + "\u0316" * count)
+    assert written == "\u00e1" + "\u0316" * count + "\u0301" * (count - 1)

@@ -103,9 +103,9 @@ class GenerateRequest(_message.Message):
     INVALID_ARGUMENT where the alphabet is "bytes".
     """
     ticket_interval: _builtins.int
-    """Whether to return tickets on the way: one with the first message that ends at least so many characters after the
-    ticket before it (or after the prompt). 0: none. 1: with every message, nearly; where the alphabet is "bytes" some
-    bring none.
+    """Whether to return tickets on the way: one with the first message that ends at least so many symbols after the
+    ticket before it (or after the prompt): characters, or bytes; see Model.alphabet. 0: none. 1: with every message,
+    nearly; where the alphabet is "bytes" some bring none.
     """
     written_before: _builtins.str
     """Text that was generated before the start state and that a stop string may begin in. It is not read: the start state

@@ -412,8 +412,8 @@ class ScoreStreamRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The next piece of the text, at most as many characters as the texts of a ScoreRequest. Some ten thousand at a
-    time are scored fastest.
+    """The next piece of the text, at most as many characters as the texts of a ScoreRequest, and 65,536 where windows
+    are asked for. Some ten thousand at a time are scored fastest.
     """
     @_builtins.property
     def start(self) -> Global___ScoreStreamStart:
@@ -479,9 +479,7 @@ class ScoreStreamStart(_message.Message):
 
     @_builtins.property
     def windows(self) -> Global___Windows:
-        """Which parts of the text to score beside the whole. Of lines and characters at least 16 in each come to at most
-        some thousands a piece; smaller windows give INVALID_ARGUMENT.
-        """
+        """Which parts of the text to score beside the whole."""
 
     def __init__(
         self,
@@ -520,7 +518,7 @@ class ScoreStreamResponse(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___ScoreStreamProgress:
-        """What one more piece has added."""
+        """What one more piece has added; from a session also what the end has, before the session advances."""
 
     @_builtins.property
     def finished(self) -> Global___ScoreStreamFinished:
@@ -593,7 +591,8 @@ class ScoreStreamProgress(_message.Message):
     SENT_COUNT_FIELD_NUMBER: _builtins.int
     sent_count: _builtins.int
     """How many characters of the text, as the client sent it, this score is of. A stream that breaks is continued by
-    another one from the ticket of such a message, with the text behind these characters: the sums add up.
+    another one from the ticket of such a message, with the text behind these characters: the sums add up. (Where no
+    text is left, and the last of these characters is a line feed, leave END_POLICY_LINE_FEED out: the end was scored.)
     """
     @_builtins.property
     def total(self) -> Global___TextScore:

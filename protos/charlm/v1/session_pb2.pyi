@@ -88,7 +88,8 @@ class OpenSessionRequest(_message.Message):
     """How many seconds it is kept without being used, up to the server's maximum. 0: the server's default."""
     rewind_characters: _builtins.int
     """How many of the latest characters RewindSession shall be able to take back, 0 to 4,096; often it can a few more.
-    A session that can holds a few states instead of one.
+    A session that can holds a few states instead of one. Behind a rewind it can go back by fewer, until as many have
+    come again.
     """
     @_builtins.property
     def model(self) -> _start_pb2.ModelReference:

@@ -206,6 +206,32 @@ async def test_a_full_redis_takes_no_new_sessions_and_drops_none(start_redis) ->
         await store.close()
 
 
+async def test_a_session_in_use_stays_listed(emptied_redis) -> None:
+    """Redis tells whole seconds of what is left; the names must not go before the sessions."""
+    store = await connected(emptied_redis)
+    with emptied_redis.client() as client:
+        for milliseconds in (1400, 1600, 1999):
+            await store.create("/tiny", {f"{milliseconds}": b"1"}, 2)
+            client.pexpire("charlm:{/tiny}", milliseconds)
+            await store.read("/tiny", f"{milliseconds}")
+            assert client.pttl("charlm:{/tiny}") >= client.pttl(f"charlm:{{/tiny}}/{milliseconds}") > 1900
+        client.delete("charlm:{/tiny}")
+        await store.read("/tiny", "1999")
+        assert await store.names("/tiny", "", 5) == ["1999"]
+    await store.close()
+
+
+async def test_many_large_sessions_are_read_at_once(emptied_redis) -> None:
+    """As after a break, when all clients come back together; sessions of 2 x 1024 that can go back."""
+    store = await connected(emptied_redis)
+    names = [f"{number}" for number in range(256)]
+    for name in names:
+        await store.create("/tiny", {name: bytes(130_000)}, IDLE)
+    found = await asyncio.gather(*(store.read("/tiny", name) for name in names))
+    assert all(entry and len(entry.record) == 130_000 for entry in found)
+    await store.close()
+
+
 async def test_names_of_expired_sessions_do_not_gather(emptied_redis) -> None:
     store = await connected(emptied_redis)
     with emptied_redis.client() as client:

@@ -144,6 +144,23 @@ def test_a_file_that_another_is_making_is_no_stranger(tmp_path: Path) -> None:
         assert list(threads.map(open_all, range(4))) == [None] * 4
 
 
+async def test_a_full_file_lets_no_session_grow(path: Path) -> None:
+    store = SqliteStore(path, max_bytes=1_000_000)
+    await store.open()
+    made = 0
+    with pytest.raises(StoreFull):
+        while True:
+            await store.create("/tiny", {f"{made}": bytes(200)}, IDLE)
+            made += 1
+    entry = await store.look("/tiny", "0")
+    assert entry
+    with pytest.raises(StoreFull):
+        await store.replace("/tiny", "0", entry.revision, bytes(30_000))
+    assert await store.look("/tiny", "0") == entry
+    assert await store.replace("/tiny", "0", entry.revision, bytes(200))
+    await store.close()
+
+
 async def test_expired_sessions_are_removed_in_time(path: Path) -> None:
     now = 1e9
     store = SqliteStore(path, clock=lambda: now)
