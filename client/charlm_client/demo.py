@@ -64,16 +64,16 @@ def demo(corpus: str, *, folder: Path, recipe: str | None, settings: tuple[str, 
     from charlm_client.client import Client
     from charlm_client.passage import natural_passage, prompt_for, scrambled
 
+    passage, prompt = natural_passage(corpus), prompt_for(corpus)  # before the minutes that training takes
     signal.signal(signal.SIGTERM, _leave)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, models = folder / "run", folder / "models"
     training_seconds = _run("train", corpus, "--out", checkpoint, "--force", *_training_options(recipe, settings))
     _run("export", checkpoint, "--models", models, "--name", MODEL)
-    passage = natural_passage(corpus)
     with _server(models, folder / "server.log") as address, Client(address) as client:
         model = client.model(MODEL)
         passages = passage.splitlines() if model.documents == "lines" else [passage]
-        prompt = prompt_for(corpus).lstrip("\n").partition("\n")[0]  # a document is a line
+        prompt = prompt.lstrip("\n").partition("\n")[0]  # a document is a line
         speeds = [_sample(client, prompt, temperature) for temperature in TEMPERATURES]
         _announce("score", "a passage, and the same characters in disorder")
         natural, disorder = (_score(client, texts) for texts in (passages, map(scrambled, passages)))

@@ -1,12 +1,17 @@
 """A natural passage of a corpus, and the same characters in disorder, for a model to tell apart."""
 
+import glob
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 LENGTH: Final = 400
 SEED: Final = 0
+
+_TAIL_BYTES: Final = 16_384
+"""As much of a file's end as surely holds a passage."""
 
 ENGLISH: Final = (
     "It was late in the evening when we came back to the house, and the lamp was still burning in the "
@@ -16,12 +21,19 @@ ENGLISH: Final = (
 )
 
 
+class NoPassage(Exception):  # noqa: N818 - named after what happened
+    """There is no text that a passage could be taken from."""
+
+    exit_code = 2
+
+
 def natural_passage(corpus: str) -> str:
     """Return some 400 characters in the language of `corpus`: its last ones, which training holds back.
 
-    `corpus` is what `charlm train` takes. Standard input and downloaded corpora give an English passage.
+    `corpus` is what `charlm train` takes. Standard input, pipes and downloaded corpora give an English passage. Raises
+    NoPassage.
     """
-    source = _SOURCES.get(corpus, lambda: _end_of(Path(corpus)))
+    source = _SOURCES.get(corpus, lambda: _end_of(corpus))
     return _whole_words(source().strip())
 
 
@@ -58,10 +70,29 @@ def _english() -> str:
     return ENGLISH
 
 
-def _end_of(path: Path) -> str:
-    """Return the text of a file, or of the last *.txt file in a folder."""
-    file = max(path.rglob("*.txt")) if path.is_dir() else path
-    return file.read_text(encoding="utf-8-sig")
+def _end_of(corpus: str) -> str:
+    """Return the end of the last of the files that `corpus` names."""
+    files = _files(corpus)
+    if not files:
+        raise NoPassage(f"no file is called or matches {corpus!r}, and no corpus is called so")
+    last = max(files)
+    return _tail(last) if last.is_file() else ENGLISH  # a pipe can be read once, by training
+
+
+def _files(corpus: str) -> list[Path]:
+    path = Path(corpus)
+    if path.exists() and not path.is_dir():
+        return [path]
+    matching = map(Path, glob.iglob(corpus, recursive=True))  # noqa: PTH207 - as training expands it
+    found: Iterable[Path] = path.rglob("*.txt") if path.is_dir() else matching
+    return [each for each in found if each.is_file()]
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        text = file.read().decode(errors="ignore")  # the first character may be cut
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 _SOURCES: Final[dict[str, Callable[[], str]]] = {

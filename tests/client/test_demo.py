@@ -94,6 +94,16 @@ def test_a_model_of_documents_gets_one_line_at_a_time(
     assert list(map(sorted, disorder.texts)) == list(map(sorted, natural.texts))
 
 
+def test_a_corpus_that_is_not_there_is_refused_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = list[str]()
+    monkeypatch.setattr(demo, "_run", lambda name, *_arguments: steps.append(name))
+    result = CliRunner().invoke(charlm, ["demo", str(tmp_path / "*.txt"), "--folder", str(tmp_path / "demo")])
+    assert result.exit_code == 2
+    assert "no file" in result.stderr
+    assert steps == []
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_model_that_learnt_no_order_fails() -> None:
     natural = Score(sum_log_probability=-3.0, scored_count=1)
     with pytest.raises(DemoFailed, match="natural passage"):
