@@ -129,7 +129,8 @@ class ScoringCalls(ABC):
 
         Millions of texts pass through: no more than `jobs` calls, of up to 131,072 characters and 1,024 texts each, are
         on their way. `texts` is asked in the thread that iterates; what it raises comes behind the scores of the texts
-        before it. Everything else is as in `score_many`.
+        before it, and so does the refusal of a text, whose message counts the texts from 0. Everything else is as in
+        `score_many`.
         """
         if jobs < 1:
             raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")

@@ -291,6 +291,7 @@ class Heard:
     started: Started | None = None
     finished: Finished | None = None
     resumed_count: int = 0
+    exact: bool = True
 
 
 class SyncFace:
@@ -304,7 +305,7 @@ class SyncFace:
             for chunk in generation:
                 heard.chunks.append(chunk)
             heard.finished = generation.finished
-            heard.resumed_count = generation.resumed_count
+            heard.resumed_count, heard.exact = generation.resumed_count, generation.exact
 
         await asyncio.to_thread(listen)
 
@@ -355,7 +356,7 @@ class AsyncFace:
         async for chunk in generation:
             heard.chunks.append(chunk)
         heard.finished = generation.finished
-        heard.resumed_count = generation.resumed_count
+        heard.resumed_count, heard.exact = generation.resumed_count, generation.exact
 
     async def whole(self, prompt: str = "", **fields: Any) -> str:
         return await (await self._client.generate(prompt, **fields)).text()

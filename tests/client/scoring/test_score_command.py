@@ -704,3 +704,7 @@ def test_from_end_to_end_on_a_real_server(server: Any, tmp_path: Path) -> None:
     ended = score("-", "--unknown", "refuse", stdin=b"The \xe2\x82\xac")
     assert ended.returncode == 2
     assert "position 4" in ended.stderr.decode()
+    refused = text_file(tmp_path, "u", "The\ncat\na\u20acte\nwere\n")
+    ended = score("--lines", refused, "--unknown", "refuse")
+    assert (ended.returncode, len(ended.stdout.splitlines())) == (2, 3)
+    assert ended.stderr.decode().startswith(f"Error: {refused}:3: character '\u20ac' at position 1 is not in")
