@@ -91,7 +91,7 @@ class _Run:
         self._model: Model | None = None
         if arguments.html or (arguments.files and arguments.mode == "texts"):
             self._model = client.model(arguments.model, arguments.model_version)
-        if arguments.mode == "texts" and self._is_by_line:
+        if arguments.files and arguments.mode == "texts" and self._is_by_line:
             _check_documents(arguments)
 
     def run(self) -> bool:

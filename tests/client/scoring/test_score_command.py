@@ -331,6 +331,13 @@ def test_what_is_for_one_text_is_refused_where_each_line_is_one(
     assert len(peer.requests) == 1
 
 
+def test_one_text_has_a_state_beside_a_page_for_a_model_of_documents_too(run: Any, peer: Any, tmp_path: Path) -> None:
+    peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
+    result = run("--text", "abc", "--html", tmp_path / "page.html", "--ticket-out", tmp_path / "ticket")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "ticket").read_bytes()
+
+
 def test_an_end_that_was_chosen_holds_for_texts_beside_lines(run: Any, peer: Any) -> None:
     assert run("-", "--text", "abc", "--lines", "--end", "line-feed", stdin=b"one\ntwo").exit_code == 0
     assert [(list(request.texts), request.policies.end) for request in peer.requests] == [
