@@ -67,6 +67,7 @@ async def test_streams_that_do_not_begin_take_places_and_hear_of_the_stop(start_
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             server.process.terminate()
             assert [await call.code() for call in waiting] == [grpc.StatusCode.UNAVAILABLE] * 3
+            assert all(["server is stopping" in await call.details() for call in waiting])
             assert await asyncio.to_thread(server.process.wait, 30) == 0
     assert "ERROR" not in server.log.read_text()
 
