@@ -32,7 +32,8 @@ from charlm_server.sequence import State
 from charlm_server.state_bytes import Snapshot, packed_bytes
 from charlm_server.tickets import TicketOffice, ticket_bytes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from served import charlm_server, make_model
+from load import medians
+from served import Server, charlm_server, make_model
 from tables import Column, Row, numbers, parser, show
 
 COSTS: Final = (
@@ -87,7 +88,7 @@ def cost(layers: int, hidden: int, folder: Path) -> Row:
 def speeds(chosen: argparse.Namespace, folder: Path) -> list[Row]:
     """Load one server with streams that carry tickets, and with some that do not."""
     make_model(folder / "models", 1, 256)
-    rounds: dict[int, list[dict[str, float]]] = {interval: [] for interval in chosen.intervals}
+    rounds: dict[int, list[dict[str, Any]]] = {interval: [] for interval in chosen.intervals}
     with charlm_server(folder / "models") as server:
         characters = streams.length_for(server, chosen.streams, chosen.seconds)
         for _ in range(chosen.repeats):
@@ -97,13 +98,10 @@ def speeds(chosen: argparse.Namespace, folder: Path) -> list[Row]:
                 found["relative"] = found["per_second"] / plain["per_second"]
                 found["cpu_relative"] = found["cpu_per_million"] / plain["cpu_per_million"]
                 rounds[interval].append(found)
-    return [
-        {"interval": interval, **{key: median(row[key] for row in rows) for key in rows[0]}}
-        for interval, rows in rounds.items()
-    ]
+    return [{"interval": interval, **medians(rows)} for interval, rows in rounds.items()]
 
 
-def measured(server: Any, count: int, characters: int, interval: int) -> dict[str, float]:
+def measured(server: Server, count: int, characters: int, interval: int) -> dict[str, float]:
     """Read so many streams; return what came of it."""
     generator = [sys.executable, streams.__file__, "--ticket-interval", str(interval)]
     found = streams.measure(server, count, characters, generator)

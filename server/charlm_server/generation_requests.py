@@ -18,6 +18,7 @@ from charlm_server.prefix_cache import Prefix
 from charlm_server.random_numbers import SEEDS
 from charlm_server.sampling import Ids, Sampling
 from charlm_server.sequence import NO_IDS, Sequence, State, StopStrings
+from charlm_server.session_record import snapshot_distance
 from charlm_server.starts import Origin, rewinding_marks
 from charlm_server.texts import (
     begin,
@@ -126,7 +127,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, origi
     return Generation(
         state=state,
         forced=forced,
-        read=_read_in_session(origin, state, forced),
+        read=_ids_for_session(origin, state, forced),
         unknown_count=unknown_count,
         samples=samples,
         budget=budget,
@@ -162,7 +163,7 @@ def _prime(origin: Origin, ids: Ids, seed: int | None, model: Model) -> tuple[St
     return replace(origin.state, seed=seed), ids
 
 
-def _read_in_session(origin: Origin, state: State, forced: Ids) -> Ids:
+def _ids_for_session(origin: Origin, state: State, forced: Ids) -> Ids:
     if not origin.session:
         return NO_IDS
     return forced if origin.state else np.append(state.last, forced)
@@ -170,7 +171,7 @@ def _read_in_session(origin: Origin, state: State, forced: Ids) -> Ids:
 
 def _snapshot_interval(origin: Origin) -> int:
     """Return how far apart the states of a session that can be rewound are to be."""
-    return max(_SHORTEST_SNAPSHOT_INTERVAL, origin.rewind // 4) if origin.rewind else 0
+    return max(_SHORTEST_SNAPSHOT_INTERVAL, snapshot_distance(origin.rewind)) if origin.rewind else 0
 
 
 def _read_written_before(text: str, model: Model) -> Ids:

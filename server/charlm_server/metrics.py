@@ -10,6 +10,7 @@ Labels are a model's name and version: nothing that a client sends becomes one.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -19,7 +20,7 @@ from charlm_server.errors import StartupError
 from charlm_server.prefix_cache import PrefixCache
 from charlm_server.registry import Registry
 
-_LABELS = ("model", "version")
+_LABELS: Final = ("model", "version")
 
 
 class _Models(Collector):
@@ -49,8 +50,8 @@ class _Models(Collector):
         yield from (live, prompts, saved, states, taken)
 
 
-def serve_metrics(registry: Registry, prefixes: PrefixCache, host: str, port: int) -> str:
-    """Serve them over HTTP until the process ends; return the address. Raises StartupError."""
+def serve_metrics(registry: Registry, prefixes: PrefixCache, host: str, port: int) -> int:
+    """Serve them over HTTP until the process ends; return the port. Raises StartupError."""
     collectors = CollectorRegistry()
     collectors.register(_Models(registry, prefixes))
     try:
@@ -59,4 +60,4 @@ def serve_metrics(registry: Registry, prefixes: PrefixCache, host: str, port: in
         raise StartupError(
             f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port (0: any free one)"
         ) from error
-    return f"{f'[{host}]' if ':' in host else host}:{server.server_port}"
+    return server.server_port

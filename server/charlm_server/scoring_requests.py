@@ -15,7 +15,7 @@ from charlm_server.scoring_policies import Policies
 from charlm_server.sequence import NO_IDS, Sequence, State
 from charlm_server.starts import Origin
 from charlm_server.tally import Wanted
-from charlm_server.texts import begin, check_at_most, check_line_feeds, encode, normalized_behind
+from charlm_server.texts import begin, check_at_most, check_choice, check_line_feeds, encode, normalized_behind
 from charlm_server.windows import read_windows
 
 SCORING_SEED: Final = 0
@@ -137,8 +137,7 @@ def read_context(request: pb.ScoreCandidatesRequest, model: Model, start: TextSt
     check_at_most("characters of context", len(request.context), LIMITS.max_prompt)
     limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
     check_at_most("characters of all candidates together", sum(map(len, request.candidates)), limit)
-    if request.ranking not in pb.CandidateRanking.values():
-        raise InvalidRequest(f"ranking is {request.ranking}; choose CANDIDATE_RANKING_SUM or CANDIDATE_RANKING_MEAN")
+    check_choice("ranking", request.ranking, pb.CandidateRanking)
     text = normalized_behind(start.state, request.context, model)
     check_line_feeds("context", text, model)
     return next_text("context", text, start, policies, model)

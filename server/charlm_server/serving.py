@@ -130,7 +130,8 @@ async def serve(config: ServerConfig) -> None:
     server = _server(registry, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
     if config.metrics_port is not None:
-        _log.info("metrics: http://%s/metrics", serve_metrics(registry, prefixes, config.host, config.metrics_port))
+        port = serve_metrics(registry, prefixes, config.host, config.metrics_port)
+        _log.info("metrics: http://%s/metrics", _address(config.host, port))
     for served in registry:
         served.worker.start()
     await server.start()
@@ -202,15 +203,19 @@ def _server(  # noqa: PLR0913, PLR0917 - all that a server consists of
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
     """Listen, and return the address."""
-    host = f"[{config.host}]" if ":" in config.host else config.host
+    wanted = _address(config.host, config.port)
     try:
-        port = server.add_insecure_port(f"{host}:{config.port}")
+        port = server.add_insecure_port(wanted)
     except RuntimeError as error:
         raise StartupError(
-            f"cannot listen on {host}:{config.port}: the port is in use, or the address is not this machine's; "
+            f"cannot listen on {wanted}: the port is in use, or the address is not this machine's; "
             "choose another --port (0: any free one) or --host"
         ) from error
-    return f"{host}:{port}"
+    return _address(config.host, port)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _announce_health(

@@ -37,7 +37,7 @@ _FORMAT: Final = 1
 _HEADER: Final = struct.Struct("<B32s32s16sIIQ16sBBB")
 _HAS_STATE, _BEFORE_STATE, _BEFORE_NOTHING, _BEFORE_INEXACT = 1, 2, 4, 8
 _SNAPSHOTS_PER_REWIND: Final = 4
-"""The ring's snapshots stand at least this part of the rewinding range apart."""
+"""Snapshots stand at least this part of the rewinding range apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,11 @@ class Record:
         return start, self.tail[_position(start) - first : position - first]
 
 
+def snapshot_distance(rewind: int) -> int:
+    """Return how many symbols lie between two snapshots, at least, of a session that can go back by `rewind`."""
+    return max(1, rewind // _SNAPSHOTS_PER_REWIND)
+
+
 def _position(snapshot: Snapshot | None) -> int:
     return 0 if snapshot is None else snapshot.state.position
 
@@ -120,7 +125,7 @@ def _thinned(snapshots: list[Snapshot | None], end: int, rewind: int) -> tuple[S
         position = _position(snapshot)
         if kept and position <= end - rewind:
             kept = [snapshot]
-        elif not kept or position >= _position(kept[-1]) + max(1, rewind // _SNAPSHOTS_PER_REWIND):
+        elif not kept or position >= _position(kept[-1]) + snapshot_distance(rewind):
             kept.append(snapshot)
     return tuple(snapshot for snapshot in kept if _position(snapshot) < end) or tuple(snapshots[:1])
 

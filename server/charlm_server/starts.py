@@ -13,14 +13,11 @@ from charlm_server.model import Model
 from charlm_server.registry import Served
 from charlm_server.sampling import Ids, Sampling
 from charlm_server.sequence import State
-from charlm_server.session_record import Record
+from charlm_server.session_record import Record, snapshot_distance
 from charlm_server.sessions import Held, Sessions, check_position, key_digest
 from charlm_server.state_bytes import Snapshot
 from charlm_server.texts import check_at_most
 from charlm_server.tickets import TicketOffice
-
-APART: Final = 4
-"""Of the range over which a session can be taken back, this part lies between two snapshots of a call, at least."""
 
 _ANOTHER_REQUEST: Final = "request_key was used for another request; give each request its own"
 
@@ -93,7 +90,7 @@ class _SessionOrigin(Origin):
 
     def note(self, state: State, sampling: Sampling) -> None:
         noted = self._noted
-        if noted and state.position < noted[-1].state.position + self.rewind // APART:
+        if noted and state.position < noted[-1].state.position + snapshot_distance(self.rewind):
             return
         noted.append(Snapshot(state, replace(sampling, bias=())))
         while len(noted) > 1 and noted[1].state.position <= state.position - self.rewind:

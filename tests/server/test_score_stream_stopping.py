@@ -11,7 +11,7 @@ from charlm.v1 import scoring_pb2_grpc
 from charlm_server.errors import Stopping
 from charlm_server.model import Model
 from charlm_server.sequence import State
-from charlm_server.services import score_stream
+from charlm_server.services import readings
 from charlm_server.services.score_stream import ScoreStreamCall
 from charlm_server.starts import Origin
 from charlm_server.tally import NOTHING_READ
@@ -42,7 +42,7 @@ async def test_what_was_not_read_is_not_counted(
         for piece in pieces:
             yield pb.ScoreStreamRequest(text=piece)
 
-    monkeypatch.setattr(score_stream, "read_one", read_one)
+    monkeypatch.setattr(readings, "read_one", read_one)
     output: Any = Output()
     served: Any = SimpleNamespace(model=model, worker=SimpleNamespace(draining=asyncio.Event()))
     origin: Any = Origin.nothing(SimpleNamespace(sha256=b"", host_class=b""))  # type: ignore[arg-type]

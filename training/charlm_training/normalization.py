@@ -126,7 +126,9 @@ def _composed(text: str) -> str:
     Python's own takes quadratic time to put a run of marks in order, and a text may be nothing but marks. So long runs
     are put in order before: a stable sort by combining class (Unicode Standard, D109), which changes no text's form.
     """
-    return unicodedata.normalize("NFC", text if text.isascii() else _long_runs().sub(_in_order, text))
+    if unicodedata.is_normalized("NFC", text):  # most texts are: a hundredth of the time that looking for runs takes
+        return text
+    return unicodedata.normalize("NFC", _long_runs().sub(_in_order, text))
 
 
 def _in_order(run: re.Match[str]) -> str:

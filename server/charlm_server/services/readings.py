@@ -10,6 +10,7 @@ from charlm_server.scoring_requests import TextToScore
 from charlm_server.sequence import Advance, State, joined_alternatives
 from charlm_server.services.streams import advances_to_end, opened, state_after
 from charlm_server.services.tasks import tasks_of_call
+from charlm_server.starts import Origin, rewinding_marks
 from charlm_server.tally import NOTHING_READ, Reading, Wanted
 
 TakeState = Callable[[State], None]
@@ -47,6 +48,14 @@ async def read_one(
     with opened([text.sequence(wanted, marks)], served.worker) as [stream]:
         advances = await advances_to_end(stream, take)
     return _joined(advances), state_after(advances[-1])
+
+
+async def read_behind(
+    origin: Origin, text: TextToScore, wanted: Wanted, served: Served
+) -> tuple[Reading, State | None]:
+    """Read a text that goes on from `origin`, which takes the states that its session may be rewound to."""
+    marks = rewinding_marks(text.state, text.forced, origin, served.model) if text.state else ()
+    return await read_one(text, wanted, served, marks, lambda state: origin.note(state, origin.sampling))
 
 
 def _joined(advances: list[Advance]) -> Reading:

@@ -15,8 +15,9 @@ from charlm_server.scoring_policies import read_policies
 from charlm_server.scoring_requests import TextStart, most_characters, next_text, read_wanted
 from charlm_server.sequence import NO_IDS, State
 from charlm_server.services.output import Output
-from charlm_server.services.readings import read_one
-from charlm_server.starts import APART, Origin, rewinding_marks
+from charlm_server.services.readings import read_behind
+from charlm_server.session_record import snapshot_distance
+from charlm_server.starts import Origin
 from charlm_server.tally import Tally
 from charlm_server.texts import check_at_most, normalizer
 
@@ -111,16 +112,12 @@ class ScoreStreamCall:
             )
         start = TextStart(self._state, self._seed, self._read_count)
         piece = next_text("text", text, start, self._policies, model)
-        marks = rewinding_marks(piece.state, piece.forced, self._origin, model) if piece.state else ()
-        reading, self._state = await read_one(piece, self._wanted, self._served, marks, self._note)
+        reading, self._state = await read_behind(self._origin, piece, self._wanted, self._served)
         self._tally.add(text, piece.unknown_at, reading)
         self._last_character = text[-1]
         self._read_count += len(text)
         if self._origin.session and self._state is not None:
             self._tail.add(piece.read)
-
-    def _note(self, state: State) -> None:
-        self._origin.note(state, self._origin.sampling)
 
     async def _read_end(self) -> None:
         """Score what was held back, and the end."""
@@ -159,7 +156,7 @@ class Tail:
 
     def __init__(self, rewind: int) -> None:
         """`rewind`: over how many symbols the session may go back; a snapshot stands at most a part of it before."""
-        self._reach = rewind + rewind // APART
+        self._reach = rewind + snapshot_distance(rewind)
         self._pieces: deque[Ids] = deque()
         self._count = 0
 
@@ -167,7 +164,7 @@ class Tail:
         """Take the symbols of the next piece."""
         self._pieces.append(ids)
         self._count += len(ids)
-        while self._count - len(self._pieces[0]) >= max(self._reach, 1):
+        while self._count - len(self._pieces[0]) >= self._reach:
             self._count -= len(self._pieces.popleft())
 
     def ids(self) -> Ids:

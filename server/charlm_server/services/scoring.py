@@ -25,9 +25,9 @@ from charlm_server.scoring_requests import (
 )
 from charlm_server.sequence import State
 from charlm_server.services.output import Output
-from charlm_server.services.readings import read_all, read_one
+from charlm_server.services.readings import read_all, read_behind, read_one
 from charlm_server.services.score_stream import ScoreStreamCall, next_request
-from charlm_server.starts import Origin, Starts, rewinding_marks
+from charlm_server.starts import Origin, Starts
 from charlm_server.tally import Reading, Tally, Wanted
 from charlm_server.tenants import tenant_of
 
@@ -154,8 +154,7 @@ async def _read_in_session(
     if len(texts) != 1:
         raise InvalidRequest(f"{len(texts)} texts and a session; a session reads one text at a time")
     [text] = texts
-    marks = rewinding_marks(text.state, text.forced, origin, served.model) if text.state else ()
-    reading, state = await read_one(text, wanted, served, marks, lambda state: origin.note(state, origin.sampling))
+    reading, state = await read_behind(origin, text, wanted, served)
     await origin.advance(state, text.read, origin.sampling)
     return reading, state
 

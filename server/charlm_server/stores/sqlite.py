@@ -192,16 +192,16 @@ class _File:
     def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
         """Put a new record in the place of one revision; return False where that is not there any more."""
         found = self._one(
-            "SELECT length(record) FROM sessions WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
+            "SELECT id, length(record) FROM sessions WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
             *(space, name, expected_revision, self._clock()),
         )
         if found is None:
             return False
-        if len(record) > found[0]:
-            self._make_room(len(record) - found[0])
+        row, length = found
+        if len(record) > length:
+            self._make_room(len(record) - length)
         replaced = self._write(
-            "UPDATE sessions SET revision = ?, record = ? WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
-            *(new_revision(), record, space, name, expected_revision, self._clock()),
+            "UPDATE sessions SET revision = ?, record = ? WHERE id = ?", *(new_revision(), record, row)
         )
         if replaced:
             self._prolong(space, name)

@@ -144,20 +144,26 @@ def test_a_file_that_another_is_making_is_no_stranger(tmp_path: Path) -> None:
         assert list(threads.map(open_all, range(4))) == [None] * 4
 
 
-async def test_a_full_file_lets_no_session_grow(path: Path) -> None:
-    store = SqliteStore(path, max_bytes=1_000_000)
-    await store.open()
+async def fill(store: SqliteStore, record_bytes: int) -> int:
+    """Make sessions until the store takes no more; return how many."""
     made = 0
     with pytest.raises(StoreFull):
         while True:
-            await store.create("/tiny", {f"{made}": bytes(200)}, IDLE)
+            await store.create("/tiny", {f"{made:04}": bytes(record_bytes)}, IDLE)
             made += 1
-    entry = await store.look("/tiny", "0")
+    return made
+
+
+async def test_a_full_file_lets_no_session_grow(path: Path) -> None:
+    store = SqliteStore(path, max_bytes=1_000_000)
+    await store.open()
+    await fill(store, 200)
+    entry = await store.look("/tiny", "0000")
     assert entry
     with pytest.raises(StoreFull):
-        await store.replace("/tiny", "0", entry.revision, bytes(30_000))
-    assert await store.look("/tiny", "0") == entry
-    assert await store.replace("/tiny", "0", entry.revision, bytes(200))
+        await store.replace("/tiny", "0000", entry.revision, bytes(30_000))
+    assert await store.look("/tiny", "0000") == entry
+    assert await store.replace("/tiny", "0000", entry.revision, bytes(200))
     await store.close()
 
 
@@ -198,11 +204,7 @@ async def test_using_a_session_seldom_writes(store: SqliteStore, path: Path) -> 
 async def test_a_full_store_refuses_new_sessions_and_drops_none(path: Path) -> None:
     store = SqliteStore(path, max_bytes=1_000_000)
     await store.open()
-    made = 0
-    with pytest.raises(StoreFull):
-        while True:
-            await store.create("/tiny", {f"{made:04}": bytes(2300)}, IDLE)
-            made += 1
+    made = await fill(store, 2300)
     assert 300 < made < 450
     assert len(await store.names("/tiny", "", 999)) == made
     entry = await store.look("/tiny", "0000")
