@@ -198,13 +198,13 @@ def test_a_run_that_diverges_keeps_its_last_good_moment_and_goes_on_with_a_lower
     assert not (folder / "checkpoint.json").exists()
 
 
-def torchrun(processes: int, corpus: Path, folder: Path, *more: object) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    rest = arguments(corpus, "--out", folder, *more)[1:]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def torchrun(processes: int, *command: object) -> "subprocess.CompletedProcess[str]":
+    ours = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    done = subprocess.run([*command, *port, *rest], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*ours, *port, *map(str, command)], capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def test_two_processes_do_together_what_one_does_with_the_same_minibatches(corpus: Path, tmp_path: Path) -> None:
@@ -214,9 +214,11 @@ def test_two_processes_do_together_what_one_does_with_the_same_minibatches(corpu
     """
     settings = ("output_dropout=0", "steps=40", "evaluations=20", "reset_rate=0.2", "optimizer=sgd", "learning_rate=1")
     plain = [f"--set={setting}" for setting in settings]
-    torchrun(2, corpus, tmp_path / "two", *plain)
-    done = train(corpus, tmp_path / "one", *plain)
-    assert done.returncode == 0, done.stderr
+    for done in (
+        torchrun(2, *arguments(corpus, "--out", tmp_path / "two", *plain)[1:]),
+        train(corpus, tmp_path / "one", *plain),
+    ):
+        assert done.returncode == 0, done.stderr
     one, two = (load_checkpoint(tmp_path / name) for name in ("one", "two"))
     assert len(one.history) == 20
     for a, b in zip(one.history, two.history, strict=True):
@@ -226,5 +228,43 @@ def test_two_processes_do_together_what_one_does_with_the_same_minibatches(corpu
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="batch is 7; it must be a multiple of the 2 processes"):
-        torchrun(2, corpus, tmp_path / "run", "--set", "batch=7")
+    done = torchrun(2, *arguments(corpus, "--out", tmp_path / "run", "--set", "batch=7")[1:])
+    assert done.returncode != 0
+    assert "batch is 7; it must be a multiple of the 2 processes" in done.stderr
+
+
+THREADS_AT_THE_END = """
+import atexit, os, pathlib, runpy
+
+def note():
+    names = sorted(path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm"))
+    pathlib.Path(os.environ["NOTED"], os.environ["RANK"]).write_text(" ".join(names))
+
+atexit.register(note)
+runpy.run_module("charlm_training", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are told by Linux's /proc")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [(["steps=4"], "step 4"), (["learning_rate=100", "weight_decay=10"], "set a learning_rate below 100")],
+    ids=["finished", "failed"],
+)
+def test_no_thread_of_a_group_outlives_it(
+    settings: list[str], said: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lets go of a tensor while Python shuts down aborts a process that was done.
+
+    Of processes that fail, torchrun stops the others as soon as one has ended.
+    """
+    script, noted = tmp_path / "script.py", tmp_path / "noted"
+    script.write_text(THREADS_AT_THE_END)
+    noted.mkdir()
+    monkeypatch.setenv("NOTED", str(noted))
+    plain = [f"--set={setting}" for setting in ["evaluations=2", *settings]]
+    done = torchrun(2, script, *arguments(corpus, "--out", tmp_path / "run", *plain)[3:])
+    assert said in done.stderr
+    threads = [path.read_text() for path in noted.iterdir()]
+    assert threads
+    assert not any("gloo" in names for names in threads)

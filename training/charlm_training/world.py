@@ -15,6 +15,7 @@ from typing import Final, cast
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group: see join_world
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -87,6 +88,10 @@ def join_world(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, or be the only one. Raises ConfigurationError.
 
     `device` is "cpu", "cuda", or "auto": CUDA where there is one.
+
+    The group's threads have to end before Python shuts down: one that then lets go of a tensor aborts the process. They
+    live as long as anything refers to the group. torch.distributed.nn, which PyTorch's optimizers import, would do so
+    for ever: it keeps the group that it finds when it is imported as the default value of an argument.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device)
