@@ -1,9 +1,9 @@
 # The server in a container. Targets: `cpu` and `gpu`. No torch in either.
 #
-#   docker build --target cpu -t charlm:cpu .
-#   docker build --target gpu -t charlm:gpu --build-arg BASE_IMAGE=python:3.12-slim-bookworm .
-#   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" charlm:cpu
-#   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" --gpus all charlm:gpu
+#   docker build --target cpu -t segue:cpu .
+#   docker build --target gpu -t segue:gpu --build-arg BASE_IMAGE=python:3.12-slim-bookworm .
+#   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" segue:cpu
+#   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" --gpus all segue:gpu
 #
 # Any image with Python 3.11 or above, its venv module and pip will do as BASE_IMAGE. The secrets `pipconf` and
 # `ca` are optional: for hosts that reach their package index through a proxy with its own certificate.
@@ -12,7 +12,7 @@ ARG BASE_IMAGE=python:3.12-slim-bookworm
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS build
 WORKDIR /source
-RUN python3 -m venv /opt/build && python3 -m venv /opt/charlm
+RUN python3 -m venv /opt/build && python3 -m venv /opt/segue
 COPY constraints.txt constraints-gpu.txt ./
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
@@ -28,32 +28,32 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
 FROM build AS build-cpu
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
-    /opt/charlm/bin/pip install --no-cache-dir --constraint constraints.txt \
-        "charlm[server] @ file://$(echo /wheels/charlm-*.whl)"
+    /opt/segue/bin/pip install --no-cache-dir --constraint constraints.txt \
+        "segue[server] @ file://$(echo /wheels/segue-*.whl)"
 
 FROM build AS build-gpu
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
-    /opt/charlm/bin/pip install --no-cache-dir --constraint constraints-gpu.txt \
-        "charlm[server-gpu] @ file://$(echo /wheels/charlm-*.whl)"
+    /opt/segue/bin/pip install --no-cache-dir --constraint constraints-gpu.txt \
+        "segue[server-gpu] @ file://$(echo /wheels/segue-*.whl)"
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS runtime
-ENV PATH=/opt/charlm/bin:$PATH \
+ENV PATH=/opt/segue/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1
 USER 65534:65534
 EXPOSE 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
-    CMD ["python3", "-m", "charlm_server.health_check", "127.0.0.1:50051"]
+    CMD ["python3", "-m", "segue_server.health_check", "127.0.0.1:50051"]
 # `docker stop` kills after 10 seconds: by then every stream has its ticket.
-ENTRYPOINT ["charlm", "serve", "/models", "--host", "0.0.0.0", "--insecure", "--drain-grace", "5"]
+ENTRYPOINT ["segue", "serve", "/models", "--host", "0.0.0.0", "--insecure", "--drain-grace", "5"]
 
 FROM runtime AS gpu
-COPY --from=build-gpu /opt/charlm /opt/charlm
+COPY --from=build-gpu /opt/segue /opt/segue
 CMD ["--device", "cuda"]
 
 FROM runtime AS cpu
-COPY --from=build-cpu /opt/charlm /opt/charlm
+COPY --from=build-cpu /opt/segue /opt/segue
 CMD ["--device", "cpu"]

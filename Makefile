@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 install: $(VENV)/.installed ## make the virtual environment
 
 demo: install ## train, export, serve, generate and score; CORPUS=PATH uses your own text
-	$(BIN)/charlm demo "$(CORPUS)"
+	$(BIN)/segue demo "$(CORPUS)"
 
 test: install ## every test
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -40,7 +40,7 @@ format: install ## lay out the code
 protos: install ## regenerate the Python code of the .proto files
 	$(BIN)/python protos/generate.py
 
-# About ten minutes on two cores. CHARLM_BENCH_TRITON=FOLDER adds a rival: see benchmarks/rival_triton.py.
+# About ten minutes on two cores. SEGUE_BENCH_TRITON=FOLDER adds a rival: see benchmarks/rival_triton.py.
 bench: install ## measure this machine
 	$(BIN)/python benchmarks/ceiling.py
 	$(BIN)/python benchmarks/rivals.py

@@ -12,7 +12,7 @@ import time
 
 import grpc.aio
 from arrivals import Arrivals, Load
-from charlm.v1 import generation_pb2, generation_pb2_grpc
+from segue.v1 import generation_pb2, generation_pb2_grpc
 from streams import PROMPT, read, request
 from tables import parser
 

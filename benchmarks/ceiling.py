@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from charlm_export.artifact import Artifact, read_artifact
-from charlm_export.quantization import quantize
-from charlm_export.step import Step
-from charlm_export.writing_graph import WritingVariant, writing_graph
-from charlm_server.program import CPU, open_session
 from onnx import TensorProto, helper, numpy_helper
-from served import Server, charlm_server, make_model
+from segue_export.artifact import Artifact, read_artifact
+from segue_export.graphs.quantization import quantize
+from segue_export.graphs.step import Step
+from segue_export.graphs.writing import WritingVariant, writing_graph
+from segue_server.engine.onnx_session import CPU, open_session
+from served import Server, make_model, segue_server
 from streams import length_for, measure
 from tables import Column, Row, numbers, parser, show
 
@@ -185,9 +185,9 @@ def main() -> None:
         rate = f"{median(row['peak_gflops'] for row in rows):.0f} GFLOP/s"
         title = f"The writing graph, {shape}, one thread, medians of {arguments.repeats}"
         show(title, CEILING, rows, as_json=arguments.json, matrix_product_rate=rate)
-        with charlm_server(Path(folder)) as server:
+        with segue_server(Path(folder)) as server:
             row = served(server, artifact, arguments)
-    title = f"charlm serve against the ceiling, {shape}, medians of {arguments.repeats}"
+    title = f"segue serve against the ceiling, {shape}, medians of {arguments.repeats}"
     show(title, SERVED, [row], as_json=arguments.json)
 
 

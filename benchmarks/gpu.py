@@ -28,17 +28,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from charlm_export.artifact import FORMAT_VERSION, CorpusDescription, Manifest, Weights
-from charlm_export.graph import portable_graph
-from charlm_export.quantization import dequantize, halve
-from charlm_export.reading_graph import reading_graph
-from charlm_export.step import Step
-from charlm_export.writing_graph import WritingVariant, writing_graph
-from charlm_server.program import CPU, CUDA, cuda_is_built_in, open_session
-from charlm_training.models import Architecture, ModelConfig, build_model
-from charlm_training.vocabulary import Vocabulary
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from segue_export.graphs.portable import portable_graph
+from segue_export.graphs.quantization import dequantize, halve
+from segue_export.graphs.reading import reading_graph
+from segue_export.graphs.step import Step
+from segue_export.graphs.writing import WritingVariant, writing_graph
+from segue_export.manifest import FORMAT_VERSION, CorpusDescription, Manifest, Weights
+from segue_server.engine.onnx_session import CPU, CUDA, cuda_is_built_in, open_session
+from segue_training.models import Architecture, ModelConfig, build_model
+from segue_training.text.vocabulary import Vocabulary
 from served import TEXT_CHARACTERS
 from tables import Column, Row, numbers, parser, show
 

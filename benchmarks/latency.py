@@ -21,7 +21,7 @@ from typing import Any
 
 import arriving
 from arrivals import Load
-from served import Server, charlm_server, make_model
+from served import Server, make_model, segue_server
 from streams import measure
 from tables import Column, parser, show
 
@@ -72,7 +72,7 @@ def main() -> None:
     rounds: list[dict[str, dict[str, Any]]] = []
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), chosen.layers, chosen.hidden)
-        with charlm_server(Path(folder)) as server:
+        with segue_server(Path(folder)) as server:
             measure(server, STREAMS, 100)
             for _ in range(chosen.repeats):
                 saturation = measure(server, STREAMS, chosen.characters).load.per_second
@@ -88,7 +88,7 @@ def main() -> None:
         for name in rounds[0]
     ]
     ratio = median(each["disturbed"]["gap_p99_ms"] / each["quiet"]["gap_p99_ms"] for each in rounds)
-    title = f"charlm serve at {chosen.load:g} % of saturation, {chosen.layers} x {chosen.hidden} LSTM"
+    title = f"segue serve at {chosen.load:g} % of saturation, {chosen.layers} x {chosen.hidden} LSTM"
     show(title, COLUMNS, rows, as_json=chosen.json, gap_p99_disturbed_by_quiet=round(ratio, 2))
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 from machine import resident_bytes
 from rich.console import Console
 from rich.progress import Progress
-from served import charlm_server, make_model, room_for
+from served import make_model, room_for, segue_server
 from streams import length_for, measure
 from tables import Column, Row, numbers, parser, show
 
@@ -52,7 +52,7 @@ FEW: Final = 64
 
 def point(models: Path, streams: int, characters: int | None, seconds: float) -> dict[str, Any]:
     """Start a server, load it, and return one row; without `characters`, find out how many take `seconds`."""
-    with charlm_server(models, room_for(streams)) as server:
+    with segue_server(models, room_for(streams)) as server:
         measure(server, 1, WARMING_CHARACTERS)
         before = resident_bytes(server.process_id)
         if characters is None:
@@ -107,7 +107,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=3, help="about how long each point takes, at least")
     options.add_argument("--repeats", type=int, default=2)
     arguments = options.parse_args()
-    title = f"charlm serve, {arguments.layers} x {arguments.hidden} LSTM, medians of {arguments.repeats}"
+    title = f"segue serve, {arguments.layers} x {arguments.hidden} LSTM, medians of {arguments.repeats}"
     show(title, COLUMNS, measure_points(arguments), as_json=arguments.json)
 
 

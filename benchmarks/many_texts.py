@@ -20,11 +20,11 @@ from typing import Final
 
 import grpc
 import numpy as np
-from charlm.v1 import scoring_pb2, scoring_pb2_grpc
-from charlm_export.artifact import find_artifacts, read_artifact
-from charlm_server.model import Model
 from machine import cpu_seconds
-from served import TEXT_CHARACTERS, charlm_server, make_model
+from segue.v1 import scoring_pb2, scoring_pb2_grpc
+from segue_export.artifact import find_artifacts, read_artifact
+from segue_server.engine.model import Model
+from served import TEXT_CHARACTERS, make_model, segue_server
 from tables import Column, Row, parser, show
 
 COLUMNS: Final = (
@@ -86,7 +86,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), arguments.layers, arguments.hidden)
         model = Model(read_artifact(next(iter(find_artifacts(Path(folder))))))
-        with charlm_server(Path(folder)) as server, grpc.insecure_channel(server.address) as channel:
+        with segue_server(Path(folder)) as server, grpc.insecure_channel(server.address) as channel:
             stub = scoring_pb2_grpc.ScoringServiceStub(channel)
             who: dict[str, Callable[[], Measured]] = {
                 "server": lambda: ask(stub, texts, server.process_id),

@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any, Final
 
 import grpc
-from charlm.v1 import generation_pb2, generation_pb2_grpc
-from served import TEXT_CHARACTERS, charlm_server, make_model
+from segue.v1 import generation_pb2, generation_pb2_grpc
+from served import TEXT_CHARACTERS, make_model, segue_server
 from tables import Column, numbers, parser, show
 
 COLUMNS: Final = (
@@ -69,7 +69,7 @@ def main() -> None:
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), chosen.layers, chosen.hidden)
-        with charlm_server(Path(folder)) as caching, charlm_server(Path(folder), ["--prefix-cache-mb", "0"]) as reading:
+        with segue_server(Path(folder)) as caching, segue_server(Path(folder), ["--prefix-cache-mb", "0"]) as reading:
             addresses = caching.address, reading.address
             source = random.Random(0)
             row(chosen.lengths[0], 3, addresses, source)  # warms up

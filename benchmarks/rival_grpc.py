@@ -2,7 +2,7 @@
 
     python benchmarks/rival_grpc.py models/NAME/VERSION/model.onnx
 
-It speaks charlm.v1's Generate, so that the same load generator drives it: the portable graph, one run a character and
+It speaks segue.v1's Generate, so that the same load generator drives it: the portable graph, one run a character and
 stream, a state for each call, a sample by NumPy, a message for each character. One thread for ONNX Runtime, whose
 default of spinning threads on every core would slow it down here.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 import grpc.aio
 import numpy as np
 import onnxruntime
-from charlm.v1 import generation_pb2, generation_pb2_grpc
-from charlm_export.artifact import read_artifact
+from segue.v1 import generation_pb2, generation_pb2_grpc
+from segue_export.artifact import read_artifact
 
 
 class NaiveService(generation_pb2_grpc.GenerationServiceServicer):

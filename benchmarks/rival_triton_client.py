@@ -1,4 +1,4 @@
-"""The load generator of rival (c): what `streams.py` is for charlm.v1, for the Open Inference Protocol.
+"""The load generator of rival (c): what `streams.py` is for segue.v1, for the Open Inference Protocol.
 
     FOLDER/environment/bin/python benchmarks/rival_triton_client.py HOST:PORT [--streams 64] [--characters 100]
 

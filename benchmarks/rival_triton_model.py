@@ -2,7 +2,7 @@
 
 Each request brings the last character of a sequence and gets the next one, sampled. Triton hands over the requests of
 several sequences at once; they share one run, which is the best that this backend can do. A state lives in a dict by
-the sequence's identifier. One thread for ONNX Runtime, as in charlm's server.
+the sequence's identifier. One thread for ONNX Runtime, as in segue's server.
 """
 
 import os

@@ -2,18 +2,18 @@
 
     python benchmarks/rivals.py [--streams 1,16,64] [--layers 1] [--hidden 256] [--triton FOLDER] [--json]
 
-    charlm     `charlm serve` over gRPC
+    segue     `segue serve` over gRPC
     grpc.aio   (a) a gRPC server of an afternoon: one ONNX Runtime run and one message for each character of each stream
     nn.LSTM    (b) PyTorch in process, one stream after another, as d2l's predict; no server at all
     Triton     (c) NVIDIA Triton's sequence batching with the Python backend, where --triton names a folder that
                `python benchmarks/rival_triton.py FOLDER` has set up
 
 All run the same shape on the same cores, ONNX Runtime with one thread each; the clients share these cores with the
-servers, each a process of its own. Repeats alternate; medians are printed. `ratio` is charlm's characters/s by the
+servers, each a process of its own. Repeats alternate; medians are printed. `ratio` is segue's characters/s by the
 rival's, the median of the pairs of one round.
 
-How to read it. (a) and (c) bring every character by itself, charlm brings what a tick has written: where a reader needs
-each character as soon as it is there, look at the gap between messages too. (a) could be made faster by what charlm
+How to read it. (a) and (c) bring every character by itself, segue brings what a tick has written: where a reader needs
+each character as soon as it is there, look at the gap between messages too. (a) could be made faster by what segue
 does: batching, and several characters in a message. (b) is what a notebook does; it has no messages to pay for. (c) is
 Triton as far as it runs without a container: its ONNX Runtime backend in C++, which that package lacks, was not
 measured. Triton's client samples nothing either, but has to send each character back to get the next.
@@ -30,12 +30,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from charlm_export.artifact import MODEL_FILE
 from rich.console import Console
 from rich.progress import Progress
 from rival_torch import TorchLoop, thread_counts
 from rival_triton import Installation, triton_server
-from served import Server, charlm_server, make_model, serving
+from segue_export.artifact import MODEL_FILE
+from served import Server, make_model, segue_server, serving
 from streams import SHORTEST, length_for, measure
 from tables import Column, Row, numbers, parser, show
 
@@ -51,7 +51,7 @@ COLUMNS: Final = (
     Column("characters_per_message", "a message", ",.1f"),
 )
 TRIAL_CHARACTERS: Final = 500
-OURS: Final = "charlm"
+OURS: Final = "segue"
 
 Contender = Callable[[int, float], Row]
 """Takes a number of streams and about how many seconds to write; returns what was measured."""
@@ -65,7 +65,7 @@ def contenders(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str
     naive = [sys.executable, str(Path(__file__).with_name("rival_grpc.py")), str(graph)]
     with ExitStack() as stack:
         found: dict[str, Contender] = {
-            OURS: over_grpc(stack.enter_context(charlm_server(models))),
+            OURS: over_grpc(stack.enter_context(segue_server(models))),
             "(a) grpc.aio": over_grpc(stack.enter_context(serving(naive))),
             "(b) nn.LSTM": in_process(TorchLoop(arguments.layers, arguments.hidden)),
         }
@@ -164,8 +164,8 @@ def main() -> None:
     options.add_argument(
         "--triton",
         type=Path,
-        default=os.environ.get("CHARLM_BENCH_TRITON"),
-        help="the folder that rival_triton.py has set up [default: the environment's CHARLM_BENCH_TRITON]",
+        default=os.environ.get("SEGUE_BENCH_TRITON"),
+        help="the folder that rival_triton.py has set up [default: the environment's SEGUE_BENCH_TRITON]",
     )
     arguments = options.parse_args()
     arguments.triton = arguments.triton and Path(arguments.triton)

@@ -33,12 +33,12 @@ from typing import Any, Final
 
 import numpy as np
 from arrivals import percentile
-from charlm_export.artifact import read_artifact
-from charlm_server.engine import Engine
-from charlm_server.model import Model
-from charlm_server.sequence import Advance, Sequence, State
 from rich.console import Console
 from rich.progress import Progress
+from segue_export.artifact import read_artifact
+from segue_server.engine.engine import Engine
+from segue_server.engine.model import Model
+from segue_server.engine.sequence import Advance, Sequence, State
 from served import make_model
 from tables import Column, Row, numbers, parser, show
 

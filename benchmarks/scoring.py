@@ -7,7 +7,7 @@
 
 PyTorch reads the many as padded batches of 64, sorted by length so that little is padded, and the long one in chunks
 of --part characters that carry the state. It runs in process: nothing is sent, checked or normalized, and its sums are
-not exact. Of one thread and one for each core, the faster counts. The server's ONNX Runtime has one thread (`charlm
+not exact. Of one thread and one for each core, the faster counts. The server's ONNX Runtime has one thread (`segue
 serve --threads`), and its client is in this process. CPU seconds are those of the server's process, and of this one
 while PyTorch reads. Both have the same weights, and their sums are compared before anything is measured.
 
@@ -29,12 +29,12 @@ from statistics import median
 from typing import Any, Final
 
 import torch
-from charlm_client import AsyncClient
 from machine import cpu_seconds
 from rich.console import Console
 from rich.progress import Progress
 from rival_torch import thread_counts, torch_threads
-from served import TEXT_CHARACTERS, Server, charlm_server, make_model, make_module
+from segue_client import AsyncClient
+from served import TEXT_CHARACTERS, Server, make_model, make_module, segue_server
 from tables import Column, Row, parser, show
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -187,7 +187,7 @@ def scorers(texts: Texts, layers: int, hidden: int) -> Iterator[dict[str, dict[s
     rival = TorchScorer(layers, hidden)
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         make_model(Path(folder), layers, hidden)
-        with charlm_server(Path(folder)) as server:
+        with segue_server(Path(folder)) as server:
             loop = runner.get_loop()
             client = runner.run(_client(server))
             ours = ServerScorer(server, loop, client)

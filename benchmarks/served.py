@@ -1,4 +1,4 @@
-"""The server that is measured: a model of random weights, and `charlm serve` as a process of its own."""
+"""The server that is measured: a model of random weights, and `segue serve` as a process of its own."""
 
 import re
 import subprocess
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from charlm_export.artifact import FORMAT_VERSION, CorpusDescription, Manifest, write_artifact
-from charlm_export.graph import portable_graph
-from charlm_training.models import ModelConfig, Recurrent
-from charlm_training.vocabulary import Vocabulary
+from segue_export.artifact import write_artifact
+from segue_export.graphs.portable import portable_graph
+from segue_export.manifest import FORMAT_VERSION, CorpusDescription, Manifest
+from segue_training.models import ModelConfig, Recurrent
+from segue_training.text.vocabulary import Vocabulary
 
 TEXT_CHARACTERS: Final = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """Those of tinyshakespeare."""
 
 DEFAULT_SEQUENCES: Final = 8192
-"""What `charlm serve` admits where it is told nothing."""
+"""What `segue serve` admits where it is told nothing."""
 
 _STOP_SECONDS: Final = 30.0
 
@@ -52,14 +53,14 @@ def make_model(models: Path, layers: int, hidden: int) -> Path:
 
 
 def room_for(sequences: int) -> list[str]:
-    """Return the options of `charlm serve` that admit so many sequences."""
+    """Return the options of `segue serve` that admit so many sequences."""
     return ["--max-sequences", str(max(sequences, DEFAULT_SEQUENCES))]
 
 
 @contextmanager
-def charlm_server(models: Path, options: Sequence[str] = ()) -> Iterator[Server]:
-    """Run `charlm serve` on a folder of models and a free port."""
-    command = [sys.executable, "-m", "charlm_client", "serve", str(models), "--port", "0", "--device", "cpu"]
+def segue_server(models: Path, options: Sequence[str] = ()) -> Iterator[Server]:
+    """Run `segue serve` on a folder of models and a free port."""
+    command = [sys.executable, "-m", "segue_client", "serve", str(models), "--port", "0", "--device", "cpu"]
     with serving([*command, *options]) as server:
         yield server
 

@@ -3,7 +3,7 @@
     python benchmarks/sessions.py [--sessions 1000000] [--in-memory 100000] [--folder FOLDER] [--json]
 
     file      a file of sealed sessions, made through the store's interface: bytes for each, and the time
-    go on     Generate in a session chosen at random among them, over gRPC, by a `charlm serve` of its own, with a
+    go on     Generate in a session chosen at random among them, over gRPC, by a `segue serve` of its own, with a
               position and a request_key: from the call to the end of its stream. "ticket": the same text from a ticket,
               which asks no store. "disk": after the file was dropped from the system's cache
     memory    sessions in the store of `memory:`, and what the process grows by while they are replaced
@@ -27,26 +27,26 @@ from typing import Any, Final
 import grpc.aio
 import numpy as np
 from arrivals import percentile
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc, session_pb2_grpc, start_pb2
-from charlm.v1 import session_pb2 as spb
-from charlm_export.artifact import read_artifact
-from charlm_server.build import Build
-from charlm_server.key_ring import KeyRing, make_key_file
-from charlm_server.model import Model
-from charlm_server.registry import Served
-from charlm_server.sampling import Sampling
-from charlm_server.self_check import check
-from charlm_server.sequence import State
-from charlm_server.session_record import Record
-from charlm_server.sessions import Sessions
-from charlm_server.state_bytes import Snapshot
-from charlm_server.stores.memory import MemoryStore
-from charlm_server.stores.sqlite import SqliteStore
-from charlm_server.stores.store import SessionStore
 from machine import resident_bytes
 from rich.progress import track
-from served import Server, charlm_server, make_model
+from segue.v1 import common_pb2, generation_pb2_grpc, session_pb2_grpc
+from segue.v1 import generation_pb2 as pb
+from segue.v1 import session_pb2 as spb
+from segue_export.artifact import read_artifact
+from segue_server.engine.build import Build
+from segue_server.engine.model import Model
+from segue_server.engine.sampling import Sampling
+from segue_server.engine.sequence import State
+from segue_server.runtime.registry import Served
+from segue_server.runtime.self_check import check
+from segue_server.state.key_ring import KeyRing, make_key_file
+from segue_server.state.session_record import Record
+from segue_server.state.sessions import Sessions
+from segue_server.state.snapshot import Snapshot
+from segue_server.state.stores.memory import MemoryStore
+from segue_server.state.stores.sqlite import SqliteStore
+from segue_server.state.stores.store import SessionStore
+from served import Server, make_model, segue_server
 from tables import Column, parser, show
 
 COSTS: Final = (
@@ -154,7 +154,7 @@ def drop_from_cache(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-async def latencies(stub: Any, starts: Sequence[start_pb2.Start], characters: int, at_once: int) -> dict[str, Any]:
+async def latencies(stub: Any, starts: Sequence[common_pb2.Start], characters: int, at_once: int) -> dict[str, Any]:
     """Generate from each start, so many at once; return what the calls took."""
     taken, waiting = list[float](), iter(starts)
 
@@ -177,10 +177,10 @@ async def latencies(stub: Any, starts: Sequence[start_pb2.Start], characters: in
     }
 
 
-def of_sessions(names: Sequence[str]) -> list[start_pb2.Start]:
+def of_sessions(names: Sequence[str]) -> list[common_pb2.Start]:
     """Return the starts of calls that can be repeated."""
-    references = (start_pb2.SessionReference(name=name, position=POSITION, request_key=name) for name in names)
-    return [start_pb2.Start(session=reference) for reference in references]
+    references = (common_pb2.SessionReference(name=name, position=POSITION, request_key=name) for name in names)
+    return [common_pb2.Start(session=reference) for reference in references]
 
 
 async def go_on(server: Server, names: list[str], chosen: argparse.Namespace, file: Path) -> list[dict[str, Any]]:
@@ -194,7 +194,7 @@ async def go_on(server: Server, names: list[str], chosen: argparse.Namespace, fi
             return [name for name, _ in zip(fresh, range(chosen.calls), strict=False)]
 
         request = spb.GetSessionRequest(name=next(fresh), return_ticket=True)
-        ticket = start_pb2.Start(ticket=(await sessions.GetSession(request)).ticket)
+        ticket = common_pb2.Start(ticket=(await sessions.GetSession(request)).ticket)
         rows = list[dict[str, Any]]()
         for at_once in chosen.at_once:
             found = await latencies(stub, [ticket] * chosen.calls, chosen.characters, at_once)
@@ -236,7 +236,7 @@ def main() -> None:
         size = bench.file.stat().st_size / chosen.sessions
         costs.append({"store": "file", "sessions": chosen.sessions, "bytes_each": size, "fill_seconds": seconds})
         options = ["--keys", str(bench.keys), "--sessions", f"sqlite:{bench.file}", "--state", folder]
-        with charlm_server(bench.models, options) as server:
+        with segue_server(bench.models, options) as server:
             found = asyncio.run(go_on(server, names, chosen, bench.file))
     show("Sessions of a 1 x 256 LSTM that nobody uses", COSTS, costs, as_json=chosen.json)
     title = f"Going on with one of {chosen.sessions:,} sessions in a file by {chosen.characters} characters"

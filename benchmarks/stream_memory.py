@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from charlm.v1 import scoring_pb2 as pb
-from charlm.v1 import scoring_pb2_grpc, start_pb2
-from served import TEXT_CHARACTERS, charlm_server, make_model
+from segue.v1 import common_pb2, scoring_pb2_grpc
+from segue.v1 import scoring_pb2 as pb
+from served import TEXT_CHARACTERS, make_model, segue_server
 from tables import Column, Row, parser, show
 
 COLUMNS: Final = (
@@ -40,7 +40,7 @@ def stream(
     stub: scoring_pb2_grpc.ScoringServiceStub, first: int, last: int, ticket: bytes = b""
 ) -> Iterator[pb.TextScore]:
     """Score some pieces; yield the total behind each, and at last that of all with a ticket."""
-    start = start_pb2.Start(ticket=ticket) if ticket else None
+    start = common_pb2.Start(ticket=ticket) if ticket else None
 
     def requests() -> Iterator[pb.ScoreStreamRequest]:
         yield pb.ScoreStreamRequest(start=pb.ScoreStreamStart(start=start, return_ticket=True))
@@ -66,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), arguments.layers, arguments.hidden)
-        with charlm_server(Path(folder)) as server, grpc.insecure_channel(server.address) as channel:
+        with segue_server(Path(folder)) as server, grpc.insecure_channel(server.address) as channel:
             stub = scoring_pb2_grpc.ScoringServiceStub(channel)
             total = pb.TextScore()
             for number, total in enumerate(stream(stub, 0, count), start=1):

@@ -1,9 +1,9 @@
-"""The load generator: reads many concurrent streams of any server of charlm.v1.
+"""The load generator: reads many concurrent streams of any server of segue.v1.
 
     python benchmarks/streams.py HOST:PORT [--streams 64] [--characters 1000] [--ticket-interval 0]
 
 A process of its own, so that its CPU time is not the server's; it shares the machine with the server all the same.
-All streams are called at once. They are read by the raw stub, without `charlm_client`, over a few connections.
+All streams are called at once. They are read by the raw stub, without `segue_client`, over a few connections.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from typing import Final, cast
 
 import grpc.aio
 from arrivals import Arrivals, Load
-from charlm.v1 import generation_pb2, generation_pb2_grpc
 from machine import cpu_seconds, watched_memory
+from segue.v1 import generation_pb2, generation_pb2_grpc
 from served import Server
 from tables import parser
 

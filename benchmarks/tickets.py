@@ -22,18 +22,18 @@ from typing import Any, Final
 
 import numpy as np
 import streams
-from charlm_export.artifact import read_artifact
-from charlm_server.build import Build
-from charlm_server.key_ring import KeyRing, make_key_file
-from charlm_server.model import Model
-from charlm_server.registry import Served
-from charlm_server.sampling import Sampling
-from charlm_server.sequence import State
-from charlm_server.state_bytes import Snapshot, packed_bytes
-from charlm_server.tickets import TicketOffice, ticket_bytes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from load import medians
-from served import Server, charlm_server, make_model
+from segue_export.artifact import read_artifact
+from segue_server.engine.build import Build
+from segue_server.engine.model import Model
+from segue_server.engine.sampling import Sampling
+from segue_server.engine.sequence import State
+from segue_server.runtime.registry import Served
+from segue_server.state.key_ring import KeyRing, make_key_file
+from segue_server.state.snapshot import Snapshot, packed_bytes
+from segue_server.state.tickets import TicketOffice, ticket_bytes
+from served import Server, make_model, segue_server
 from tables import Column, Row, numbers, parser, show
 
 COSTS: Final = (
@@ -89,7 +89,7 @@ def speeds(chosen: argparse.Namespace, folder: Path) -> list[Row]:
     """Load one server with streams that carry tickets, and with some that do not."""
     make_model(folder / "models", 1, 256)
     rounds: dict[int, list[dict[str, Any]]] = {interval: [] for interval in chosen.intervals}
-    with charlm_server(folder / "models") as server:
+    with segue_server(folder / "models") as server:
         characters = streams.length_for(server, chosen.streams, chosen.seconds)
         for _ in range(chosen.repeats):
             plain = measured(server, chosen.streams, characters, 0)

@@ -1,10 +1,10 @@
-"""Characters a second in training: `charlm train` beside the loops that one would otherwise write, in one run.
+"""Characters a second in training: `segue train` beside the loops that one would otherwise write, in one run.
 
     python benchmarks/training_speed.py [--hidden 256] [--batch 32] [--time 35] [--json]
 
-    charlm     the loop of `charlm train`: embedding, fused LSTM, AdamW, clipping, resets, hidden characters
+    segue     the loop of `segue train`: embedding, fused LSTM, AdamW, clipping, resets, hidden characters
     plain      one-hot vectors, nn.LSTM, nn.Linear, SGD and clipping, as d2l's "Concise Implementation"
-    scratch    the loop of `charlm train` on d2l's LSTM "from scratch", tensor by tensor
+    scratch    the loop of `segue train` on d2l's LSTM "from scratch", tensor by tensor
 
 All train the same width on the same made-up text in the same minibatches. Repeats alternate; medians are printed.
 Beside the speed stands its share of what the cores can do: the floating-point operations of the matrix products that
@@ -20,16 +20,16 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `charlm train` does
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `segue train` does
 
 import numpy as np
 import torch
-from charlm_training.batches import epoch
-from charlm_training.loop import Run, TrainingData
-from charlm_training.recipes import TrainingConfig
 from machine import hardware
 from rich.console import Console
 from rich.table import Table
+from segue_training.data.batches import epoch
+from segue_training.recipes import TrainingConfig
+from segue_training.train.trainer import Run, TrainingData
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -54,7 +54,7 @@ class Measured:
 
 
 def configuration(arguments: argparse.Namespace, **changes: Any) -> TrainingConfig:
-    """Return what both loops of charlm train."""
+    """Return what both loops of segue train."""
     config = TrainingConfig(
         hidden=arguments.hidden,
         embedding=arguments.embedding,
@@ -68,8 +68,8 @@ def configuration(arguments: argparse.Namespace, **changes: Any) -> TrainingConf
     return replace(config, **changes)
 
 
-def charlm_loop(data: TrainingData, config: TrainingConfig) -> Loop:
-    """Return the loop of `charlm train`."""
+def segue_loop(data: TrainingData, config: TrainingConfig) -> Loop:
+    """Return the loop of `segue train`."""
     run = Run(data, config)
 
     def steps(number: int) -> float:
@@ -155,10 +155,10 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Measured], float]:
     data = TrainingData(ids, ids[:2000], SYMBOLS, 1)
     config = configuration(arguments)
     loops: dict[str, tuple[Loop, int]] = {
-        "charlm": (charlm_loop(data, config), weights(config.embedding, config.hidden)),
+        "segue": (segue_loop(data, config), weights(config.embedding, config.hidden)),
         "plain nn.LSTM": (plain_loop(data, config), weights(SYMBOLS, config.hidden)),
         "scratch": (
-            charlm_loop(data, replace(config, implementation="scratch")),
+            segue_loop(data, replace(config, implementation="scratch")),
             weights(config.embedding, config.hidden),
         ),
     }

@@ -20,7 +20,7 @@ PLUGINS = [
 
 def generate(output: Path) -> None:
     """Write messages, services and type stubs of every .proto file below `output`."""
-    protos = sorted(ROOT.glob("charlm/**/*.proto"))
+    protos = sorted(ROOT.glob("segue/**/*.proto"))
     services = [proto for proto in protos if "\nservice " in proto.read_text()]
     _run(protos, f"--python_out={output}", f"--mypy_out=quiet:{output}")
     _run(services, f"--grpc_python_out={output}", f"--mypy_grpc_out=quiet:{output}")

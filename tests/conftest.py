@@ -19,21 +19,21 @@ import hypothesis
 import pytest
 import redis
 import torch
-from charlm_export.artifact import read_artifact
-from charlm_export.export import export_checkpoint
-from charlm_server.model import Model
-from charlm_training.checkpoint import Checkpoint, CorpusRecord, Tools, save_checkpoint
-from charlm_training.models import Architecture, ModelConfig, build_model, to_checkpoint
-from charlm_training.perplexity import Perplexity, Validation
-from charlm_training.recipes import recipe
-from charlm_training.vocabulary import Vocabulary
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from segue_export.artifact import read_artifact
+from segue_export.export import export_checkpoint
+from segue_server.engine.model import Model
+from segue_training.evaluation.perplexity import Perplexity, Validation
+from segue_training.models import Architecture, ModelConfig, build_model, to_checkpoint
+from segue_training.recipes import recipe
+from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools, save_checkpoint
 from unsealing import write_keys
 
 # A slow machine is no failure; and CI tries the same examples every time.
-hypothesis.settings.register_profile("charlm", deadline=None, derandomize="CI" in os.environ)
-hypothesis.settings.load_profile("charlm")
+hypothesis.settings.register_profile("segue", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("segue")
 
 torch.set_num_threads(1)  # threads of several processes on few cores wait for each other
 
@@ -42,7 +42,7 @@ VOCABULARY = Vocabulary(("<unk>", *" etaoinshrdlcumwfgypbvkjxqz.,;:!?'\n", *"THE
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A `charlm serve` process."""
+    """A `segue serve` process."""
 
     address: str
     process: "subprocess.Popen[str]"
@@ -169,7 +169,7 @@ def model(models_folder: Path) -> Model:
 
 @pytest.fixture(scope="session")
 def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> StartServer:
-    """Return a context manager that runs `charlm serve` with the given options on a free port."""
+    """Return a context manager that runs `segue serve` with the given options on a free port."""
 
     @contextmanager
     def start(*options: str, models: Path = models_folder) -> Iterator[RunningServer]:
@@ -177,7 +177,7 @@ def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
         command = [
             sys.executable,
             "-c",
-            "from charlm_server.cli import serve; serve()",
+            "from segue_server.cli import serve; serve()",
             str(models),
             "--port",
             "0",

@@ -19,13 +19,13 @@ print(sum(name.startswith(sys.argv[1]) for name in sys.modules))
 @pytest.mark.parametrize(
     ("package", "unwanted"),
     [
-        ("charlm_server", ["torch", "safetensors"]),
+        ("segue_server", ["torch", "safetensors"]),
         (
-            "charlm_client",
-            ["torch", "onnx", "onnxruntime", "numpy", "charlm_training", "charlm_export", "charlm_server"],
+            "segue_client",
+            ["torch", "onnx", "onnxruntime", "numpy", "segue_training", "segue_export", "segue_server"],
         ),
-        ("charlm_export.artifact", ["torch", "onnx", "onnxruntime"]),
-        ("charlm", ["torch", "numpy"]),
+        ("segue_export.artifact", ["torch", "onnx", "onnxruntime"]),
+        ("segue", ["torch", "numpy"]),
     ],
 )
 def test_importing_every_module_does_not_bring_what_the_package_must_do_without(

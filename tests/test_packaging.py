@@ -11,12 +11,12 @@ ROOT = Path(__file__).parent.parent
 def test_the_wheel_holds_exactly_the_five_import_names(tmp_path: Path) -> None:
     build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", *build, "--wheel-dir", str(tmp_path), str(ROOT)], check=True)
-    (wheel,) = tmp_path.glob("charlm-*.whl")
+    (wheel,) = tmp_path.glob("segue-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"charlm", "charlm_client", "charlm_export", "charlm_server", "charlm_training"}
+    assert tops == {"segue", "segue_client", "segue_export", "segue_server", "segue_training"}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
-    assert {"charlm/v1/generation.proto", "charlm_training/report.html.jinja"} <= set(names)
+    assert {"segue/v1/generation.proto", "segue_training/reports/report.html.jinja"} <= set(names)
 
 
 def test_the_generated_code_is_that_of_the_protos(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from charlm_server.key_ring import KeyRing
+from segue_server.state.key_ring import KeyRing
 
 
 def write_keys(path: Path) -> Path:

@@ -13,7 +13,11 @@ from typing import Any, NoReturn
 
 import grpc
 import pytest
-from charlm.v1 import (
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from segue.v1 import (
+    common_pb2,
     generation_pb2,
     generation_pb2_grpc,
     model_pb2,
@@ -21,12 +25,8 @@ from charlm.v1 import (
     scoring_pb2,
     scoring_pb2_grpc,
     session_pb2_grpc,
-    start_pb2,
 )
-from charlm_client import AsyncClient, Chunk, Client, Finished, Started
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
+from segue_client import AsyncClient, Chunk, Client, Finished, Started
 
 UNIT = 2.0**-24
 KNOWN = set("abcdefghijklmnopqrstuvwxyz \n")
@@ -47,7 +47,7 @@ def toy_scores(request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
     """Score by pairs of characters, with all that the contract says about normalization, starts and tickets."""
     before = request.start.ticket.decode()
     policies = scoring_pb2.ScoringPolicies(
-        unknown=start_pb2.UNKNOWN_POLICY_REPLACE,
+        unknown=common_pb2.UNKNOWN_POLICY_REPLACE,
         begin=scoring_pb2.BEGIN_POLICY_NOTHING,
         end=scoring_pb2.END_POLICY_NOTHING,
     )
@@ -116,7 +116,7 @@ class Broken(Exception):  # noqa: N818 - named after what happened
 
     def __init__(self, code: grpc.StatusCode, details: str = "broken", reason: str = "") -> None:
         super().__init__(details)
-        infos = [error_details_pb2.ErrorInfo(reason=reason, domain="charlm")] if reason else []
+        infos = [error_details_pb2.ErrorInfo(reason=reason, domain="segue")] if reason else []
         self.status = rich_status(code, details, *infos)
 
 
@@ -153,7 +153,7 @@ class Peer(
         raise Broken(code, message)
 
     def fail_busy(self, seconds: float) -> None:
-        info = error_details_pb2.ErrorInfo(reason="SERVER_FULL", domain="charlm")
+        info = error_details_pb2.ErrorInfo(reason="SERVER_FULL", domain="segue")
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(seconds * 1e9))
         self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "the server is full", info, retry)

@@ -8,16 +8,16 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm.v1 import alternatives_pb2, generation_pb2, start_pb2
-from charlm_client import (
+from segue.v1 import alternatives_pb2, common_pb2, generation_pb2
+from segue_client import (
     AsyncClient,
     Cancelled,
-    CharlmError,
     Client,
     DeadlineExceeded,
     FinishReason,
     InvalidRequest,
     ModelNotFound,
+    SegueError,
     ServerBusy,
     ServerFault,
     ServerUnavailable,
@@ -70,8 +70,8 @@ async def test_every_argument_reaches_the_server(peer: Any, face: Any) -> None:
     )
     assert peer.requests == [
         generation_pb2.GenerateRequest(
-            model=start_pb2.ModelReference(name="toy", version=3),
-            start=start_pb2.Start(ticket=b"t", exact=False),
+            model=common_pb2.ModelReference(name="toy", version=3),
+            start=common_pb2.Start(ticket=b"t", exact=False),
             prompt="Once",
             sampling=generation_pb2.Sampling(
                 temperature=0,
@@ -89,7 +89,7 @@ async def test_every_argument_reaches_the_server(peer: Any, face: Any) -> None:
             max_characters=9,
             stop=["\n", "end"],
             log_probabilities=True,
-            unknown_policy=start_pb2.UNKNOWN_POLICY_REFUSE,
+            unknown_policy=common_pb2.UNKNOWN_POLICY_REFUSE,
             return_ticket=True,
             samples=1,
             top_alternatives=4,
@@ -311,7 +311,7 @@ async def test_a_slow_reader_gets_everything(peer: Any, script: Any) -> None:
     ],
 )
 async def test_a_refused_call_raises_where_it_is_made(
-    peer: Any, face: Any, code: grpc.StatusCode, kind: type[CharlmError]
+    peer: Any, face: Any, code: grpc.StatusCode, kind: type[SegueError]
 ) -> None:
     peer.generate = lambda _request: iter(())
     peer.fail(code, "because of this")
@@ -355,7 +355,7 @@ async def test_a_stream_against_the_contract_is_a_fault(peer: Any, face: Any, sc
 async def test_models(peer: Any, face: Any) -> None:
     [model] = await face.call("models")
     assert model == await face.call("model", "toy", 3)
-    assert peer.requests[-1].model == start_pb2.ModelReference(name="toy", version=3)
+    assert peer.requests[-1].model == common_pb2.ModelReference(name="toy", version=3)
     assert (model.name, model.version, model.layers, model.hidden) == ("toy", 3, 1, 8)
     assert model.vocabulary == ("<unk>", "a", "\n")
     assert model.validation_perplexity == math.e

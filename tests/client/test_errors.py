@@ -5,15 +5,17 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm_client import (
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from segue_client import (
     Cancelled,
-    CharlmError,
     DeadlineExceeded,
     ForeignSession,
     InvalidRequest,
     ModelNotFound,
     NotExact,
     NotRewindable,
+    SegueError,
     ServerBusy,
     ServerFault,
     ServerUnavailable,
@@ -21,9 +23,7 @@ from charlm_client import (
     SessionMoved,
     SessionNotFound,
 )
-from charlm_client.errors import translate
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from segue_client.errors import translate
 
 KINDS = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -48,7 +48,7 @@ def rich_error(script: Any, code: grpc.StatusCode, details: str, *infos: Any) ->
 def test_every_status_has_an_exception(code: grpc.StatusCode) -> None:
     error = translate(rpc_error(code, "why"), "there:1")
     assert type(error) is KINDS.get(code, ServerFault)
-    assert isinstance(error, CharlmError)
+    assert isinstance(error, SegueError)
     assert error.exit_code == (2 if isinstance(error, InvalidRequest | ModelNotFound) else 1)
     assert "\n" not in str(error)
     assert error.reason == ""
@@ -66,9 +66,9 @@ def test_every_status_has_an_exception(code: grpc.StatusCode) -> None:
     ],
 )
 def test_a_reason_says_more_than_its_status(
-    script: Any, code: grpc.StatusCode, reason: str, kind: type[CharlmError], exit_code: int
+    script: Any, code: grpc.StatusCode, reason: str, kind: type[SegueError], exit_code: int
 ) -> None:
-    info = error_details_pb2.ErrorInfo(reason=reason, domain="charlm")
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="segue")
     error = translate(rich_error(script, code, "do this", info), "there:1")
     assert type(error) is kind
     assert (str(error), error.reason, error.exit_code) == ("do this", reason, exit_code)
@@ -93,17 +93,17 @@ def test_a_connection_that_broke_is_told_from_none(code: grpc.StatusCode, detail
 
 
 def test_a_server_that_stops_is_quoted(script: Any) -> None:
-    info = error_details_pb2.ErrorInfo(reason="STOPPING", domain="charlm")
+    info = error_details_pb2.ErrorInfo(reason="STOPPING", domain="segue")
     error = translate(rich_error(script, grpc.StatusCode.UNAVAILABLE, "the server is stopping", info), "there:1")
     assert isinstance(error, ServerUnavailable)
     assert error.was_reached
     assert str(error) == "the server at there:1 cannot answer: the server is stopping"
 
 
-def test_the_reason_is_read_from_charlms_own_domain(script: Any) -> None:
+def test_the_reason_is_read_from_segues_own_domain(script: Any) -> None:
     infos = [
         error_details_pb2.ErrorInfo(reason="FOREIGN", domain="elsewhere"),
-        error_details_pb2.ErrorInfo(reason="INVALID_TICKET", domain="charlm"),
+        error_details_pb2.ErrorInfo(reason="INVALID_TICKET", domain="segue"),
     ]
     error = translate(rich_error(script, grpc.StatusCode.INVALID_ARGUMENT, "no", *infos), "there:1")
     assert error.reason == "INVALID_TICKET"
@@ -136,7 +136,7 @@ def test_a_damaged_detail_does_not_hide_the_others(script: Any) -> None:
         grpc.StatusCode.NOT_FOUND,
         "gone",
         error_details_pb2.ErrorInfo(),
-        error_details_pb2.ErrorInfo(reason="UNKNOWN_MODEL", domain="charlm"),
+        error_details_pb2.ErrorInfo(reason="UNKNOWN_MODEL", domain="segue"),
     )
     status.details[0].value = b"\xff"
     error = rpc_error(grpc.StatusCode.NOT_FOUND, "gone", *rpc_status.to_status(status).trailing_metadata)
@@ -154,7 +154,7 @@ def test_an_unreachable_server_is_named_with_the_remedy() -> None:
     details = "failed to connect to all addresses; last error: UNKNOWN: ipv4:1: Connection refused (111)"
     error = translate(rpc_error(grpc.StatusCode.UNAVAILABLE, details), "there:1")
     assert str(error) == (
-        "no server is available at there:1 (Connection refused (111)); start one with: charlm serve MODELS_FOLDER"
+        "no server is available at there:1 (Connection refused (111)); start one with: segue serve MODELS_FOLDER"
     )
 
 

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-import charlm_client
+import segue_client
 
-FORBIDDEN = ("torch", "numpy", "onnx", "onnxruntime", "charlm_training", "charlm_export", "charlm_server")
+FORBIDDEN = ("torch", "numpy", "onnx", "onnxruntime", "segue_training", "segue_export", "segue_server")
 
 
 def test_public_names() -> None:
-    assert charlm_client.__all__ == [
+    assert segue_client.__all__ == [
         "Alternative",
         "AsyncClient",
         "AsyncGeneration",
@@ -20,7 +20,7 @@ def test_public_names() -> None:
         "Cancelled",
         "Candidate",
         "CandidateRanking",
-        "CharlmError",
+        "SegueError",
         "Chunk",
         "Client",
         "Continuation",
@@ -55,17 +55,17 @@ def test_public_names() -> None:
         "WindowScore",
         "WindowSize",
     ]
-    assert all(hasattr(charlm_client, name) for name in charlm_client.__all__)
+    assert all(hasattr(segue_client, name) for name in segue_client.__all__)
 
 
 def test_no_module_brings_a_heavy_library_or_another_folder() -> None:
     program = f"""
 import importlib, pkgutil, sys
-import charlm_client
-names = [module.name for module in pkgutil.iter_modules(charlm_client.__path__)]
+import segue_client
+names = [module.name for module in pkgutil.iter_modules(segue_client.__path__)]
 assert len(names) > 10, names
 for name in names:
-    importlib.import_module(f"charlm_client.{{name}}")
+    importlib.import_module(f"segue_client.{{name}}")
 loaded = [name for name in {FORBIDDEN!r} if name in sys.modules]
 assert not loaded, loaded
 """

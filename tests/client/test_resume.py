@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm.v1 import alternatives_pb2
-from charlm.v1 import generation_pb2 as pb
-from charlm_client import (
+from segue.v1 import alternatives_pb2
+from segue.v1 import generation_pb2 as pb
+from segue_client import (
     AsyncClient,
     Cancelled,
     Client,
@@ -369,7 +369,7 @@ async def test_samples_go_on_each_where_it_stood(peer: Any, make_face: Any, scri
 async def test_every_call_says_whose_it_is(peer: Any, make_face: Any) -> None:
     await make_face(peer.address, tenant="mine").whole()
     await make_face(peer.address).whole()
-    assert [metadata.get("charlm-tenant") for metadata in peer.metadata] == ["mine", None]
+    assert [metadata.get("segue-tenant") for metadata in peer.metadata] == ["mine", None]
 
 
 async def test_unary_calls_are_repeated_elsewhere(peer: Any, other_peer: Any, make_face: Any) -> None:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from charlm_client import AsyncClient, Client, FinishReason
+from segue_client import AsyncClient, Client, FinishReason
 
 LONG = 12_000
 """Characters; no server is done with them when the first thousand are read."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm.v1 import generation_pb2, session_pb2
-from charlm_client import (
+from google.protobuf.timestamp_pb2 import Timestamp
+from segue.v1 import generation_pb2, session_pb2
+from segue_client import (
     AsyncClient,
     Client,
     InvalidRequest,
@@ -17,7 +18,6 @@ from charlm_client import (
     SessionMoved,
     SessionNotFound,
 )
-from google.protobuf.timestamp_pb2 import Timestamp
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 

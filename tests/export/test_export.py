@@ -9,15 +9,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from charlm_client.command_line import charlm
-from charlm_export import export as export_module
-from charlm_export.artifact import ARCHITECTURES, METADATA_KEY, find_artifacts, read_artifact, write_artifact
-from charlm_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound, ParityError
-from charlm_export.export import describe, export_checkpoint
-from charlm_export.graph import portable_graph
-from charlm_export.parity import check_parity
-from charlm_training.checkpoint import Checkpoint, save_checkpoint
 from click.testing import CliRunner
+from segue_client.commands.main import segue
+from segue_export import export as export_module
+from segue_export.artifact import find_artifacts, read_artifact, write_artifact
+from segue_export.checks.parity import check_parity
+from segue_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound, ParityError
+from segue_export.export import describe, export_checkpoint
+from segue_export.graphs.portable import portable_graph
+from segue_export.manifest import ARCHITECTURES, METADATA_KEY
+from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_a_failed_write_leaves_nothing_behind(
         path.write_bytes(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("charlm_export.artifact.write_atomically", full_disk)
+    monkeypatch.setattr("segue_export.artifact.write_atomically", full_disk)
     with pytest.raises(ArtifactError, match="No space left on device"):
         export_checkpoint(checkpoint_folder, models, "a")
     assert {path.name for path in (models / "a").iterdir()} == {"1", "config.pbtxt"}
@@ -200,7 +201,7 @@ def test_damage_is_named(checkpoint_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_models_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelsNotFound, match="charlm export"):
+    with pytest.raises(ModelsNotFound, match="segue export"):
         find_artifacts(tmp_path)
     with pytest.raises(ModelsNotFound, match="is not a folder"):
         find_artifacts(tmp_path / "nowhere")
@@ -217,7 +218,7 @@ def test_the_command_fails_in_one_line(
     checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str, status: int
 ) -> None:
     monkeypatch.chdir(checkpoint_folder.parent)
-    done = CliRunner().invoke(charlm, ["export", *arguments])
+    done = CliRunner().invoke(segue, ["export", *arguments])
     assert done.exit_code == status
     assert words in done.output
     assert len(done.output.strip().splitlines()) == 1
@@ -225,7 +226,7 @@ def test_the_command_fails_in_one_line(
 
 def test_the_command_reports_what_it_wrote(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkpoint_folder.parent)
-    done = CliRunner().invoke(charlm, ["export", "checkpoint", "--name", "a", "--json"])
+    done = CliRunner().invoke(segue, ["export", "checkpoint", "--name", "a", "--json"])
     assert done.exit_code == 0
     report = json.loads(done.output)
     assert report["folder"] == "models/a/1"

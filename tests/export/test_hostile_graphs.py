@@ -22,23 +22,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from charlm_export.artifact import (
-    ARCHITECTURES,
-    MANIFEST_FILE,
-    METADATA_KEY,
-    MODEL_FILE,
-    Manifest,
-    read_artifact,
-    to_json,
-)
-from charlm_export.errors import DamagedArtifact, ForeignGraph
-from charlm_export.export import describe, export_checkpoint
-from charlm_export.graph import portable_graph
-from charlm_export.graph_check import check_graph, largest_graph
-from charlm_export.quantization import quantize
-from charlm_training.checkpoint import Checkpoint, save_checkpoint
-from charlm_training.vocabulary import Vocabulary
 from onnx import TensorProto, helper
+from segue_export.artifact import MANIFEST_FILE, MODEL_FILE, read_artifact
+from segue_export.errors import DamagedArtifact, ForeignGraph
+from segue_export.export import describe, export_checkpoint
+from segue_export.graphs.portable import portable_graph
+from segue_export.graphs.portable_check import check_graph, largest_graph
+from segue_export.graphs.quantization import quantize
+from segue_export.manifest import ARCHITECTURES, METADATA_KEY, Manifest, to_json
+from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
 EditModel = Callable[[onnx.ModelProto], object]
 

@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from charlm_export.artifact import ARCHITECTURES, find_artifacts, read_artifact
-from charlm_export.errors import ArtifactError
-from charlm_export.export import describe, export_checkpoint
-from charlm_export.graph import portable_graph
-from charlm_export.triton import CONFIG_FILE, triton_config, write_triton_config
-from charlm_training.checkpoint import save_checkpoint
+from segue_export.artifact import find_artifacts, read_artifact
+from segue_export.errors import ArtifactError
+from segue_export.export import describe, export_checkpoint
+from segue_export.graphs.portable import portable_graph
+from segue_export.manifest import ARCHITECTURES
+from segue_export.triton import CONFIG_FILE, triton_config, write_triton_config
+from segue_training.train.checkpoint import save_checkpoint
 
 TYPES = {"TYPE_FP32": onnx.TensorProto.FLOAT, "TYPE_INT64": onnx.TensorProto.INT64}
 

@@ -18,18 +18,18 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import pytest
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc
-from charlm_client import AsyncClient, AsyncGeneration, Chunk
-from charlm_client.async_score_stream import AsyncScoreStream
-from charlm_client.errors import ServerUnavailable
-from charlm_client.stream_scoring import ScoreProgress, collected
-from charlm_export.artifact import read_artifact, write_artifact
-from charlm_export.export import export_checkpoint
-from charlm_export.graph import portable_graph
-from charlm_export.quantization import quantize
-from charlm_training.checkpoint import Checkpoint, save_checkpoint
-from charlm_training.vocabulary import Vocabulary
+from segue.v1 import generation_pb2 as pb
+from segue.v1 import generation_pb2_grpc
+from segue_client import AsyncClient, AsyncGeneration, Chunk
+from segue_client._async.score_stream import AsyncScoreStream
+from segue_client.errors import ServerUnavailable
+from segue_client.protocol.score_stream import ScoreProgress, collected
+from segue_export.artifact import read_artifact, write_artifact
+from segue_export.export import export_checkpoint
+from segue_export.graphs.portable import portable_graph
+from segue_export.graphs.quantization import quantize
+from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
 Generate = Callable[[pb.GenerateRequest], Any]
 

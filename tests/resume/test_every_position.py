@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
-from charlm.v1 import generation_pb2 as pb
+from segue.v1 import generation_pb2 as pb
 
 POSITIONS = 200
 BEYOND = 40

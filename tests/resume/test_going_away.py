@@ -5,11 +5,11 @@ import re
 from typing import Any
 
 import pytest
-from charlm_client import AsyncClient
-from charlm_client.addresses import Addresses
-from charlm_client.deadline import Deadline
-from charlm_client.errors import Cancelled, ServerUnavailable
-from charlm_client.resumption import Resumption
+from segue_client import AsyncClient
+from segue_client.errors import Cancelled, ServerUnavailable
+from segue_client.protocol.addresses import Addresses
+from segue_client.protocol.deadline import Deadline
+from segue_client.protocol.retry import Resumption
 
 CALLS = 64
 

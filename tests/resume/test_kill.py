@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from charlm_client import AsyncClient
+from segue_client import AsyncClient
 
-KILLS = 1000 if os.environ.get("CHARLM_TESTS") == "long" else 50
+KILLS = 1000 if os.environ.get("SEGUE_TESTS") == "long" else 50
 STREAMS = 64
 CLIENTS = 4
 LONGEST = 20_000

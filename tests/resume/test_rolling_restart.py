@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from charlm_client import AsyncClient
+from segue_client import AsyncClient
 
 STREAMS = 64
 CLIENTS = 4
-ROUNDS = 20 if os.environ.get("CHARLM_TESTS") == "long" else 1
+ROUNDS = 20 if os.environ.get("SEGUE_TESTS") == "long" else 1
 LONGEST = 30_000
 PATIENCE = 120.0
 REDIS = shutil.which("redis-server")

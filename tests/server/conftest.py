@@ -6,13 +6,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from charlm_export.artifact import read_artifact, write_artifact
-from charlm_export.export import export_checkpoint
-from charlm_export.graph import portable_graph
-from charlm_export.quantization import quantize
-from charlm_server.model import Model
-from charlm_training.checkpoint import Checkpoint, save_checkpoint
-from charlm_training.vocabulary import Vocabulary
+from segue_export.artifact import read_artifact, write_artifact
+from segue_export.export import export_checkpoint
+from segue_export.graphs.portable import portable_graph
+from segue_export.graphs.quantization import quantize
+from segue_server.engine.model import Model
+from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -8,19 +8,19 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
-from charlm_server.build import Build
-from charlm_server.engine import Engine
-from charlm_server.generation_requests import read_generation
-from charlm_server.model import Model
-from charlm_server.starts import Origin
-from charlm_training.checkpoint import Checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from segue.v1 import generation_pb2 as pb
+from segue_server.api.generation_request import read_generation
+from segue_server.engine.build import Build
+from segue_server.engine.engine import Engine
+from segue_server.engine.model import Model
+from segue_server.state.start import Origin
+from segue_training.train.checkpoint import Checkpoint
 from unsealing import unsealed
 
-BYTES = start_pb2.ModelReference(name="bytes")
+BYTES = common_pb2.ModelReference(name="bytes")
 TEXTS = st.text(st.sampled_from("The caté你𝄞€\n\ufffd\0") | st.characters(exclude_categories=["Cs"]), max_size=60)
 over_grpc = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -111,7 +111,7 @@ def test_a_ticket_at_every_chunk_s_end_continues_the_stream_exactly(kinds_channe
 @over_grpc
 def test_the_sums_of_two_parts_equal_the_whole_exactly(kinds_channel: grpc.Channel, text: str, cut: int) -> None:
     whole, first = score(kinds_channel, text), score(kinds_channel, text[:cut])
-    rest = {"start": start_pb2.Start(ticket=first.ticket)} if first.ticket else {}
+    rest = {"start": common_pb2.Start(ticket=first.ticket)} if first.ticket else {}
     second = score(kinds_channel, text[cut:], **rest)
     assert first.sum_log_probability + second.sum_log_probability == whole.sum_log_probability
     assert [*first.log_probabilities, *second.log_probabilities] == list(whole.log_probabilities)
@@ -153,7 +153,7 @@ def test_a_stop_string_of_several_bytes_ends_the_text(kinds_channel: grpc.Channe
 
 
 def test_no_character_is_unknown(kinds_channel: grpc.Channel) -> None:
-    refuse = start_pb2.UNKNOWN_POLICY_REFUSE
+    refuse = common_pb2.UNKNOWN_POLICY_REFUSE
     policies = scoring_pb2.ScoringPolicies(unknown=refuse)
     assert score(kinds_channel, "any \u0378 character", policies=policies).scored_count == 14
     assert generate(kinds_channel, request(1, unknown_policy=refuse))[1].generated_count

@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc, start_pb2
-from charlm_server.prefix_cache import WORTH
-from charlm_server.tenants import TENANT_KEY
+from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
+from segue.v1 import generation_pb2 as pb
+from segue_server.api.tenants import TENANT_KEY
+from segue_server.prefix_cache.cache import WORTH
 
 KINDS = ("characters", "bytes", "lines", "gru", "int8")
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -70,11 +70,11 @@ def overlapping(kind: str, seed: int, count: int = PROMPTS) -> list[str]:
     return prompts[1:]
 
 
-def request(kind: str, prompt: str, number: int = 0, start: start_pb2.Start | None = None) -> pb.GenerateRequest:
+def request(kind: str, prompt: str, number: int = 0, start: common_pb2.Start | None = None) -> pb.GenerateRequest:
     generator = random.Random(number)
     in_session = start is not None and start.HasField("session")
     return pb.GenerateRequest(
-        model=start_pb2.ModelReference(name=kind),
+        model=common_pb2.ModelReference(name=kind),
         start=start,
         prompt=prompt,
         sampling=pb.Sampling(seed=number, top_k=number % 2 * 9),
@@ -139,8 +139,8 @@ class Caller:
 
     async def continued(self, ticket: bytes, kind: str, count: int) -> list[Reply]:
         asked = pb.GenerateRequest(
-            model=start_pb2.ModelReference(name=kind),
-            start=start_pb2.Start(ticket=ticket),
+            model=common_pb2.ModelReference(name=kind),
+            start=common_pb2.Start(ticket=ticket),
             max_characters=count,
             log_probabilities=True,
         )
@@ -195,7 +195,7 @@ async def test_forks_of_one_ticket_share_what_they_begin_with(servers: Servers, 
         ours, theirs = Caller(caching, "forks"), Caller(reading, "forks")
         _, _, [(_, one)] = await ours.ask(
             pb.GenerateRequest(
-                model=start_pb2.ModelReference(name=kind),
+                model=common_pb2.ModelReference(name=kind),
                 prompt="the cat",
                 max_characters=9,
                 return_ticket=True,
@@ -204,14 +204,14 @@ async def test_forks_of_one_ticket_share_what_they_begin_with(servers: Servers, 
         )
         _, _, [(_, other)] = await ours.ask(
             pb.GenerateRequest(
-                model=start_pb2.ModelReference(name=kind),
+                model=common_pb2.ModelReference(name=kind),
                 prompt="the hat",
                 max_characters=9,
                 return_ticket=True,
                 sampling=pb.Sampling(seed=1),
             )
         )
-        starts = [start_pb2.Start(ticket=one), start_pb2.Start(ticket=other), None]
+        starts = [common_pb2.Start(ticket=one), common_pb2.Start(ticket=other), None]
         prompts = 2 * overlapping(kind, 2, 12)
         asked = [request(kind, prompt, number, start) for number, prompt in enumerate(prompts) for start in starts]
         assert sum(map(bool, await check_same(asked, ours, theirs))) > 1
@@ -224,7 +224,7 @@ async def test_after_a_document_prompts_are_known_as_those_of_fresh_ones(servers
     ):
         ours, theirs = Caller(caching, "documents"), Caller(reading, "documents")
         whole = pb.GenerateRequest(
-            model=start_pb2.ModelReference(name="lines"),
+            model=common_pb2.ModelReference(name="lines"),
             prompt="the",
             max_characters=10_000,
             return_ticket=True,
@@ -234,7 +234,7 @@ async def test_after_a_document_prompts_are_known_as_those_of_fresh_ones(servers
         assert reply.finished is not None
         assert reply.finished.reason == pb.FINISH_REASON_END
         prompt = "the cats " * WORTH
-        asked = [request("lines", prompt, 1), request("lines", prompt, 2, start_pb2.Start(ticket=ticket))]
+        asked = [request("lines", prompt, 1), request("lines", prompt, 2, common_pb2.Start(ticket=ticket))]
         assert await check_same(asked, ours, theirs) == [0, len(prompt)]
 
 
@@ -244,7 +244,7 @@ class Holder(Caller):
     def __init__(self, channel: grpc.aio.Channel, kind: str) -> None:
         super().__init__(channel, "sessions")
         self._sessions = session_pb2_grpc.SessionServiceStub(channel)
-        self._model = start_pb2.ModelReference(name=kind)
+        self._model = common_pb2.ModelReference(name=kind)
 
     async def open(self, name: str, seed: int, rewind: int) -> None:
         asked = session_pb2.OpenSessionRequest(model=self._model, name=name, seed=seed, rewind_characters=rewind)
@@ -257,7 +257,7 @@ class Holder(Caller):
         return session
 
     async def rewind(self, name: str, characters: int) -> int:
-        reference = start_pb2.SessionReference(name=name)
+        reference = common_pb2.SessionReference(name=name)
         asked = session_pb2.RewindSessionRequest(model=self._model, session=reference, characters=characters)
         return (await self._sessions.RewindSession(asked, metadata=self._metadata)).session.position
 
@@ -283,7 +283,7 @@ async def test_sessions_stand_and_go_back_as_without_a_cache(servers: Servers, k
             name = f"s{number}"
             for caller in callers:
                 await caller.open(name, number, rewind)
-            start = start_pb2.Start(session=start_pb2.SessionReference(name=name))
+            start = common_pb2.Start(session=common_pb2.SessionReference(name=name))
             for prompt in (prompts[number // 5], prompts[number], "", prompts[number + 1]):
                 hits += await check_turn(request(kind, prompt, number, start), callers) > 0
             back = (await callers[0].session(name)).rewindable_count
@@ -295,14 +295,14 @@ async def test_sessions_stand_and_go_back_as_without_a_cache(servers: Servers, k
 
 
 def cached_count(channel: grpc.Channel, kind: str, prompt: str, tenant: str, **fields: object) -> int:
-    asked = pb.GenerateRequest(model=start_pb2.ModelReference(name=kind), prompt=prompt, max_characters=1, **fields)
+    asked = pb.GenerateRequest(model=common_pb2.ModelReference(name=kind), prompt=prompt, max_characters=1, **fields)
     stub = generation_pb2_grpc.GenerationServiceStub(channel)
     started, *_ = stub.Generate(asked, metadata=((TENANT_KEY, tenant),), timeout=60)
     return started.started.cached_count
 
 
 def counters(channel: grpc.Channel, kind: str) -> model_pb2.PrefixCache:
-    asked = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name=kind))
+    asked = model_pb2.GetModelRequest(model=common_pb2.ModelReference(name=kind))
     return model_pb2_grpc.ModelServiceStub(channel).GetModel(asked).model.prefix_cache
 
 

@@ -6,11 +6,11 @@ import math
 import grpc
 import pytest
 import torch
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
-from charlm_training.checkpoint import Checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from segue.v1 import generation_pb2 as pb
+from segue_training.train.checkpoint import Checkpoint
 from unsealing import unsealed
 
 NAMES = ("lines", "byte-lines")
@@ -21,8 +21,8 @@ every_kind = pytest.mark.parametrize("name", NAMES)
 
 def score(channel: grpc.Channel, name: str, *texts: str, ticket: bytes = b"") -> list[scoring_pb2.TextScore]:
     asked = scoring_pb2.ScoreRequest(
-        model=start_pb2.ModelReference(name=name),
-        start=start_pb2.Start(ticket=ticket) if ticket else None,
+        model=common_pb2.ModelReference(name=name),
+        start=common_pb2.Start(ticket=ticket) if ticket else None,
         texts=texts,
         log_probabilities=True,
         return_tickets=len(texts) < 10,
@@ -35,8 +35,8 @@ def generate(
 ) -> tuple[str, list[float], pb.GenerationFinished]:
     fields = {"max_characters": 2000, "sampling": pb.Sampling(seed=seed)} | fields
     asked = pb.GenerateRequest(
-        model=start_pb2.ModelReference(name=name),
-        start=start_pb2.Start(ticket=ticket) if ticket else None,
+        model=common_pb2.ModelReference(name=name),
+        start=common_pb2.Start(ticket=ticket) if ticket else None,
         prompt=prompt,
         log_probabilities=True,
         return_ticket=True,
@@ -165,6 +165,6 @@ def test_a_prompt_is_the_beginning_of_one_document(kinds_channel: grpc.Channel, 
 
 @every_kind
 def test_the_model_says_that_its_texts_are_lines(kinds_channel: grpc.Channel, name: str) -> None:
-    asked = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name=name))
+    asked = model_pb2.GetModelRequest(model=common_pb2.ModelReference(name=name))
     model = model_pb2_grpc.ModelServiceStub(kinds_channel).GetModel(asked).model
     assert (model.documents, model.begin, model.reproducible) == ("lines", "\n", True)

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
 from google.rpc import error_details_pb2, status_pb2
+from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from segue.v1 import generation_pb2 as pb
 from unsealing import unsealed
 
 STREAMS = 64
@@ -103,7 +103,7 @@ def test_a_ticket_continues_the_stream_exactly(channel: grpc.Channel) -> None:
     for cut in (1, 16, 17, 59):
         first, _, finished = generate(channel, request(count=cut, return_ticket=True))
         again = pb.GenerateRequest(
-            start=start_pb2.Start(ticket=finished.ticket), max_characters=60 - cut, return_ticket=True
+            start=common_pb2.Start(ticket=finished.ticket), max_characters=60 - cut, return_ticket=True
         )
         rest, _, finished = generate(channel, again)
         assert first + rest == whole
@@ -114,7 +114,7 @@ def test_a_prompt_may_come_in_parts(channel: grpc.Channel) -> None:
     whole, _, _ = generate(channel, request("The cat was"))
     score = scoring_pb2.ScoreRequest(texts=["The ca"], return_tickets=True)
     ticket = scoring_pb2_grpc.ScoringServiceStub(channel).Score(score).scores[0].ticket
-    parts, _, _ = generate(channel, request("t was", start=start_pb2.Start(ticket=ticket)))
+    parts, _, _ = generate(channel, request("t was", start=common_pb2.Start(ticket=ticket)))
     assert parts == whole
 
 
@@ -161,7 +161,7 @@ def test_unknown_characters_are_counted_or_refused(channel: grpc.Channel) -> Non
     stub = generation_pb2_grpc.GenerationServiceStub(channel)
     assert next(stub.Generate(request("T€he £"))).started.unknown_count == 2
     with pytest.raises(grpc.RpcError) as refusal:
-        generate(channel, request("T€he £", unknown_policy=start_pb2.UNKNOWN_POLICY_REFUSE))
+        generate(channel, request("T€he £", unknown_policy=common_pb2.UNKNOWN_POLICY_REFUSE))
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "'€' at position 1" in refusal.value.details()
 
@@ -209,8 +209,8 @@ def test_a_vanished_client_frees_its_place(channel: grpc.Channel, server_address
         ({"stop": ["a", "\ufeff"]}, r"stop string '\ufeff' is empty once normalized"),
         ({"stop": ["a" * 129]}, "characters of a stop string: 129; at most 128"),
         ({"stop": ["a"] * 17}, "number of stop strings: 17; at most 16"),
-        ({"start": start_pb2.Start(ticket=b"")}, "the ticket is damaged"),
-        ({"start": start_pb2.Start(ticket=b"CLT1" * 99)}, "the ticket is damaged"),
+        ({"start": common_pb2.Start(ticket=b"")}, "the ticket is damaged"),
+        ({"start": common_pb2.Start(ticket=b"CLT1" * 99)}, "the ticket is damaged"),
     ],
 )
 def test_a_bad_field_is_named_with_its_value_and_range(
@@ -221,12 +221,12 @@ def test_a_bad_field_is_named_with_its_value_and_range(
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert words in refusal.value.details()
     (info,) = error_details(refusal.value)
-    assert info.domain == "charlm"
+    assert info.domain == "segue"
 
 
 def test_an_unknown_model_is_named_beside_those_that_are_loaded(channel: grpc.Channel) -> None:
     for reference, words in (("huge", "model 'huge' is not loaded; loaded: tiny"), ("tiny", "version 9 of model")):
-        asked = pb.GenerateRequest(model=start_pb2.ModelReference(name=reference, version=9))
+        asked = pb.GenerateRequest(model=common_pb2.ModelReference(name=reference, version=9))
         with pytest.raises(grpc.RpcError) as refusal:
             list(generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked))
         assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
@@ -236,7 +236,7 @@ def test_an_unknown_model_is_named_beside_those_that_are_loaded(channel: grpc.Ch
 
 def test_bytes_that_are_no_request_are_refused_and_not_logged_as_a_failure(channel: grpc.Channel) -> None:
     for method in ("GenerationService/Generate", "ScoringService/Score", "ModelService/GetModel"):
-        call = channel.unary_stream(f"/charlm.v1.{method}")
+        call = channel.unary_stream(f"/segue.v1.{method}")
         with pytest.raises(grpc.RpcError) as refusal:
             list(call(b"\xff\xff\xff"))
         assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT

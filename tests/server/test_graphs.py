@@ -12,19 +12,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from charlm_export.artifact import Manifest
-from charlm_export.export import describe
-from charlm_export.graph import portable_graph
-from charlm_export.quantization import ACTIVATION_SCALE, OUTPUT_SCALE, dequantize, layer_scale, quantize
-from charlm_export.reading_graph import reading_graph
-from charlm_export.step import Step
-from charlm_export.writing_graph import WritingVariant, writing_graph
-from charlm_server.program import CPU, open_session
-from charlm_server.sampling import Sampling, SamplingRows
-from charlm_server.symbols import Symbols
-from charlm_training.checkpoint import Checkpoint
-from charlm_training.vocabulary import Vocabulary
 from numpy.typing import NDArray
+from segue_export.export import describe
+from segue_export.graphs.portable import portable_graph
+from segue_export.graphs.quantization import ACTIVATION_SCALE, OUTPUT_SCALE, dequantize, layer_scale, quantize
+from segue_export.graphs.reading import reading_graph
+from segue_export.graphs.step import Step
+from segue_export.graphs.writing import WritingVariant, writing_graph
+from segue_export.manifest import Manifest
+from segue_server.engine.onnx_session import CPU, open_session
+from segue_server.engine.sampling import Sampling, SamplingRows
+from segue_server.engine.symbols import Symbols
+from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.checkpoint import Checkpoint
 
 Arrays = dict[str, NDArray[Any]]
 ARCHITECTURES = ("lstm", "gru", "gru-reset-before", "rnn")

@@ -13,18 +13,18 @@ from pathlib import Path
 import grpc
 import onnxruntime
 import pytest
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
-from charlm_training.checkpoint import Checkpoint
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from segue.v1 import generation_pb2 as pb
+from segue_training.train.checkpoint import Checkpoint
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def charlm_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "charlm_client", "serve", *arguments]
+def segue_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "segue_client", "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -60,7 +60,7 @@ def one_line(stderr: str) -> str:
 def test_the_model_is_described(channel: grpc.Channel) -> None:
     stub = model_pb2_grpc.ModelServiceStub(channel)
     (listed,) = stub.ListModels(model_pb2.ListModelsRequest()).models
-    described = stub.GetModel(model_pb2.GetModelRequest(model=start_pb2.ModelReference(name="tiny"))).model
+    described = stub.GetModel(model_pb2.GetModelRequest(model=common_pb2.ModelReference(name="tiny"))).model
     assert listed.sha256 == described.sha256
     assert (described.name, described.version, described.layers, described.hidden) == ("tiny", 1, 2, 24)
     assert list(described.vocabulary)[:2] == ["<unk>", " "]
@@ -75,7 +75,7 @@ def test_the_model_is_described(channel: grpc.Channel) -> None:
 
 def test_reflection_lists_the_services(channel: grpc.Channel) -> None:
     services = ProtoReflectionDescriptorDatabase(channel).get_services()
-    assert {"charlm.v1.GenerationService", "charlm.v1.ScoringService", "grpc.health.v1.Health"} <= set(services)
+    assert {"segue.v1.GenerationService", "segue.v1.ScoringService", "grpc.health.v1.Health"} <= set(services)
 
 
 def test_a_full_server_refuses_at_once_says_when_to_retry_and_stays_healthy(start_server) -> None:
@@ -112,7 +112,7 @@ def test_sigterm_ends_streams_with_a_ticket_that_continues_them_elsewhere(start_
     with start_server() as server, grpc.insecure_channel(server.address) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         sampling = pb.Sampling(seed=1)
-        start = start_pb2.Start(ticket=last.finished.ticket)
+        start = common_pb2.Start(ticket=last.finished.ticket)
         continued = stub.Generate(pb.GenerateRequest(start=start, max_characters=100))
         count = len(delivered) + 100
         whole = stub.Generate(pb.GenerateRequest(prompt="The", max_characters=count, sampling=sampling))
@@ -134,7 +134,7 @@ def test_sigterm_while_a_prompt_is_read_fails_the_call_for_another_server(start_
 
 STALLING_CLIENT = """
 import sys, time, grpc
-from charlm.v1 import generation_pb2 as pb, generation_pb2_grpc
+from segue.v1 import generation_pb2 as pb, generation_pb2_grpc
 stub = generation_pb2_grpc.GenerationServiceStub(grpc.insecure_channel(sys.argv[1]))
 asked = pb.GenerateRequest(prompt="The", max_characters=1_000_000, log_probabilities=True)
 calls = [stub.Generate(asked) for _ in range(6)]
@@ -180,7 +180,7 @@ def test_clients_that_stop_reading_lose_their_places_and_hold_up_nobody(start_se
 def test_of_several_models_one_must_be_named(kinds_channel: grpc.Channel, kinds: dict[str, Checkpoint]) -> None:
     stub = model_pb2_grpc.ModelServiceStub(kinds_channel)
     assert [model.name for model in stub.ListModels(model_pb2.ListModelsRequest()).models] == sorted(kinds)
-    named = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name="lines"))
+    named = model_pb2.GetModelRequest(model=common_pb2.ModelReference(name="lines"))
     assert stub.GetModel(named).model.name == "lines"
     with pytest.raises(grpc.RpcError) as refusal:
         stub.GetModel(model_pb2.GetModelRequest())
@@ -219,7 +219,7 @@ def test_sigterm_is_announced_and_lets_short_calls_end(start_server) -> None:
 
 def test_a_port_in_use_is_named(server_address: str, models_folder: Path) -> None:
     port = server_address.rsplit(":", 1)[1]
-    done = charlm_serve(str(models_folder), "--port", port, "--device", "cpu")
+    done = segue_serve(str(models_folder), "--port", port, "--device", "cpu")
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in one_line(done.stderr)
     assert "--port" in one_line(done.stderr)
@@ -228,14 +228,14 @@ def test_a_port_in_use_is_named(server_address: str, models_folder: Path) -> Non
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
 def test_cuda_where_there_is_none_ends_with_the_reason(models_folder: Path) -> None:
-    done = charlm_serve(str(models_folder), "--port", "0", "--device", "cuda")
+    done = segue_serve(str(models_folder), "--port", "0", "--device", "cuda")
     assert done.returncode == 1
     assert "no CUDA support" in one_line(done.stderr)
-    assert "charlm[server-gpu]" in one_line(done.stderr)
+    assert "segue[server-gpu]" in one_line(done.stderr)
 
 
 def test_a_public_address_needs_a_word(models_folder: Path) -> None:
-    done = charlm_serve(str(models_folder), "--port", "0", "--host", "0.0.0.0")
+    done = segue_serve(str(models_folder), "--port", "0", "--host", "0.0.0.0")
     assert done.returncode == 2
     assert "--insecure" in done.stderr
 
@@ -254,7 +254,7 @@ def test_a_public_address_needs_a_word(models_folder: Path) -> None:
 def test_a_damaged_artifact_is_named(models_folder: Path, tmp_path: Path, damage, words: str) -> None:
     models = shutil.copytree(models_folder, tmp_path / "models")
     damage(models / "tiny" / "1")
-    done = charlm_serve(str(models), "--port", "0", "--device", "cpu")
+    done = segue_serve(str(models), "--port", "0", "--device", "cpu")
     assert done.returncode in (1, 2)
     assert words in one_line(done.stderr)
     assert not done.stdout

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from charlm.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, start_pb2
-from charlm_server.prefix_cache import WORTH
 from prometheus_client.parser import text_string_to_metric_families
+from segue.v1 import common_pb2, generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
+from segue_server.prefix_cache.cache import WORTH
 
 KIND = "characters"
 PROMPT = "the cat sat on the mat. " * (1 + WORTH // 24)
@@ -43,7 +43,7 @@ def figures(url: str) -> dict[tuple[str, ...], float]:
 
 def generate(channel: grpc.Channel, prompt: str, characters: int = 1) -> Iterator[generation_pb2.GenerateResponse]:
     request = generation_pb2.GenerateRequest(
-        model=start_pb2.ModelReference(name=KIND), prompt=prompt, max_characters=characters
+        model=common_pb2.ModelReference(name=KIND), prompt=prompt, max_characters=characters
     )
     return generation_pb2_grpc.GenerationServiceStub(channel).Generate(request)
 
@@ -55,13 +55,13 @@ def test_hits_are_counted_and_what_they_spared(measured: tuple[str, grpc.Channel
         list(generate(channel, PROMPT))
     after = figures(url)
     assert {name: after[name] - before[name] for name in after if name[0].endswith("_total")} == {
-        ("charlm_prefix_cache_prompts_total", "hit"): 2,
-        ("charlm_prefix_cache_prompts_total", "miss"): 1,
-        ("charlm_prefix_cache_symbols_saved_total",): 2 * len(PROMPT),
+        ("segue_prefix_cache_prompts_total", "hit"): 2,
+        ("segue_prefix_cache_prompts_total", "miss"): 1,
+        ("segue_prefix_cache_symbols_saved_total",): 2 * len(PROMPT),
     }
-    request = model_pb2.GetModelRequest(model=start_pb2.ModelReference(name=KIND))
+    request = model_pb2.GetModelRequest(model=common_pb2.ModelReference(name=KIND))
     told = model_pb2_grpc.ModelServiceStub(channel).GetModel(request).model.prefix_cache
-    assert (after["charlm_prefix_cache_states",], after["charlm_prefix_cache_bytes",]) == (told.states, told.bytes)
+    assert (after["segue_prefix_cache_states",], after["segue_prefix_cache_bytes",]) == (told.states, told.bytes)
     assert told.states > 0
 
 
@@ -69,9 +69,9 @@ def test_a_stream_counts_as_long_as_it_lives(measured: tuple[str, grpc.Channel])
     url, channel = measured
     stream = generate(channel, "the", characters=1_000_000)
     next(stream)
-    assert figures(url)["charlm_live_sequences",] == 1
+    assert figures(url)["segue_live_sequences",] == 1
     stream.cancel()  # type: ignore[attr-defined]
-    while figures(url)["charlm_live_sequences",]:
+    while figures(url)["segue_live_sequences",]:
         pass
 
 
@@ -80,7 +80,7 @@ def test_a_port_in_use_stops_the_start_and_is_named(models_folder: Path, tmp_pat
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "charlm_client", "serve", str(models_folder), "--port", "0"]
+        command = [sys.executable, "-m", "segue_client", "serve", str(models_folder), "--port", "0"]
         command += ["--device", "cpu", "--state", str(tmp_path), "--metrics-port", str(port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0

@@ -16,22 +16,22 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import generation_pb2_grpc, scoring_pb2, scoring_pb2_grpc, start_pb2
-from charlm_export.artifact import read_artifact
-from charlm_export.export import export_checkpoint
-from charlm_server.admission import Admission
-from charlm_server.build import Build
-from charlm_server.errors import EngineFailed, InvalidRequest, Overloaded, Stalled
-from charlm_server.generation_requests import Generation, read_generation
-from charlm_server.model import Model
-from charlm_server.prefix_cache import PrefixCache
-from charlm_server.sequence import Finish, Sequence
-from charlm_server.services.generation import GenerationService
-from charlm_server.starts import Origin, Starts
-from charlm_training.checkpoint import Checkpoint, save_checkpoint
-from charlm_training.vocabulary import Vocabulary
 from google.rpc import error_details_pb2, status_pb2
+from segue.v1 import common_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from segue.v1 import generation_pb2 as pb
+from segue_export.artifact import read_artifact
+from segue_export.export import export_checkpoint
+from segue_server.api.generation_request import Generation, read_generation
+from segue_server.api.services.generation import GenerationService
+from segue_server.engine.build import Build
+from segue_server.engine.model import Model
+from segue_server.engine.sequence import Finish, Sequence
+from segue_server.errors import EngineFailed, InvalidRequest, Overloaded, Stalled
+from segue_server.prefix_cache.cache import PrefixCache
+from segue_server.runtime.admission import Admission
+from segue_server.state.start import Origin, Starts
+from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 from unsealing import unsealed
 
 QUANTUM = 2.0**-24
@@ -61,7 +61,7 @@ def test_a_refusal_is_short_and_names_the_field(asked: dict[str, Any], words: st
 def test_a_prompt_behind_a_ticket_keeps_its_first_character_as_a_scored_text_does(channel: grpc.Channel) -> None:
     scoring = scoring_pb2_grpc.ScoringServiceStub(channel)
     [first] = scoring.Score(scoring_pb2.ScoreRequest(texts=["The cat"], return_tickets=True)).scores
-    start = start_pb2.Start(ticket=first.ticket)
+    start = common_pb2.Start(ticket=first.ticket)
     [scored] = scoring.Score(scoring_pb2.ScoreRequest(texts=["\ufeffs"], start=start)).scores
     asked = pb.GenerateRequest(prompt="\ufeffs", start=start, max_characters=1)
     *_, last = generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked)
@@ -120,8 +120,8 @@ def asked_for(
     names = pb.GenerateRequest.DESCRIPTOR.fields_by_name
     of_sampling = {"seed": 7} | {name: value for name, value in fields.items() if name not in names}
     return pb.GenerateRequest(
-        model=start_pb2.ModelReference(name=model),
-        start=start_pb2.Start(ticket=ticket) if ticket else None,
+        model=common_pb2.ModelReference(name=model),
+        start=common_pb2.Start(ticket=ticket) if ticket else None,
         prompt=prompt,
         max_characters=count,
         log_probabilities=True,
@@ -136,7 +136,7 @@ def biases(by_character: dict[str, float]) -> list[pb.CharacterBias]:
 
 
 def scored(channel: grpc.Channel, text: str, ticket: bytes = b"") -> scoring_pb2.TextScore:
-    start = start_pb2.Start(ticket=ticket) if ticket else None
+    start = common_pb2.Start(ticket=ticket) if ticket else None
     asked = scoring_pb2.ScoreRequest(texts=[text], start=start, log_probabilities=True, return_tickets=True)
     return scoring_pb2_grpc.ScoringServiceStub(channel).Score(asked, timeout=60).scores[0]
 

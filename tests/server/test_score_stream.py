@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
-from charlm.v1 import model_pb2, model_pb2_grpc, scoring_pb2_grpc, start_pb2
-from charlm.v1 import scoring_pb2 as pb
-from charlm_training.checkpoint import Checkpoint
-from charlm_training.evaluate import perplexity
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from segue.v1 import common_pb2, model_pb2, model_pb2_grpc, scoring_pb2_grpc
+from segue.v1 import scoring_pb2 as pb
+from segue_training.evaluation.evaluate import perplexity
+from segue_training.train.checkpoint import Checkpoint
 
 TEXT = "The cat, which already ate a bunch of food, was full.\r\nThe cats were not;\r é, 你 and 𝄞 too.\n" * 3
 TEXTS = st.text(alphabet="The caté你𝄞€\r\n\ufeff", max_size=120)
@@ -126,7 +126,7 @@ def test_a_stream_goes_on_from_any_of_its_tickets_and_the_sums_add_up(
     for response in responses[1:-1]:
         if response.progress.total.ticket:
             before, rest = response.progress.total, text[response.progress.sent_count :]
-            start = start_pb2.Start(ticket=before.ticket)
+            start = common_pb2.Start(ticket=before.ticket)
             after = stream(channel, [rest], start=start)[-1].finished.total
             assert before.sum_log_probability + after.sum_log_probability == whole.sum_log_probability
             assert before.scored_count + after.scored_count == whole.scored_count
@@ -163,7 +163,7 @@ def test_policies_are_echoed_and_do_what_they_say(channel: grpc.Channel) -> None
     stub = scoring_pb2_grpc.ScoringServiceStub(channel)
     default = stub.Score(pb.ScoreRequest(texts=["cat"]))
     assert default.policies == pb.ScoringPolicies(
-        unknown=start_pb2.UNKNOWN_POLICY_REPLACE, begin=pb.BEGIN_POLICY_NOTHING, end=pb.END_POLICY_NOTHING
+        unknown=common_pb2.UNKNOWN_POLICY_REPLACE, begin=pb.BEGIN_POLICY_NOTHING, end=pb.END_POLICY_NOTHING
     )
     assert default.continuation.exact
     policies = pb.ScoringPolicies(begin=pb.BEGIN_POLICY_BEGIN, end=pb.END_POLICY_LINE_FEED)
@@ -193,7 +193,7 @@ def test_candidates_are_ranked_by_what_the_whole_text_would_score(channel: grpc.
     assert [each.probability for each in found.candidates] == pytest.approx((weights / weights.sum()).tolist())
     again = stub.ScoreCandidates(
         pb.ScoreCandidatesRequest(
-            start=start_pb2.Start(ticket=found.context.ticket), candidates=CANDIDATES, log_probabilities=True
+            start=common_pb2.Start(ticket=found.context.ticket), candidates=CANDIDATES, log_probabilities=True
         )
     )
     assert [each.score.sum_log_probability for each in again.candidates] == sums
@@ -212,7 +212,7 @@ def test_candidates_of_any_length_are_ranked_by_their_means_where_asked(channel:
 
 @pytest.mark.parametrize("name", ["bytes", "lines", "byte-lines", "gru"])
 def test_streams_of_other_models_give_what_the_whole_text_gives(kinds_channel: grpc.Channel, name: str) -> None:
-    model = start_pb2.ModelReference(name=name)
+    model = common_pb2.ModelReference(name=name)
     described = model_pb2_grpc.ModelServiceStub(kinds_channel).GetModel(model_pb2.GetModelRequest(model=model)).model
     text = "The cat ate é, 你 and 𝄞 too." + "\n" * (described.documents == "lines")
     shared = {"model": model, "log_probabilities": True, "windows": pb.Windows(characters=4)}
@@ -242,7 +242,7 @@ def test_streams_of_other_models_give_what_the_whole_text_gives(kinds_channel: g
         (
             [
                 pb.ScoreStreamRequest(
-                    start=pb.ScoreStreamStart(policies=pb.ScoringPolicies(unknown=start_pb2.UNKNOWN_POLICY_REFUSE))
+                    start=pb.ScoreStreamStart(policies=pb.ScoringPolicies(unknown=common_pb2.UNKNOWN_POLICY_REFUSE))
                 ),
                 pb.ScoreStreamRequest(text="The "),
                 pb.ScoreStreamRequest(text="c€t"),
@@ -285,5 +285,5 @@ def test_a_part_behind_a_ticket_keeps_its_first_character_whatever_it_is(channel
     text = "The cat\ufeff ate"
     (whole,) = score(channel, text)
     (first,) = score(channel, text[:7], return_tickets=True)
-    (second,) = score(channel, text[7:], start=start_pb2.Start(ticket=first.ticket))
+    (second,) = score(channel, text[7:], start=common_pb2.Start(ticket=first.ticket))
     assert first.sum_log_probability + second.sum_log_probability == whole.sum_log_probability

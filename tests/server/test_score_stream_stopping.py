@@ -6,15 +6,15 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from charlm.v1 import scoring_pb2 as pb
-from charlm.v1 import scoring_pb2_grpc
-from charlm_server.errors import Stopping
-from charlm_server.model import Model
-from charlm_server.sequence import State
-from charlm_server.services import readings
-from charlm_server.services.score_stream import ScoreStreamCall
-from charlm_server.starts import Origin
-from charlm_server.tally import NOTHING_READ
+from segue.v1 import scoring_pb2 as pb
+from segue.v1 import scoring_pb2_grpc
+from segue_server.api.score_accumulator import NOTHING_READ
+from segue_server.api.services import score_reading as readings
+from segue_server.api.services.score_stream import ScoreStreamCall
+from segue_server.engine.model import Model
+from segue_server.engine.sequence import State
+from segue_server.errors import Stopping
+from segue_server.state.start import Origin
 
 
 class Output:

@@ -4,12 +4,12 @@ import math
 
 import grpc
 import pytest
-from charlm.v1 import scoring_pb2 as pb
-from charlm.v1 import scoring_pb2_grpc, start_pb2
-from charlm_training.checkpoint import Checkpoint
-from charlm_training.evaluate import perplexity
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from segue.v1 import common_pb2, scoring_pb2_grpc
+from segue.v1 import scoring_pb2 as pb
+from segue_training.evaluation.evaluate import perplexity
+from segue_training.train.checkpoint import Checkpoint
 
 TEXT = "The cat, which already ate a bunch of food, was full.\nThe cats were not;  é, 你 and 𝄞 too. " * 5
 TEXTS = st.text(alphabet="The caté你𝄞€\n", min_size=0, max_size=90)
@@ -42,7 +42,7 @@ def test_perplexity_is_what_torch_computes_from_the_checkpoint(channel: grpc.Cha
 def test_the_sums_of_two_parts_equal_the_whole_exactly(channel: grpc.Channel, text: str, cut: int) -> None:
     (whole,) = score(channel, text)
     (first,) = score(channel, text[:cut])
-    rest = {"start": start_pb2.Start(ticket=first.ticket)} if first.ticket else {}
+    rest = {"start": common_pb2.Start(ticket=first.ticket)} if first.ticket else {}
     (second,) = score(channel, text[cut:], **rest)
     assert first.sum_log_probability + second.sum_log_probability == whole.sum_log_probability
     assert first.scored_count + second.scored_count == whole.scored_count
@@ -88,10 +88,10 @@ def test_line_ends_are_read_as_training_read_them(channel: grpc.Channel) -> None
         ({"texts": ["a" * 600_000] * 2}, "characters of all texts together: 1,200,000; at most 1,000,000"),
         ({"texts": ["a" * 250_001], "log_probabilities": True}, "250,001; at most 250,000"),
         (
-            {"texts": ["a", "b€"], "policies": pb.ScoringPolicies(unknown=start_pb2.UNKNOWN_POLICY_REFUSE)},
+            {"texts": ["a", "b€"], "policies": pb.ScoringPolicies(unknown=common_pb2.UNKNOWN_POLICY_REFUSE)},
             "texts[1]: character '€' at position 1",
         ),
-        ({"texts": ["a"], "start": start_pb2.Start(ticket=b"x")}, "the ticket is damaged"),
+        ({"texts": ["a"], "start": common_pb2.Start(ticket=b"x")}, "the ticket is damaged"),
     ],
 )
 def test_a_bad_field_is_named_with_its_value_and_range(

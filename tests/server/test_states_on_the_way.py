@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from charlm_server.engine import Engine
-from charlm_server.model import Model
-from charlm_server.sampling import Ids, Sampling
-from charlm_server.sequence import Advance, Sequence, State, StopStrings
+from segue_server.engine.engine import Engine
+from segue_server.engine.model import Model
+from segue_server.engine.sampling import Ids, Sampling
+from segue_server.engine.sequence import Advance, Sequence, State, StopStrings
 
 KINDS = ("characters", "int8", "bytes", "byte-lines", "gru-reset-before")
 SEQUENCES = 24

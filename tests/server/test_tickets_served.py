@@ -9,8 +9,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import (
+from google.rpc import error_details_pb2, status_pb2
+from segue.v1 import (
+    common_pb2,
     generation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
@@ -18,20 +19,19 @@ from charlm.v1 import (
     scoring_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
-    start_pb2,
 )
-from charlm_server.build import Build
-from charlm_server.key_ring import KeyRing, make_key_file
-from charlm_server.model import Model
-from charlm_server.registry import Served
-from charlm_server.sampling import Sampling
-from charlm_server.state_bytes import Snapshot
-from charlm_server.tenants import TENANT_KEY
-from charlm_server.tickets import Ticket, TicketOffice
-from google.rpc import error_details_pb2, status_pb2
+from segue.v1 import generation_pb2 as pb
+from segue_server.api.tenants import TENANT_KEY
+from segue_server.engine.build import Build
+from segue_server.engine.model import Model
+from segue_server.engine.sampling import Sampling
+from segue_server.runtime.registry import Served
+from segue_server.state.key_ring import KeyRing, make_key_file
+from segue_server.state.snapshot import Snapshot
+from segue_server.state.tickets import Ticket, TicketOffice
 
 KIND = "characters"
-MODEL = start_pb2.ModelReference(name=KIND)
+MODEL = common_pb2.ModelReference(name=KIND)
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TICKET")
 NOT_EXACT = (grpc.StatusCode.FAILED_PRECONDITION, "NOT_EXACT")
 
@@ -94,8 +94,8 @@ def described(channel: grpc.Channel) -> model_pb2.Model:
 
 
 def generate(
-    channel: grpc.Channel, start: start_pb2.Start | None = None, prompt: str = "", tenant: str = "", count: int = 30
-) -> tuple[start_pb2.Continuation, str, bytes]:
+    channel: grpc.Channel, start: common_pb2.Start | None = None, prompt: str = "", tenant: str = "", count: int = 30
+) -> tuple[common_pb2.Continuation, str, bytes]:
     asked = pb.GenerateRequest(
         model=MODEL, start=start, prompt=prompt, max_characters=count, return_ticket=True, sampling=pb.Sampling(seed=5)
     )
@@ -105,36 +105,36 @@ def generate(
     return started.started.continuation, text, finished.finished.ticket
 
 
-def score(channel: grpc.Channel, start: start_pb2.Start, tenant: str = "") -> scoring_pb2.ScoreResponse:
+def score(channel: grpc.Channel, start: common_pb2.Start, tenant: str = "") -> scoring_pb2.ScoreResponse:
     asked = scoring_pb2.ScoreRequest(model=MODEL, start=start, texts=["the cat"])
     stub = scoring_pb2_grpc.ScoringServiceStub(channel)
     return stub.Score(asked, metadata=((TENANT_KEY, tenant),), timeout=60)
 
 
-def score_stream(channel: grpc.Channel, start: start_pb2.Start, tenant: str = "") -> object:
+def score_stream(channel: grpc.Channel, start: common_pb2.Start, tenant: str = "") -> object:
     begin = scoring_pb2.ScoreStreamStart(model=MODEL, start=start)
     pieces = [scoring_pb2.ScoreStreamRequest(start=begin), scoring_pb2.ScoreStreamRequest(text="the cat")]
     stub = scoring_pb2_grpc.ScoringServiceStub(channel)
     return list(stub.ScoreStream(iter(pieces), metadata=((TENANT_KEY, tenant),), timeout=60))
 
 
-def score_candidates(channel: grpc.Channel, start: start_pb2.Start, tenant: str = "") -> object:
+def score_candidates(channel: grpc.Channel, start: common_pb2.Start, tenant: str = "") -> object:
     asked = scoring_pb2.ScoreCandidatesRequest(model=MODEL, start=start, candidates=["the", "cat"])
     stub = scoring_pb2_grpc.ScoringServiceStub(channel)
     return stub.ScoreCandidates(asked, metadata=((TENANT_KEY, tenant),), timeout=60)
 
 
-def open_session(channel: grpc.Channel, start: start_pb2.Start, tenant: str = "") -> object:
+def open_session(channel: grpc.Channel, start: common_pb2.Start, tenant: str = "") -> object:
     asked = session_pb2.OpenSessionRequest(model=MODEL, start=start)
     stub = session_pb2_grpc.SessionServiceStub(channel)
     return stub.OpenSession(asked, metadata=((TENANT_KEY, tenant),), timeout=60)
 
 
-def generate_alone(channel: grpc.Channel, start: start_pb2.Start, tenant: str = "") -> object:
+def generate_alone(channel: grpc.Channel, start: common_pb2.Start, tenant: str = "") -> object:
     return generate(channel, start, tenant=tenant)
 
 
-METHODS: list[Callable[[grpc.Channel, start_pb2.Start, str], object]] = [
+METHODS: list[Callable[[grpc.Channel, common_pb2.Start, str], object]] = [
     *(generate_alone, score, score_stream, score_candidates, open_session)
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
@@ -181,18 +181,18 @@ def hostile_tickets(ticket: bytes, forger: Forger, other_keys: Path, rng: np.ran
 
 @every_method
 def test_every_hostile_ticket_is_refused_in_the_same_words(
-    hosts: Hosts, forger: Forger, tmp_path: Path, method: Callable[[grpc.Channel, start_pb2.Start, str], object]
+    hosts: Hosts, forger: Forger, tmp_path: Path, method: Callable[[grpc.Channel, common_pb2.Start, str], object]
 ) -> None:
     _, _, ticket = generate(hosts.plain, prompt="the cat")
-    method(hosts.plain, start_pb2.Start(ticket=ticket), "")
+    method(hosts.plain, common_pb2.Start(ticket=ticket), "")
     rng = np.random.default_rng(0)
     hostile = hostile_tickets(ticket, forger, tmp_path / "keys", rng)
     found: dict[str, Refusal] = {}
     for exact in (True, False):
         for name, each in hostile.items():
-            start = start_pb2.Start(ticket=each, exact=exact)
+            start = common_pb2.Start(ticket=each, exact=exact)
             found[f"{name}, {exact}"] = refusal_of(method, hosts.plain, start, "")
-        start = start_pb2.Start(ticket=ticket, exact=exact)
+        start = common_pb2.Start(ticket=ticket, exact=exact)
         found[f"tenant, {exact}"] = refusal_of(method, hosts.plain, start, "somebody")
     assert len(set(found.values())) == 1, found
     assert next(iter(found.values()))[:2] == INVALID
@@ -200,16 +200,16 @@ def test_every_hostile_ticket_is_refused_in_the_same_words(
 
 @every_method
 def test_another_build_goes_on_only_where_the_caller_allows_it(
-    hosts: Hosts, method: Callable[[grpc.Channel, start_pb2.Start, str], object]
+    hosts: Hosts, method: Callable[[grpc.Channel, common_pb2.Start, str], object]
 ) -> None:
     for here, there in ((hosts.plain, hosts.rounded), (hosts.rounded, hosts.plain)):
         _, _, ticket = generate(there, prompt="the cat")
         for exact in ({}, {"exact": True}):
-            start = start_pb2.Start(ticket=ticket, **exact)
+            start = common_pb2.Start(ticket=ticket, **exact)
             code, reason, text = refusal_of(method, here, start, "")
             assert (code, reason) == NOT_EXACT
             assert "another build of the model" in text
-        method(here, start_pb2.Start(ticket=ticket, exact=False), "")
+        method(here, common_pb2.Start(ticket=ticket, exact=False), "")
 
 
 def test_the_reply_says_whether_it_is_exact_and_what_continues_it(hosts: Hosts) -> None:
@@ -218,14 +218,14 @@ def test_the_reply_says_whether_it_is_exact_and_what_continues_it(hosts: Hosts) 
         _, _, foreign = generate(there, prompt="the cat")
         assert (fresh.exact, fresh.position) == (True, 0)
         for ticket, exact in ((own, True), (foreign, False)):
-            start = start_pb2.Start(ticket=ticket, exact=False)
+            start = common_pb2.Start(ticket=ticket, exact=False)
             continuation, text, after = generate(here, start)
             for each in (continuation, score(here, start).continuation):
                 assert (each.exact, each.position) == (exact, len("the cat") + 30)
                 assert each.sha256 == described(here).sha256 != described(there).sha256
                 assert each.host_class == described(here).host_class
             assert generate(here, start)[1] == text
-            assert generate(here, start_pb2.Start(ticket=after))[0].exact  # what came of it is of this build
+            assert generate(here, common_pb2.Start(ticket=after))[0].exact  # what came of it is of this build
 
 
 @pytest.mark.parametrize(
@@ -241,23 +241,23 @@ def test_either_alone_is_told_apart_as_well(other: dict[str, bytes], words: str,
     _, _, ticket = generate(hosts.plain, prompt="the cat")
     opened = forger.opened(ticket)
     elsewhere = forger.seal(opened.snapshot, replace(opened.build, **other))  # type: ignore[arg-type]
-    code, reason, text = refusal_of(generate, hosts.plain, start_pb2.Start(ticket=elsewhere))
+    code, reason, text = refusal_of(generate, hosts.plain, common_pb2.Start(ticket=elsewhere))
     assert (code, reason) == NOT_EXACT
     assert words in text
-    continuation, written, _ = generate(hosts.plain, start_pb2.Start(ticket=elsewhere, exact=False))
+    continuation, written, _ = generate(hosts.plain, common_pb2.Start(ticket=elsewhere, exact=False))
     assert not continuation.exact
-    assert written == generate(hosts.plain, start_pb2.Start(ticket=ticket))[1]
+    assert written == generate(hosts.plain, common_pb2.Start(ticket=ticket))[1]
 
 
 def test_an_inexact_start_stays_one_where_nothing_is_read(hosts: Hosts, forger: Forger) -> None:
     _, _, ticket = generate(hosts.plain, prompt="the cat")
     opened = forger.opened(ticket)
     elsewhere = forger.seal(opened.snapshot, replace(opened.build, host_class=secrets.token_bytes(16)))
-    start = start_pb2.Start(ticket=elsewhere, exact=False)
+    start = common_pb2.Start(ticket=elsewhere, exact=False)
     request = scoring_pb2.ScoreRequest(model=MODEL, texts=["", "a"], start=start, return_tickets=True)
     same, moved = scoring_pb2_grpc.ScoringServiceStub(hosts.plain).Score(request).scores
-    assert refusal_of(generate, hosts.plain, start_pb2.Start(ticket=same.ticket))[:2] == NOT_EXACT
-    assert generate(hosts.plain, start_pb2.Start(ticket=moved.ticket))[0].exact
+    assert refusal_of(generate, hosts.plain, common_pb2.Start(ticket=same.ticket))[:2] == NOT_EXACT
+    assert generate(hosts.plain, common_pb2.Start(ticket=moved.ticket))[0].exact
 
 
 def test_a_ticket_is_as_large_as_the_model_says_and_shows_nothing(hosts: Hosts, forger: Forger) -> None:
@@ -273,7 +273,7 @@ def test_keys_are_replaced_while_servers_run(start_server, rounded_folder: Path,
     make_key_file(keys)
     options = ("--keys", str(keys))
     with start_server(*options, models=rounded_folder) as first, grpc.insecure_channel(first.address) as to_first:
-        old = start_pb2.Start(ticket=generate(to_first, prompt="the cat")[2])
+        old = common_pb2.Start(ticket=generate(to_first, prompt="the cat")[2])
         text = generate(to_first, old)[1]
         with keys.open("a") as file:
             file.write(f"2 {secrets.token_hex(32)}\n")
@@ -282,7 +282,7 @@ def test_keys_are_replaced_while_servers_run(start_server, rounded_folder: Path,
             grpc.insecure_channel(second.address) as to_second,
         ):
             assert generate(to_second, old)[1] == text
-            new = start_pb2.Start(ticket=generate(to_second, prompt="the cat")[2])
+            new = common_pb2.Start(ticket=generate(to_second, prompt="the cat")[2])
             assert as_soon_as_it_opens(to_first, new) == text
             seals = {generate(channel, old)[2][4:8] for channel in (to_first, to_second)}
             assert seals == {(2).to_bytes(4, "little")}
@@ -292,7 +292,7 @@ def test_keys_are_replaced_while_servers_run(start_server, rounded_folder: Path,
         assert refusal_of(generate, to_third, old)[:2] == INVALID
 
 
-def as_soon_as_it_opens(channel: grpc.Channel, start: start_pb2.Start) -> str:
+def as_soon_as_it_opens(channel: grpc.Channel, start: common_pb2.Start) -> str:
     """Continue a ticket of a key that is new: the file is read again at most once a second."""
     deadline = time.monotonic() + 10
     while True:

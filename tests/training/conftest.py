@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from charlm_training.corpus import Corpus
-from charlm_training.models import LanguageModel, ModelConfig, Recurrent
-from charlm_training.recipes import TrainingConfig
+from segue_training.data.corpus import Corpus
+from segue_training.models import LanguageModel, ModelConfig, Recurrent
+from segue_training.recipes import TrainingConfig
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,19 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import torch
-from charlm_training.agreement import cli, experiment, training
-from charlm_training.agreement import config as config_module
-from charlm_training.agreement.accuracy import CHUNK, SHARED, accuracy, count_right, plural_margins
-from charlm_training.agreement.config import ARCHITECTURES, CURRICULA, AgreementConfig, Curriculum
-from charlm_training.agreement.experiment import Outcome, Results, run, trials
-from charlm_training.agreement.picture import draw, render
-from charlm_training.agreement.sentences import (
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from segue_training.errors import ConfigurationError, Diverged
+from segue_training.models import Architecture, LanguageModel, ModelConfig, State, build_model
+from segue_training.studies.agreement import cli, experiment, training
+from segue_training.studies.agreement import config as config_module
+from segue_training.studies.agreement.accuracy import CHUNK, SHARED, accuracy, count_right, plural_margins
+from segue_training.studies.agreement.config import ARCHITECTURES, CURRICULA, AgreementConfig, Curriculum
+from segue_training.studies.agreement.experiment import Outcome, Results, run, trials
+from segue_training.studies.agreement.picture import draw, render
+from segue_training.studies.agreement.sentences import (
     NOUNS,
     PLURAL,
     SINGULAR,
@@ -29,14 +35,8 @@ from charlm_training.agreement.sentences import (
     encode,
     is_distance,
 )
-from charlm_training.agreement.table import accuracies, results_as_json
-from charlm_training.agreement.training import draw_distance, longest, parameters, shape, train
-from charlm_training.errors import ConfigurationError, Diverged
-from charlm_training.models import Architecture, LanguageModel, ModelConfig, State, build_model
-from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
+from segue_training.studies.agreement.table import accuracies, results_as_json
+from segue_training.studies.agreement.training import draw_distance, longest, parameters, shape, train
 from torch import Tensor
 
 distances = st.integers(2, 300).filter(is_distance)

@@ -8,19 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
-from charlm_client.command_line import charlm
-from charlm_training.checkpoint import load_checkpoint
-from charlm_training.corpus import NAMED_CORPORA
-from charlm_training.loop import new_model
-from charlm_training.recipes import RECIPES, recipe
 from click.testing import CliRunner, Result
+from segue_client.commands.main import segue
+from segue_training.data.corpus import NAMED_CORPORA
+from segue_training.recipes import RECIPES, recipe
+from segue_training.train.checkpoint import load_checkpoint
+from segue_training.train.trainer import new_model
 
 SMALLER = ["--set", "batch=8", "--set", "time=16", "--set", "hidden=32", "--set", "evaluations=3"]
 FAST = ["--recipe", "small", "--threads", "1", *SMALLER]
 
 
 def run_train(*arguments: object) -> Result:
-    return CliRunner().invoke(charlm, ["train", *map(str, arguments)])
+    return CliRunner().invoke(segue, ["train", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +97,14 @@ def test_an_error_is_one_line_with_its_exit_code_and_leaves_nothing(
 
 
 def test_without_torch_the_commands_say_what_to_install() -> None:
-    code = "import sys; sys.modules['torch'] = None; from charlm_client.command_line import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from segue_client.commands.main import main; main()"
     result = subprocess.run([sys.executable, "-c", code, "train", "pydoc"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr == "Error: charlm train needs torch: pip install 'charlm[train]'\n"
+    assert result.stderr == "Error: segue train needs torch: pip install 'segue[train]'\n"
 
 
 def test_an_interrupted_run_ends_with_130_and_one_line(tmp_path: Path, text_file: Path) -> None:
-    command = "from charlm_client.command_line import main; main()"
+    command = "from segue_client.commands.main import main; main()"
     arguments = ["train", str(text_file), "--out", str(tmp_path / "new"), *FAST, "--set", "steps=1000000"]
     with subprocess.Popen(
         [sys.executable, "-c", command, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ

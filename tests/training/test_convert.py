@@ -1,6 +1,6 @@
 import pytest
 import torch
-from charlm_training.models import LanguageModel, ModelConfig, Recurrent, build_model, from_checkpoint, to_checkpoint
+from segue_training.models import LanguageModel, ModelConfig, Recurrent, build_model, from_checkpoint, to_checkpoint
 
 RECURRENT = ("rnn", "gru", "gru-reset-before", "lstm")
 

@@ -3,14 +3,14 @@ import sys
 
 import click
 import pytest
-from charlm_training.cli import train
+from segue_training.cli import train
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
-    """Run `python -m charlm_training`; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["charlm_training", *arguments])
+    """Run `python -m segue_training`; return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["segue_training", *arguments])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("charlm_training", run_name="__main__")
+        runpy.run_module("segue_training", run_name="__main__")
     return ended.value.code
 
 
@@ -19,7 +19,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
     [
         (("--sed", "1"), "No such option '--sed'"),
         (("cats.txt", "--threads", "0"), "0 is not in the range x>=1"),
-        (("no-such.txt",), "charlm: no file and no corpus is called 'no-such.txt'"),
+        (("no-such.txt",), "segue: no file and no corpus is called 'no-such.txt'"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from charlm_training.errors import ConfigurationError
-from charlm_training.models import Dropout, Mlp, ModelConfig, initialize
+from segue_training.errors import ConfigurationError
+from segue_training.models import Dropout, Mlp, ModelConfig, initialize
 from torch.nn.functional import cross_entropy
 
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from charlm_training.errors import ConfigurationError
-from charlm_training.models import (
+from segue_training.errors import ConfigurationError
+from segue_training.models import (
     Dropout,
     LanguageModel,
     Mlp,

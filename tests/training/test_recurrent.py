@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from charlm_training.models import Dropout, LanguageModel, ModelConfig, Recurrent
-from charlm_training.models.language_model import dropped
 from numpy.typing import NDArray
+from segue_training.models import Dropout, LanguageModel, ModelConfig, Recurrent
+from segue_training.models.language_model import dropped
 
 Array = NDArray[np.float64]
 

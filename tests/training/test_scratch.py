@@ -2,10 +2,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from charlm_training.models import LanguageModel, ModelConfig, Recurrent, Scratch, from_checkpoint, to_checkpoint
-from charlm_training.models.convert import scratch_weights
-from charlm_training.models.scratch import GruLayer, GruResetAfterLayer, Layer, LstmLayer, RnnLayer
 from onnx import TensorProto, helper
+from segue_training.models import LanguageModel, ModelConfig, Recurrent, Scratch, from_checkpoint, to_checkpoint
+from segue_training.models.convert import scratch_weights
+from segue_training.models.scratch import GruLayer, GruResetAfterLayer, Layer, LstmLayer, RnnLayer
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy

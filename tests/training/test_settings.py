@@ -2,10 +2,10 @@ import math
 from dataclasses import fields, replace
 
 import pytest
-from charlm_training.errors import ConfigurationError
-from charlm_training.models import ModelConfig
-from charlm_training.recipes import RECIPES, check_resumable, quick, recipe
-from charlm_training.settings import override
+from segue_training.errors import ConfigurationError
+from segue_training.models import ModelConfig
+from segue_training.recipes import RECIPES, check_resumable, quick, recipe
+from segue_training.settings import override
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm.v1 import alternatives_pb2, start_pb2
-from charlm.v1 import scoring_pb2 as pb
-from charlm_client import AsyncClient, Client
-from charlm_training.normalization import Normalizer
+from segue.v1 import alternatives_pb2, common_pb2
+from segue.v1 import scoring_pb2 as pb
+from segue_client import AsyncClient, Client
+from segue_training.text.normalization import Normalizer
 
 UNIT = 2.0**-24
 KNOWN = set("abcdefghijklmnopqrstuvwxyzABC .,\n")
@@ -33,7 +33,7 @@ class ToyReading:
         self._normalizer = Normalizer(normalization, begins=not self._last, after=self._last)
         unspecified = pb.BEGIN_POLICY_BEGIN if begins else pb.BEGIN_POLICY_NOTHING
         self.policies = pb.ScoringPolicies(
-            unknown=asked.policies.unknown or start_pb2.UNKNOWN_POLICY_REPLACE,
+            unknown=asked.policies.unknown or common_pb2.UNKNOWN_POLICY_REPLACE,
             begin=asked.policies.begin or unspecified,
             end=asked.policies.end or pb.END_POLICY_NOTHING,
         )
@@ -118,11 +118,11 @@ class ToyReading:
         self._window, self._before = [], 0
 
 
-def continuation(asked: Any, host: str = "c0") -> start_pb2.Continuation:
+def continuation(asked: Any, host: str = "c0") -> common_pb2.Continuation:
     """From where, and how exactly: another host goes on only roughly."""
     position = int(asked.start.ticket.decode().partition(":")[0] or 0)
     exact = host == "c0" or not position
-    return start_pb2.Continuation(exact=exact, sha256="ab" * 32, host_class=host, position=position)
+    return common_pb2.Continuation(exact=exact, sha256="ab" * 32, host_class=host, position=position)
 
 
 def toy_scores(request: pb.ScoreRequest) -> pb.ScoreResponse:

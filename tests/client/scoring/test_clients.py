@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-from charlm.v1 import scoring_pb2 as pb
-from charlm.v1 import start_pb2
-from charlm_client import (
+from segue.v1 import common_pb2
+from segue.v1 import scoring_pb2 as pb
+from segue_client import (
     AsyncClient,
     Cancelled,
     Client,
@@ -566,7 +566,7 @@ async def test_a_stream_buffers_a_few_pieces_whatever_its_length(peer: Any) -> N
         """Count characters alone."""
         interval = next(requests).start.ticket_interval
         policies = pb.ScoringPolicies(unknown=1, begin=2, end=1)
-        continuation = start_pb2.Continuation(exact=True)
+        continuation = common_pb2.Continuation(exact=True)
         yield pb.ScoreStreamResponse(started=pb.ScoreStreamStarted(policies=policies, continuation=continuation))
         count = ticket_at = 0
         for request in requests:

@@ -2,8 +2,8 @@
 
 import hypothesis.strategies as st
 import pytest
-from charlm_client.pieces import Pieces
 from hypothesis import given
+from segue_client.protocol.send_buffer import Pieces
 
 TEXTS = st.lists(st.text("abc", max_size=12), max_size=12)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from charlm_client import (
+from hypothesis import HealthCheck, given, settings
+from segue_client import (
     AsyncClient,
     Client,
     InvalidRequest,
@@ -20,10 +21,9 @@ from charlm_client import (
     ServerUnavailable,
     score_settings,
 )
-from charlm_client.stream_scoring import StreamScoring, collected
-from charlm_export.export import export_checkpoint
-from charlm_training.checkpoint import Checkpoint, save_checkpoint
-from hypothesis import HealthCheck, given, settings
+from segue_client.protocol.score_stream import StreamScoring, collected
+from segue_export.export import export_checkpoint
+from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
 TEXT = "The cat, which already ate a bunch of food, was full.\r\nThe cats were not;\r é, 你 and 𝄞 too.\n"
 TEXTS = st.text(alphabet="The caté你𝄞€\r\n\ufeff", max_size=100)

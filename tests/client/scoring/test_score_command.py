@@ -1,4 +1,4 @@
-"""`charlm score`, against the toy and against a real server."""
+"""`segue score`, against the toy and against a real server."""
 
 import json
 import math
@@ -14,15 +14,15 @@ from typing import Any
 import click
 import grpc
 import pytest
-from charlm.v1 import model_pb2
-from charlm_client import Client, Score
-from charlm_client.command_line import charlm
-from charlm_client.score_command import inputs, scorer
-from charlm_client.score_command.rows import Row
-from charlm_client.score_command.sorting import sorted_rows
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from segue.v1 import model_pb2
+from segue_client import Client, Score
+from segue_client.commands.main import segue
+from segue_client.commands.score import inputs, scorer
+from segue_client.commands.score.rows import Row
+from segue_client.commands.score.sorting import sorted_rows
 
 LINES = "abc\r\n\r\nzzz\ra\x85b\u2028c\nlast"
 EVIL = "<i>&\"'</pre><script>alert(1)</script>\x1b\n"
@@ -33,9 +33,9 @@ def run(peer: Any, toy: Any) -> Any:
     del toy
 
     def invoke(*arguments: object, stdin: bytes = b"") -> Result:
-        environment = {"CHARLM_SERVER": peer.address}
+        environment = {"SEGUE_SERVER": peer.address}
         command = ["score", *map(str, arguments)]
-        return CliRunner().invoke(charlm, command, input=stdin, env=environment, prog_name="charlm")
+        return CliRunner().invoke(segue, command, input=stdin, env=environment, prog_name="segue")
 
     return invoke
 
@@ -571,7 +571,7 @@ def test_a_state_is_kept_beside_as_many_candidates_as_bring_tickets(run: Any, pe
 
 
 def process(peer: Any, *arguments: object) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "charlm_client", "score", *map(str, arguments), "--server", peer.address]
+    command = [sys.executable, "-m", "segue_client", "score", *map(str, arguments), "--server", peer.address]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -649,7 +649,7 @@ def test_an_interrupt_ends_it_quietly(peer: Any, toy: Any) -> None:
 def test_a_terminal_sees_a_bar_and_colours(peer: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "a.txt", "abc\n")
     master, terminal = os.openpty()
-    command = [sys.executable, "-m", "charlm_client", "score", str(path), "--server", peer.address, "--progress"]
+    command = [sys.executable, "-m", "segue_client", "score", str(path), "--server", peer.address, "--progress"]
     subprocess.run(command, stdout=terminal, stderr=terminal, check=True, timeout=30)
     os.close(terminal)
     seen = b""
@@ -683,7 +683,7 @@ def test_a_refusal_is_one_line(
 
 def test_from_end_to_end_on_a_real_server(server: Any, tmp_path: Path) -> None:
     def score(*arguments: object, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        command = [sys.executable, "-m", "charlm_client", "score", *map(str, arguments), "--server", server.address]
+        command = [sys.executable, "-m", "segue_client", "score", *map(str, arguments), "--server", server.address]
         return subprocess.run(command, input=stdin, capture_output=True, timeout=120, check=False)
 
     text = "The cat ate.\nThe cats were full.\nzqxj!\n" * 300

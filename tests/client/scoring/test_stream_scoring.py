@@ -7,14 +7,14 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from charlm.v1 import scoring_pb2 as pb
-from charlm_client import InvalidRequest, NotExact, Score, ServerFault
-from charlm_client.events import continuation_from
-from charlm_client.policies import policies_from
-from charlm_client.score_settings import score_request, score_settings
-from charlm_client.scoring import score_from
-from charlm_client.stream_scoring import ScoreProgress, Step, StreamScoring, collected
 from hypothesis import given
+from segue.v1 import scoring_pb2 as pb
+from segue_client import InvalidRequest, NotExact, Score, ServerFault
+from segue_client.messages.events import continuation_from
+from segue_client.messages.policies import policies_from
+from segue_client.messages.score import score_from
+from segue_client.messages.score_request import score_request, score_settings
+from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring, collected
 
 CHARACTERS = "abc ,Z?\r\n\ufeffé\u0301"
 TEXTS = st.text(CHARACTERS, max_size=80)

@@ -1,1 +1,0 @@
-"""`charlm score`: how probable a model finds texts."""

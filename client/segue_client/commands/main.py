@@ -1,0 +1,162 @@
+"""The `segue` command: finds the subcommands of all folders, and ends each of them properly.
+
+A folder registers its subcommands in the entry-point group `segue.commands`; their modules import click
+alone, so that the list of commands is quick and complete, whichever extras are installed.
+
+How a subcommand ends:
+
+    0    it did what it was asked
+    1    it failed
+    2    its input is at fault
+    130  the user interrupted it
+    141  nobody reads its output any more
+
+An exception that carries an `exit_code`, as those of all folders do, is expected: its message is printed as
+one line. Every other one is a bug, and keeps its traceback.
+"""
+
+import difflib
+import io
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+ENTRY_POINT_GROUP: Final = "segue.commands"
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+EXTRAS: Final[Mapping[str, str]] = {
+    "train": "pip install 'segue[train]'",
+    "reproduce": "pip install 'segue[train]'",
+    "agreement": "pip install 'segue[train]'",
+    "evaluate": "pip install 'segue[export]'",
+    "export": "pip install 'segue[export]'",
+    "serve": "pip install 'segue[server]' (or 'segue[server-gpu]' for a GPU)",
+}
+"""How to install what a subcommand needs beyond the client."""
+
+
+class Unavailable(click.Command):
+    """Stands for a subcommand whose module cannot be imported: it is listed, and says what is missing."""
+
+    def __init__(self, name: str, error: ModuleNotFoundError) -> None:
+        super().__init__(
+            name,
+            short_help=f"[needs {_module(error)}]",
+            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+            context_settings={"ignore_unknown_options": True},
+            add_help_option=False,
+        )
+        self._error = error
+
+    def invoke(self, ctx: click.Context) -> NoReturn:
+        """Fail with the reason."""
+        del ctx
+        raise self._error
+
+
+class Commands(click.Group):
+    """A group whose subcommands are imported when they are needed."""
+
+    @cached_property
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all subcommands."""
+        del ctx
+        return sorted(self._entry_points)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one subcommand; None where there is none of that name."""
+        del ctx
+        if cmd_name not in self._entry_points:
+            return None
+        try:
+            command: click.Command = self._entry_points[cmd_name].load()
+        except ModuleNotFoundError as error:
+            return Unavailable(cmd_name, error)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand, or fail with the nearest name."""
+        if args[0] not in self._entry_points and not args[0].startswith("-"):
+            nearest = difflib.get_close_matches(args[0], self._entry_points, n=1)
+            ctx.fail(f"No such command {args[0]!r}." + "".join(f" Did you mean {name!r}?" for name in nearest))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; turn the ways in which it may end into an exit status and at most one line."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            _discard_output()
+            ctx.exit(BROKEN_PIPE)
+        except ModuleNotFoundError as error:
+            if _is_ours(error):
+                raise
+            raise click.ClickException(_missing(ctx.invoked_subcommand or "", error)) from error
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise _refused(error) from error
+        except Exception as error:
+            exit_code = getattr(error, "exit_code", None)
+            if not isinstance(exit_code, int):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(exit_code)
+
+
+def _refused(error: OSError) -> click.ClickException:
+    """Say what the system has refused, and of which file where that is known."""
+    if error.filename is not None:
+        return click.ClickException(f"{error.filename}: {error.strerror}")
+    _discard_output()  # it may be what could not be written
+    return click.ClickException(f"{error.strerror}")
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> str:
+    module = _module(error)
+    remedy = EXTRAS.get(command, f"install {module}")
+    return f"segue {command} needs {module}: {remedy}"
+
+
+def _module(error: ModuleNotFoundError) -> str:
+    return (error.name or str(error)).partition(".")[0]
+
+
+def _is_ours(error: ModuleNotFoundError) -> bool:
+    """Whether the missing module is segue's own: no extra brings it."""
+    return (error.name or "").startswith("segue")
+
+
+def _discard_output() -> None:
+    """Point standard output nowhere, so that flushing it at exit cannot fail once more."""
+    with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:  # no file where a test captures it
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="segue", message="%(prog)s %(version)s")
+def segue() -> None:
+    """Train, export and serve character-level language models, and talk to their servers."""
+
+
+def main() -> NoReturn:
+    """Run `segue` with the arguments of the process."""
+    segue.main(prog_name="segue")

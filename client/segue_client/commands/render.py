@@ -1,0 +1,158 @@
+"""Scores, models and texts for a person to look at."""
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final, NoReturn
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from segue_client.messages.events import Alternative
+from segue_client.messages.model import Model
+from segue_client.messages.score import Score
+
+SURPRISAL_COLOURS: Final = ((1, "green"), (2, "cyan"), (4, "yellow"), (7, "magenta"))
+"""Upper bounds in bits, 1 in 2, 4, 16 and 128, with the colour of the characters below."""
+HIGHEST_COLOUR: Final = "bold red"
+UNSCORED_STYLE: Final = "dim"
+
+PIPE_WIDTH: Final = 10_000
+"""Columns, where no person looks: enough for every name to stand on one line."""
+
+_CONTROL_PICTURES: Final = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # of a file's name that is not UTF-8
+}
+
+_VISIBLE_PICTURES: Final = {ord(" "): "\u2423", ord("\n"): "\u240a", ord("\t"): "\u2409"}
+"""Of what else would not be seen where a character stands alone."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the command how it ends where nobody reads its output."""
+        raise BrokenPipeError
+
+
+def console(*, forced: bool = False) -> Console:
+    """Return standard output: in a pipe of any width and, unless `forced`, without colour."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return _Console(highlight=False, soft_wrap=True, width=width, force_terminal=forced or None)
+
+
+def printable(text: str) -> str:
+    """Show control characters, which could steer a terminal, as pictures; keep line feeds and tabs.
+
+    A lone surrogate, which cannot be printed, is replaced.
+    """
+    return text.translate(_CONTROL_PICTURES)
+
+
+def surprisal_text(text: str, log_probabilities: Sequence[float]) -> Text:
+    """Colour each character by its surprisal.
+
+    `log_probabilities` (nats) are one for each character, or, where the text began from the zero state, for
+    each but the first, which is dim. Raises ValueError for any other number.
+    """
+    unscored = len(text) - len(log_probabilities)
+    if unscored not in (0, 1):
+        raise ValueError(f"{len(log_probabilities)} log-probabilities for {len(text)} characters")
+    coloured = Text().append(printable(text[:unscored]), style=UNSCORED_STYLE)
+    for character, log_probability in zip(text[unscored:], log_probabilities, strict=True):
+        coloured.append(printable(character), style=_colour(-log_probability))
+    return coloured
+
+
+def _colour(surprisal: float) -> str:
+    bits = surprisal / math.log(2)
+    return next((colour for bound, colour in SURPRISAL_COLOURS if bits < bound), HIGHEST_COLOUR)
+
+
+def surprisal_legend() -> Text:
+    """Say which colour means what."""
+    legend = Text("surprisal in bits: ", style="dim")
+    for bound, colour in SURPRISAL_COLOURS:
+        legend.append(f"<{bound} ", style=colour)
+    return legend.append("more", style=HIGHEST_COLOUR)
+
+
+def alternatives_table(
+    text: str, log_probabilities: Sequence[float], alternatives: Sequence[Sequence[Alternative]]
+) -> Table:
+    """Lay out each character with its probability, beside the likeliest ones in its place; all are one for each."""
+    table = Table("character", Column("probability", justify="right"), "likeliest", box=None, pad_edge=False)
+    for character, log_probability, likeliest in zip(text, log_probabilities, alternatives, strict=True):
+        chosen = Text(visible(character), style=_colour(-log_probability))
+        table.add_row(chosen, f"{math.exp(log_probability):.1%}", _likeliest_cell(character, likeliest))
+    return table
+
+
+def _likeliest_cell(chosen: str, likeliest: Iterable[Alternative]) -> Text:
+    return Text("  ").join(
+        Text(
+            f"{visible(character)} {math.exp(log_probability):.1%}",
+            style="bold" if character == chosen else "",
+        )
+        for character, log_probability in likeliest
+    )
+
+
+def visible(character: str) -> str:
+    """Show a character that stands alone, such as a space, by a picture where it would not be seen."""
+    return printable(character).translate(_VISIBLE_PICTURES)
+
+
+SCORE_COLUMNS: Final = (("bits/char", 10), ("perplexity", 12), ("log-probability", 17), ("scored", 12), ("unknown", 9))
+"""What is told of a score, and in how many columns."""
+
+
+def score_headings() -> str:
+    """Return the headings of the columns of `score_cells`."""
+    return "".join(f"{heading:>{width}}" for heading, width in SCORE_COLUMNS)
+
+
+def score_cells(score: Score) -> str:
+    """Return a score in columns, so that rows can be printed as they come."""
+    cells = (
+        _decimal(score.bits_per_character),
+        _decimal(score.perplexity),
+        f"{score.sum_log_probability:,.3f}",
+        f"{score.scored_count:,}",
+        f"{score.unknown_count:,}",
+    )
+    return "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, SCORE_COLUMNS, strict=True))
+
+
+def _decimal(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.3f}" if value < 1e6 else f"{value:.3g}"  # noqa: PLR2004 - what the column has room for
+
+
+def model_table(models: Iterable[Model]) -> Table:
+    """Lay out what a server has loaded."""
+    table = Table("model", "architecture", "corpus", box=None, pad_edge=False)
+    for heading in ("alphabet", "perplexity", "ticket", "live"):
+        table.add_column(heading, justify="right")
+    table.add_column("provider")
+    for model in models:
+        table.add_row(
+            Text(f"{model.name}/{model.version}"),
+            f"{model.architecture} {model.layers} x {model.hidden}",
+            Text(model.corpus),
+            _alphabet(model),
+            f"{model.validation_perplexity:,.3f}",
+            f"{model.ticket_bytes:,} bytes",
+            f"{model.live_sequences:,}",
+            model.provider.removesuffix("ExecutionProvider"),
+        )
+    return table
+
+
+def _alphabet(model: Model) -> str:
+    alphabet = "bytes" if model.alphabet == "bytes" else f"{len(model.vocabulary):,} characters"
+    return f"{alphabet}, lines" if model.documents == "lines" else alphabet

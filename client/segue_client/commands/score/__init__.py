@@ -1,0 +1,1 @@
+"""`segue score`: how probable a model finds texts."""

@@ -1,0 +1,155 @@
+"""Texts coloured by surprisal, as one HTML file that needs nothing else."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import Final, Protocol
+
+from segue_client.commands.atomic_file import READABLE, written_atomically
+from segue_client.commands.render import printable, visible
+from segue_client.messages.events import Alternative
+from segue_client.messages.score import Score
+
+BOUNDS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0)
+"""In bits; each shade is of the characters below one of them, the last of all others."""
+
+_STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fdfdfb; --quiet: #6a6a66; --line: #d9d9d2;
+        --heat: 217 60 30; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ecebe6; --paper: #17171a; --quiet: #9a9a94; --line: #37373c; --heat: 255 92 51; }
+}
+body { margin: 0 auto; padding: 2rem 1rem 8rem; max-width: 64rem; color: var(--ink); background: var(--paper);
+       font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.3rem; }
+h2 { margin: 2rem 0 .3rem; font-size: 1rem; overflow-wrap: anywhere; }
+p { margin: .3rem 0; color: var(--quiet); font-size: .9rem; }
+pre { margin: 0; padding: .8rem; border: 1px solid var(--line); border-radius: .4rem;
+      font: 1rem/1.7 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
+i { font-style: normal; border-radius: .15rem; }
+i:hover { outline: 2px solid var(--ink); }
+i:hover::after { content: attr(data-t); position: fixed; left: 50%; bottom: 1rem; transform: translateX(-50%);
+                 padding: .6rem 1rem; border-radius: .4rem; color: var(--paper); background: var(--ink);
+                 font: 1rem/1.5 ui-monospace, monospace; white-space: pre; }
+.e { color: var(--quiet); }
+"""
+
+_HEAD: Final = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>How surprised the model was, in bits: {legend}. Point at a character to see what it expected.</p>
+"""
+
+
+class _Writable(Protocol):
+    def write(self, text: str, /) -> object: ...
+
+
+class HtmlPage:
+    """Writes texts as they come; a painter."""
+
+    def __init__(self, file: _Writable) -> None:
+        self._file = file
+        self._score: Score | None = None
+        file.write(_HEAD.format(title="Surprisal", style=_STYLE + _shades(), legend=_legend()))
+
+    def begin(self, name: str) -> None:
+        """Begin the next text."""
+        self._end_text()
+        self._score = Score()
+        self._file.write(f"<section>\n<h2>{escape(printable(name))}</h2>\n<pre>\n")
+
+    def add(self, part: Score) -> None:
+        """Write more of it."""
+        assert self._score is not None
+        self._score += Score(
+            sum_log_probability=part.sum_log_probability,
+            scored_count=part.scored_count,
+            unknown_count=part.unknown_count,
+        )
+        unscored = len(part.text) - len(part.log_probabilities)
+        self._file.write("".join(f'<i class="e">{_shown(character)}</i>' for character in part.text[:unscored]))
+        for at, character in enumerate(part.text[unscored:]):
+            rank = part.ranks[at] if part.ranks else None
+            alternatives = part.alternatives[at] if part.alternatives else ()
+            self._file.write(_character(character, -part.log_probabilities[at] / math.log(2), rank, alternatives))
+
+    def end(self) -> None:
+        """End the page."""
+        self._end_text()
+        self._file.write("</body>\n</html>\n")
+
+    def _end_text(self) -> None:
+        if self._score is not None:
+            self._file.write(f"</pre>\n<p>{_summary(self._score)}</p>\n</section>\n")
+            self._score = None
+
+
+@contextmanager
+def html_page(path: Path) -> Iterator[HtmlPage]:
+    """Write a page to `path`: either whole or, whatever fails, not at all."""
+    with written_atomically(path, READABLE) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8")
+        page = HtmlPage(text)
+        yield page
+        page.end()
+        text.detach()  # flushed; the file itself is closed by who opened it
+
+
+def _character(character: str, bits: float, rank: int | None, alternatives: Sequence[Alternative]) -> str:
+    told = f"{visible(character)}  {bits:.2f} bits, 1 in {_one_in(bits)}"
+    if rank is not None:
+        told += f", rank {rank:,}"
+    if alternatives:
+        expected = "   ".join(
+            f"{visible(each.character)} {math.exp(each.log_probability):.1%}" for each in alternatives
+        )
+        told += f"\n{expected}"
+    told = escape(told).replace("\n", "&#10;")
+    return f'<i class="s{_shade(bits)}" data-t="{told}">{_shown(character)}</i>'
+
+
+def _shown(character: str) -> str:
+    """Return a character for the page: a line feed is seen as well as obeyed."""
+    return "\u240a\n" if character == "\n" else escape(printable(character))
+
+
+def _one_in(bits: float) -> str:
+    return f"{2**bits:,.1f}" if bits < 10 else f"{2 ** min(bits, 1000):,.3g}"  # noqa: PLR2004 - enough digits
+
+
+def _shade(bits: float) -> int:
+    return next((shade for shade, bound in enumerate(BOUNDS) if bits < bound), len(BOUNDS))
+
+
+def _shades() -> str:
+    """Return the style of each shade: the more surprising, the less of the paper is seen."""
+    most = len(BOUNDS)
+    return "".join(
+        f".s{shade} {{ background: rgb(var(--heat) / {0.62 * shade / most:.2f}); }}\n" for shade in range(most + 1)
+    )
+
+
+def _legend() -> str:
+    shades = [f'<i class="s{shade}">&nbsp;&lt;{bound:g}&nbsp;</i>' for shade, bound in enumerate(BOUNDS)]
+    return " ".join([*shades, f'<i class="s{len(BOUNDS)}">&nbsp;more&nbsp;</i>'])
+
+
+def _summary(score: Score) -> str:
+    if score.bits_per_character is None:
+        return "Nothing was scored."
+    unknown = f", {score.unknown_count:,} of them unknown" if score.unknown_count else ""
+    return (
+        f"{score.bits_per_character:.3f} bits a character, perplexity {score.perplexity:,.3f}, "
+        f"{score.scored_count:,} characters{unknown}"
+    )

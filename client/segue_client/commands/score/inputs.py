@@ -1,0 +1,115 @@
+"""What there is to score: files and standard input, as UTF-8 text in pieces, whatever their size."""
+
+import codecs
+import io
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from segue_client.errors import InvalidRequest
+
+STANDARD_INPUT: Final = "standard input"
+
+CHUNK_BYTES: Final = 65_536
+"""As much as a pipe holds."""
+
+_BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+class Input:
+    """One file, or standard input."""
+
+    def __init__(self, name: str, file: BinaryIO, note: Callable[[int], None] = lambda _count: None) -> None:
+        """`note` is told how many bytes were read, each time."""
+        self.name = name
+        self._file = file
+        self._note = note
+        self._byte_count = 0
+        """How many bytes were decoded."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether more may come as long as somebody writes, such as through a pipe."""
+        try:
+            return not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        except (OSError, io.UnsupportedOperation):  # what a test puts in place of standard input
+            return False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a piece would not come at once."""
+        return self.is_live and not select.select([self._file], [], [], 0)[0]
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text as it comes; raises InvalidRequest where it is not UTF-8, behind what is before."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while chunk := self._read():
+            yield from self._decoded(decoder, chunk, is_last=False)
+        yield from self._decoded(decoder, b"", is_last=True)
+
+    def lines(self) -> Iterator[str | None]:
+        r"""Yield each line without its end, which is \n, \r or \r\n; and None whenever there is none to be had at once.
+
+        A byte order mark at the beginning is left out.
+        """
+        ends, begun, is_first = io.IncrementalNewlineDecoder(None, translate=True), "", True
+        for piece in self.pieces():
+            text = piece.removeprefix(_BYTE_ORDER_MARK) if is_first else piece
+            is_first = is_first and not piece
+            *complete, rest = ends.decode(text).split("\n")
+            if complete:
+                complete[0], begun = begun + complete[0], ""
+                yield from complete
+            begun += rest
+            if self.is_waiting:
+                yield None
+        *complete, rest = (begun + ends.decode("", final=True)).split("\n")
+        yield from complete
+        if rest:
+            yield rest
+
+    def text(self) -> str:
+        """Return all of it."""
+        return "".join(self.pieces())
+
+    def _read(self) -> bytes:
+        # `read1` brings what there is, where `read` would wait for more.
+        chunk = self._file.read1(CHUNK_BYTES) if isinstance(self._file, io.BufferedReader) else self._file.read()
+        self._note(len(chunk))
+        return chunk
+
+    def _decoded(self, decoder: codecs.IncrementalDecoder, chunk: bytes, *, is_last: bool) -> Iterator[str]:
+        undecoded = len(decoder.getstate()[0])
+        first = self._byte_count - undecoded
+        self._byte_count += len(chunk)
+        try:
+            text = decoder.decode(chunk, final=is_last)
+        except UnicodeDecodeError as error:
+            yield error.object[: error.start].decode()
+            wrong, at = error.object[error.start], first + error.start
+            raise InvalidRequest(f"{self.name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}") from error
+        yield text
+
+
+@contextmanager
+def opened(file: str, note: Callable[[int], None] = lambda _count: None) -> Iterator[Input]:
+    """Open a file, "-" for standard input."""
+    if file == "-":
+        yield Input(STANDARD_INPUT, sys.stdin.buffer, note)
+    else:
+        with Path(file).open("rb") as opened_file:
+            yield Input(file, opened_file, note)
+
+
+def size_of(file: str) -> int | None:
+    """Return how many bytes it has; None where nobody knows."""
+    try:
+        status = os.fstat(sys.stdin.buffer.fileno()) if file == "-" else Path(file).stat()
+    except (OSError, io.UnsupportedOperation):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

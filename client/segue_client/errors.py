@@ -1,0 +1,240 @@
+"""What goes wrong between a client and a server, as one line for the person who can mend it.
+
+SegueError
+|-- InvalidRequest       INVALID_ARGUMENT: a field out of its range, an unusable ticket, a refused character
+|   `-- NotRewindable    OUT_OF_RANGE: further back than is remembered; `rewindable_count` says how far is possible
+|-- ModelNotFound        NOT_FOUND: no such model is loaded
+|-- SessionNotFound      NOT_FOUND: no such session; it was never opened, was closed, or has expired
+|-- SessionExists        ALREADY_EXISTS: the name is taken
+|-- SessionMoved         ABORTED: the session stands elsewhere than the caller thought
+|-- NotExact             FAILED_PRECONDITION: this host would go on with other roundings; `exact=False` lets it
+|-- ForeignSession       FAILED_PRECONDITION: the session is of another model of this name, or of another key
+|-- ServerBusy           RESOURCE_EXHAUSTED: the server is full; `retry_after` says for how long
+|-- ServerUnavailable    UNAVAILABLE: nobody answers, the server is stopping, or the connection broke
+|-- DeadlineExceeded     DEADLINE_EXCEEDED: the timeout was over first
+|-- Cancelled            CANCELLED: one of the two sides gave the call up
+`-- ServerFault          INTERNAL, UNKNOWN and every other status, or a reply against the contract
+"""
+
+# ruff: noqa: N818 - each class is named after what happened; the base carries the suffix
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+DOMAIN: Final = "segue"
+"""The domain of the reasons that a segue server gives."""
+
+
+class SegueError(Exception):
+    """The base of everything that the client raises on purpose.
+
+    `reason` is the server's machine-readable reason, such as "INVALID_TICKET"; "" where it gave none.
+    """
+
+    exit_code: ClassVar[int] = 1
+    """The exit status of a command that ends with this error: 2 where its input is at fault, otherwise 1."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidRequest(SegueError):
+    """The request cannot be served as it is; the message names the field, its value and the range."""
+
+    exit_code = 2
+
+
+class NotRewindable(InvalidRequest):
+    """Further back than is remembered. `rewindable_count` is how far is possible, None where only the message says."""
+
+    def __init__(self, message: str, *, reason: str = "", rewindable_count: int | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.rewindable_count = rewindable_count
+
+
+class ModelNotFound(SegueError):
+    """No such model is loaded; the message lists those that are."""
+
+    exit_code = 2
+
+
+class SessionNotFound(SegueError):
+    """There is no such session: it was never opened, was closed, or has expired."""
+
+    exit_code = 2
+
+
+class SessionExists(SegueError):
+    """A session has this name already."""
+
+    exit_code = 2
+
+
+class SessionMoved(SegueError):
+    """The session stands elsewhere than the caller thought: somebody else has used it. The message says where."""
+
+
+class NotExact(SegueError):
+    """What follows would not be, to the bit, what the host that the state is from would have brought.
+
+    The state is from another build of the model or another class of host, which `exact=False` allows.
+    """
+
+
+class ForeignSession(SegueError):
+    """The session is of another model of the same name, or was sealed with another key."""
+
+    exit_code = 2
+
+
+class ServerBusy(SegueError):
+    """The server is full. `retry_after` is its advice in seconds, None where it gave none."""
+
+    def __init__(self, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after = retry_after
+
+
+class ServerUnavailable(SegueError):
+    """Nobody answers at the address, the server there is stopping, or the connection to it broke.
+
+    `was_reached` tells the last two from the first.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", was_reached: bool = False) -> None:
+        super().__init__(message, reason=reason)
+        self.was_reached = was_reached
+
+
+class DeadlineExceeded(SegueError):
+    """The call took longer than its timeout."""
+
+
+class Cancelled(SegueError):
+    """The call was given up before its end."""
+
+
+class ServerFault(SegueError):
+    """The server failed, or sent what the contract does not allow."""
+
+
+STOPPING: Final = "STOPPING"
+"""The reason that a server gives which is going away."""
+
+_KINDS: Final[Mapping[grpc.StatusCode, type[SegueError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+}
+"""Without RESOURCE_EXHAUSTED and UNAVAILABLE, which know more, and those that are the server's fault."""
+
+_KINDS_BY_REASON: Final[Mapping[str, type[SegueError]]] = {
+    "UNKNOWN_SESSION": SessionNotFound,
+    "SESSION_EXISTS": SessionExists,
+    "SESSION_MOVED": SessionMoved,
+    "NOT_REWINDABLE": NotRewindable,
+    "NOT_EXACT": NotExact,
+    "FOREIGN_SESSION": ForeignSession,
+}
+"""Where the reason says more than the status; their messages are for the caller."""
+
+_WRITTEN_TOO_LATE: Final = "Internal error from Core"
+
+_BROKEN: Final = (
+    *("Stream removed", "Socket closed", "GOAWAY", "Cancelling all calls"),
+    _WRITTEN_TOO_LATE,  # of grpc.aio, about a message to a call that has just ended
+    *("with status: 50", "no replica"),  # of a proxy that has lost its server: by itself, and as docs/resume.md has it
+)
+"""What is said of a connection that was there and broke."""
+
+
+def translate(error: grpc.RpcError, target: str) -> SegueError:
+    """Return the exception that says what `error`, the end of a call to the address `target`, means."""
+    code, details = error.code(), error.details() or ""
+    status = _rich_status(error)
+    reason = _reason(status)
+    if reason in _KINDS_BY_REASON:
+        return _KINDS_BY_REASON[reason](details, reason=reason)
+    if code is grpc.StatusCode.UNAVAILABLE or _is_broken(code, details):
+        was_reached = reason == STOPPING or any(clause in details for clause in _BROKEN)
+        return ServerUnavailable(_unavailable(details, target, reason), reason=reason, was_reached=was_reached)
+    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _KINDS.get(code, ServerFault)(_message(code, details, target), reason=reason)
+    if _is_oversized(details):
+        return InvalidRequest(f"{details}; send less at once or raise max_message_bytes", reason=reason)
+    return ServerBusy(details, reason=reason, retry_after=_retry_after(status))
+
+
+def _is_broken(code: grpc.StatusCode, details: str) -> bool:
+    """Whether a proxy that lost its server in the middle of a call, or answers with a page of HTML, ended it."""
+    match code:
+        case grpc.StatusCode.INTERNAL:
+            return "RST_STREAM" in details or details == _WRITTEN_TOO_LATE
+        case grpc.StatusCode.UNKNOWN:
+            return details.startswith("Stream removed")
+        case _:
+            return False
+
+
+def _message(code: grpc.StatusCode, details: str, target: str) -> str:
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.NOT_FOUND:
+            return details
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"the server at {target} did not finish in time"
+        case grpc.StatusCode.CANCELLED:
+            return "the call was cancelled"
+        case _:
+            return f"the server at {target} failed: {code.name}: {details}"
+
+
+def _unavailable(details: str, target: str, reason: str) -> str:
+    """Keep the last clause of gRPC's nested details, such as "Connection refused"; a server's own words whole."""
+    if reason:
+        return f"the server at {target} cannot answer: {details}"
+    cause = details.rsplit(": ", 1)[-1] or "no connection"
+    return f"no server is available at {target} ({cause}); start one with: segue serve MODELS_FOLDER"
+
+
+def _is_oversized(details: str) -> bool:
+    """Whether gRPC refused a message for its size: waiting, as for a full server, never helps."""
+    return "larger than max" in details
+
+
+def _rich_status(error: grpc.RpcError) -> status_pb2.Status:
+    """Return the machine-readable details of `error`; an empty status where they are absent or damaged."""
+    try:
+        return rpc_status.from_call(error) or status_pb2.Status()
+    except (ValueError, DecodeError):
+        return status_pb2.Status()
+
+
+def _reason(status: status_pb2.Status) -> str:
+    infos = _details(status, error_details_pb2.ErrorInfo)
+    return next((info.reason for info in infos if info.domain == DOMAIN), "")
+
+
+def _retry_after(status: status_pb2.Status) -> float | None:
+    infos = _details(status, error_details_pb2.RetryInfo)
+    return next((info.retry_delay.ToTimedelta().total_seconds() for info in infos), None)
+
+
+_Detail = TypeVar("_Detail", bound=Message)
+
+
+def _details(status: status_pb2.Status, kind: type[_Detail]) -> Iterator[_Detail]:
+    """Yield the details of one kind; those that do not parse are passed over."""
+    for packed in status.details:
+        detail = kind()
+        try:
+            if packed.Unpack(detail):
+                yield detail
+        except DecodeError:
+            continue

@@ -1,0 +1,179 @@
+"""Building the messages that a client sends: the one place where its arguments become protobuf."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypedDict
+
+from segue.v1 import common_pb2, generation_pb2
+
+from segue_client.errors import InvalidRequest
+
+UnknownPolicy = Literal["replace", "refuse"]
+"""What becomes of a character outside the vocabulary: read as `<unk>` and counted, or the call is refused."""
+
+WRITTEN_BEFORE: Final = 127
+"""How many characters before the start state a stop string can begin in, at most."""
+
+_REQUEST_KEY_BYTES: Final = 16
+
+_UNKNOWN_POLICIES: Final = {
+    "replace": common_pb2.UNKNOWN_POLICY_REPLACE,
+    "refuse": common_pb2.UNKNOWN_POLICY_REFUSE,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionReference:
+    """A session that a call goes on from and advances."""
+
+    name: str
+    position: int | None = None
+    """Where the caller takes it to stand; SessionMoved where it stands elsewhere. None: wherever it stands."""
+    request_key: str = field(default_factory=lambda: secrets.token_hex(_REQUEST_KEY_BYTES))
+    """Marks the repetitions of one request, by which the session advances once."""
+
+
+class GenerationOptions(TypedDict, total=False):
+    """What `Client.generate` and `Client.generate_samples` can be told, beside the prompt; see there."""
+
+    model: str
+    version: int
+    ticket: bytes | None
+    session: str | SessionReference | None
+    exact: bool
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    biases: Mapping[str, float] | None
+    allowed_characters: str
+    forbidden_characters: str
+    seed: int | None
+    max_characters: int
+    stop: str | Sequence[str]
+    written_before: str
+    log_probabilities: bool
+    top_alternatives: int
+    unknown: UnknownPolicy
+    return_ticket: bool
+    ticket_interval: int | None
+
+
+def generate_request(  # noqa: PLR0913 - the fields of the message
+    prompt: str,
+    *,
+    samples: int = 1,
+    model: str = "",
+    version: int = 0,
+    ticket: bytes | None = None,
+    session: str | SessionReference | None = None,
+    exact: bool = True,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    biases: Mapping[str, float] | None = None,
+    allowed_characters: str = "",
+    forbidden_characters: str = "",
+    seed: int | None = None,
+    max_characters: int = 256,
+    stop: str | Sequence[str] = (),
+    written_before: str = "",
+    log_probabilities: bool = False,
+    top_alternatives: int = 0,
+    unknown: UnknownPolicy = "replace",
+    return_ticket: bool = False,
+    ticket_interval: int | None = None,
+) -> generation_pb2.GenerateRequest:
+    """Return the request; raise InvalidRequest for what the wire cannot carry or would read as a default."""
+    stops = [stop] if isinstance(stop, str) else stop
+    if max_characters == 0:
+        raise InvalidRequest("max_characters is 0; choose 1 to 1,000,000")
+    if samples == 0:
+        raise InvalidRequest("samples is 0; choose 1 to 64")
+    return generation_pb2.GenerateRequest(
+        model=model_reference(model, version),
+        start=start_from(ticket, session, exact=exact),
+        prompt=encodable("prompt", prompt),
+        sampling=generation_pb2.Sampling(
+            temperature=temperature,
+            top_k=None if top_k is None else unsigned("top_k", top_k, 32),
+            top_p=top_p,
+            seed=None if seed is None else unsigned("seed", seed, 64),
+            min_p=min_p,
+            biases=[
+                generation_pb2.CharacterBias(character=encodable("biases", character), bias=bias)
+                for character, bias in (biases or {}).items()
+            ],
+            allowed_characters=encodable("allowed_characters", allowed_characters),
+            forbidden_characters=encodable("forbidden_characters", forbidden_characters),
+        ),
+        max_characters=unsigned("max_characters", max_characters, 32),
+        stop=[encodable("stop", each) for each in stops],
+        written_before=encodable("written_before", written_before)[-WRITTEN_BEFORE:],
+        log_probabilities=log_probabilities,
+        unknown_policy=unknown_policy(unknown),
+        return_ticket=return_ticket,
+        samples=unsigned("samples", samples, 32),
+        top_alternatives=unsigned("top_alternatives", top_alternatives, 32),
+        ticket_interval=unsigned("ticket_interval", ticket_interval or 0, 32),
+    )
+
+
+def model_reference(name: str, version: int) -> common_pb2.ModelReference:
+    """Name a model; "" and 0 leave the choice to the server."""
+    return common_pb2.ModelReference(name=encodable("model", name), version=unsigned("version", version, 32))
+
+
+def start_from(
+    ticket: bytes | None, session: str | SessionReference | None = None, *, exact: bool = True
+) -> common_pb2.Start | None:
+    """Start from the ticket or the session, or from the zero state where there is neither.
+
+    Of a session that is given by its name alone, this is the one call with a new request key.
+    """
+    if ticket is not None and session is not None:
+        raise InvalidRequest("ticket and session are both given; a text goes on from one of them")
+    if ticket is None and session is None and exact:
+        return None
+    start = common_pb2.Start(ticket=ticket) if ticket is not None else common_pb2.Start()
+    if session is not None:
+        reference = SessionReference(name=session) if isinstance(session, str) else session
+        start.session.CopyFrom(session_reference(reference))
+    if not exact:
+        start.exact = False
+    return start
+
+
+def session_reference(session: SessionReference) -> common_pb2.SessionReference:
+    """Name a session."""
+    return common_pb2.SessionReference(
+        name=encodable("session", session.name),
+        position=None if session.position is None else unsigned("position", session.position, 64),
+        request_key=encodable("request_key", session.request_key),
+    )
+
+
+def unknown_policy(policy: UnknownPolicy) -> common_pb2.UnknownPolicy.ValueType:
+    """Translate the policy; raise InvalidRequest for another word."""
+    if policy not in _UNKNOWN_POLICIES:
+        raise InvalidRequest(f"unknown is {policy!r}; choose one of {', '.join(_UNKNOWN_POLICIES)}")
+    return _UNKNOWN_POLICIES[policy]
+
+
+def encodable(field: str, text: str) -> str:
+    """Return `text`; raise InvalidRequest where it holds a lone surrogate, which UTF-8 has no bytes for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        at = error.start
+        raise InvalidRequest(f"{field} holds the lone surrogate {text[at]!r} at position {at}") from error
+    return text
+
+
+def unsigned(field: str, value: int, bits: int) -> int:
+    """Return `value`; raise InvalidRequest where it is not a number of so many bits."""
+    if not 0 <= value < 2**bits:
+        raise InvalidRequest(f"{field} is {value}; choose 0 to {2**bits - 1:,}")
+    return value

@@ -1,0 +1,131 @@
+"""Sessions as messages: where they stand, and what is asked of them."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from segue.v1 import common_pb2, session_pb2
+
+from segue_client.messages.generation_request import (
+    SessionReference,
+    encodable,
+    model_reference,
+    session_reference,
+    start_from,
+    unsigned,
+)
+
+PAGE_SIZE: Final = 1000
+"""How many sessions one call lists: as many as the contract allows."""
+
+_MADE_UP_BYTES: Final = 12
+"""Of a name that nobody can guess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionState:
+    """Where a session stood when the server was asked."""
+
+    name: str
+    model: str
+    version: int
+    position: int
+    """The number of symbols behind its state; 0: nothing was read yet."""
+    rewindable_count: int
+    """How many characters it could be taken back."""
+    expiry: datetime
+    """When it expires, unless it is used before. With a time zone."""
+    seed: int
+    """The seed that texts written in it use, unless they have their own."""
+
+
+def made_up(names: int | Sequence[str]) -> list[str]:
+    """Return the names, or so many new ones; raise TypeError for one name alone."""
+    if isinstance(names, str):
+        raise TypeError("fork takes a number or a sequence of names")
+    return [made_up_name() for _ in range(names)] if isinstance(names, int) else list(names)
+
+
+def made_up_name() -> str:
+    """Return a name that nobody else has, so that a call which is repeated finds what it has made itself."""
+    return secrets.token_hex(_MADE_UP_BYTES)
+
+
+def state_from(message: session_pb2.Session) -> SessionState:
+    """Translate the wire's description."""
+    return SessionState(
+        name=message.name,
+        model=message.model,
+        version=message.version,
+        position=message.position,
+        rewindable_count=message.rewindable_count,
+        expiry=message.expiry.ToDatetime(UTC),
+        seed=message.seed,
+    )
+
+
+def open_request(  # noqa: PLR0913 - the fields of the message
+    name: str,
+    *,
+    ticket: bytes | None,
+    exact: bool,
+    seed: int | None,
+    idle_seconds: int,
+    rewind_characters: int,
+    model: str,
+    version: int,
+) -> session_pb2.OpenSessionRequest:
+    """Return the request for a new session."""
+    return session_pb2.OpenSessionRequest(
+        model=model_reference(model, version),
+        start=start_from(ticket, exact=exact),
+        name=encodable("name", name),
+        seed=None if seed is None else unsigned("seed", seed, 64),
+        idle_seconds=unsigned("idle_seconds", idle_seconds, 32),
+        rewind_characters=unsigned("rewind_characters", rewind_characters, 32),
+    )
+
+
+def get_request(name: str, model: str, version: int, *, return_ticket: bool = False) -> session_pb2.GetSessionRequest:
+    """Return the request for where a session stands."""
+    return session_pb2.GetSessionRequest(
+        model=model_reference(model, version), name=encodable("name", name), return_ticket=return_ticket
+    )
+
+
+def list_request(model: str, version: int, page_token: str) -> session_pb2.ListSessionsRequest:
+    """Return the request for one page."""
+    return session_pb2.ListSessionsRequest(
+        model=model_reference(model, version), page_size=PAGE_SIZE, page_token=page_token
+    )
+
+
+def fork_request(state: SessionState, names: Sequence[str]) -> session_pb2.ForkSessionRequest:
+    """Return the request for sessions that stand where this one does."""
+    return session_pb2.ForkSessionRequest(
+        model=model_reference(state.model, state.version),
+        session=_unkeyed(state),
+        names=[encodable("names", name) for name in names],
+    )
+
+
+def rewind_request(state: SessionState, characters: int, seed: int | None) -> session_pb2.RewindSessionRequest:
+    """Return the request that takes characters back."""
+    return session_pb2.RewindSessionRequest(
+        model=model_reference(state.model, state.version),
+        session=_unkeyed(state),
+        characters=unsigned("characters", characters, 32),
+        seed=None if seed is None else unsigned("seed", seed, 64),
+    )
+
+
+def close_request(state: SessionState) -> session_pb2.CloseSessionRequest:
+    """Return the request that ends the session."""
+    return session_pb2.CloseSessionRequest(model=model_reference(state.model, state.version), session=_unkeyed(state))
+
+
+def _unkeyed(state: SessionState) -> common_pb2.SessionReference:
+    """Name the session where it stands, for a call that needs no key."""
+    return session_reference(SessionReference(name=state.name, position=state.position, request_key=""))

@@ -1,0 +1,174 @@
+"""The artifact: what export writes and the server reads.
+
+    models/<name>/
+        config.pbtxt        for NVIDIA Triton (see `triton`)
+        <version>/
+            model.onnx      the portable graph, with the manifest (without `files`) in its metadata
+            manifest.json   what stands in the graph, and the SHA-256 of every file
+
+The portable graph (L layers, B sequences, T characters, H units, V characters in the vocabulary):
+
+    tokens int64 [B, T], h float [L, B, H], c float [L, B, H]
+        -> logits float [B, T, V], h_out float [L, B, H], c_out float [L, B, H]
+
+`logits[b, t]` scores the character that follows `tokens[b, t]`. B and T are free; the zero state is all zeros. An
+architecture without a memory cell (a GRU, an RNN) returns c as it came, so that there is one contract for all.
+A version's folder appears whole or not at all, and never changes afterwards.
+
+A folder may come from anywhere, so reading one trusts nothing: its files are regular ones of bounded size that lie in
+it, every number of the manifest has a bound, and the graph must be exactly what the manifest implies (`graph_check`).
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from segue_training.atomic import sync_folder, write_atomically
+
+from segue_export.errors import ArtifactError, DamagedArtifact, ForeignGraph, InvalidName, ModelsNotFound
+from segue_export.graphs.portable_check import check_graph, largest_graph
+from segue_export.manifest import Manifest, Weights
+
+MODEL_FILE: Final = "model.onnx"
+MANIFEST_FILE: Final = "manifest.json"
+MAX_MANIFEST_BYTES: Final = 2**21
+"""Room for the largest vocabulary, 12 bytes a character, and as much again."""
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One version of a model, read whole and verified."""
+
+    name: str
+    version: int
+    manifest: Manifest
+    graph: bytes
+    """The serialized ONNX model."""
+    weights: Weights = field(repr=False, compare=False)
+    """What the graph holds, by torch's names; not to be written to."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the graph: the model's identity."""
+        return self.manifest.files[MODEL_FILE]
+
+
+def write_artifact(models: Path, name: str, manifest: Manifest, graph: bytes) -> Path:
+    """Write `graph` and `manifest` as the next version of `name` and return its folder.
+
+    The files are written and synced in a temporary folder beside it, then renamed into place. Raises InvalidName
+    or, where the disk does not do or `read_artifact` would refuse the model, ArtifactError; nothing is left behind.
+    """
+    _check_name(name)
+    _check_readable(manifest, graph)
+    manifest = replace(manifest, files={MODEL_FILE: hashlib.sha256(graph).hexdigest()})
+    try:
+        return _write_version(models / name, manifest, graph)
+    except OSError as error:
+        raise ArtifactError(f"cannot write below {models / name}: {error.strerror}; choose another --models") from error
+
+
+def _check_readable(manifest: Manifest, graph: bytes) -> None:
+    try:
+        check_graph(graph, Manifest.from_json(manifest.to_json()))
+    except (msgspec.MsgspecError, ForeignGraph) as error:
+        raise ArtifactError(f"no artifact can hold this model: {error}; train a smaller one") from error
+
+
+def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
+    home.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=home))
+    try:
+        write_atomically(staging / MODEL_FILE, graph)
+        write_atomically(staging / MANIFEST_FILE, manifest.to_json())
+        staging.chmod(0o755)
+        target = home / str(max(_versions(home), default=0) + 1)
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    for folder in (home, home.parent, home.parent.parent):  # each may be new
+        sync_folder(folder)
+    return target
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read and verify `models/<name>/<version>`; raises DamagedArtifact with the file at fault."""
+    manifest = _read_manifest(folder)
+    graph = _read(folder, MODEL_FILE, largest_graph(manifest))
+    if hashlib.sha256(graph).hexdigest() != manifest.files.get(MODEL_FILE):
+        raise DamagedArtifact(
+            f"{folder / MODEL_FILE} is not the file that its manifest describes (SHA-256 differs); export it again"
+        )
+    try:
+        weights = check_graph(graph, manifest)
+    except ForeignGraph as error:
+        raise ForeignGraph(f"{folder / MODEL_FILE} {error}; use only what segue export wrote") from error
+    return Artifact(folder.parent.name, int(folder.name), manifest, graph, weights)
+
+
+def find_artifacts(models: Path) -> list[Path]:
+    """Return the folder of every version of every model below `models`, by name, then version."""
+    if not models.is_dir():
+        raise ModelsNotFound(f"{models} is not a folder; write a model there with: segue export CHECKPOINT")
+    homes = sorted(path for path in models.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+    found = [home / str(version) for home in homes for version in sorted(_versions(home))]
+    if not found:
+        raise ModelsNotFound(f"{models} holds no model (<name>/<version>/); write one with: segue export CHECKPOINT")
+    return found
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidName(
+            f"model name {name!r}: use 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit"
+        )
+
+
+def _versions(home: Path) -> Iterator[int]:
+    return (int(path.name) for path in home.iterdir() if re.fullmatch(r"[1-9][0-9]{0,8}", path.name))
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    document = _read(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    try:
+        return Manifest.from_json(document)
+    except msgspec.MsgspecError as error:
+        reason = " ".join(str(error).split())[:200]  # it may quote anything
+        raise DamagedArtifact(f"{folder / MANIFEST_FILE}: {reason}; export the model again") from error
+
+
+def _read(folder: Path, name: str, limit: int) -> bytes:
+    """Read a file of at most `limit` bytes that lies in `folder`, also where a link within it leads there."""
+    path = folder / name
+    try:
+        target = os.path.realpath(path, strict=True)
+        if not Path(target).is_relative_to(os.path.realpath(folder)):
+            raise DamagedArtifact(f"{path} is a link to a file outside its folder; copy the file there instead")
+        with open(target, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DamagedArtifact(f"{path} is not a regular file; export the model again")
+            if status.st_size > limit:
+                raise DamagedArtifact(
+                    f"{path} has {status.st_size:,} bytes, and no model like it more than {limit:,}; "
+                    "export the model again"
+                )
+            return file.read(status.st_size)
+    except OSError as error:
+        raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); export the model again") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a pipe too without waiting for its other end."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -1,0 +1,1 @@
+"""Whether an exported model computes what the trained one does."""

@@ -1,0 +1,141 @@
+"""A model's figures on a text, whether it is a checkpoint or an artifact, beside what it has to beat."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from segue_training.data.encoding import EncodedCorpus, Reading
+from segue_training.errors import ConfigurationError
+from segue_training.evaluation.baselines import Baseline, baselines
+from segue_training.evaluation.dynamic_evaluation import adaptive_perplexity
+from segue_training.evaluation.evaluate import Reader, in_windows, validate
+from segue_training.evaluation.perplexity import Perplexity, first_character
+from segue_training.models import LanguageModel
+from segue_training.text.vocabulary import Ids, Vocabulary
+from segue_training.train.checkpoint import DOCUMENT, Checkpoint, is_checkpoint, load_checkpoint
+
+from segue_export.artifact import MODEL_FILE, read_artifact
+from segue_export.checks.exported_model import ExportedModel
+from segue_export.errors import ModelsNotFound
+
+WINDOW: Final = 128
+"""Symbols after which the state is thrown away, to see what carrying it gives."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is to be evaluated."""
+
+    reader: Reader
+    vocabulary: Vocabulary
+    reading: Reading
+    """What becomes of a text before the model reads it."""
+    corpus_sha256: str
+    """Of the text that it was trained and validated on."""
+    learner: LanguageModel | None
+    """The same as `reader`, where the weights can go on learning; None for an artifact."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on a text. All figures are of the same characters, but that `carried` scores one more."""
+
+    part: Literal["whole", "validation"]
+    """"validation": the text is the model's own corpus, and only what training held out is scored."""
+    fresh: Perplexity
+    """From the zero state, carried to the end; of documents, each from the zero state."""
+    carried: Perplexity | None
+    """From the state behind the training text; None where that is not known, and of documents."""
+    windows: Perplexity | None
+    """The state is thrown away every WINDOW symbols; None of documents."""
+    dynamic: Perplexity | None
+    """The model learns from what it has been scored on; None where that was not asked for."""
+    baselines: tuple[Baseline, ...]
+
+
+def load_subject(folder: Path, threads: int | None = None) -> Subject:
+    """Load the checkpoint, or else the artifact, in `folder`.
+
+    Raises CheckpointError, DamagedArtifact, or ModelsNotFound for a folder that is neither.
+    """
+    if is_checkpoint(folder):
+        return checkpoint_subject(load_checkpoint(folder))
+    if (folder / MODEL_FILE).exists() and folder.resolve().name.isdecimal():
+        return _artifact(folder.resolve(), threads)
+    raise ModelsNotFound(
+        f"{folder} is neither a checkpoint (it has no {DOCUMENT}) nor an artifact (models/NAME/VERSION, "
+        f"with {MODEL_FILE}); make them with segue train and segue export"
+    )
+
+
+def evaluate(
+    subject: Subject, text: EncodedCorpus, training: EncodedCorpus | None = None, *, dynamic: bool = False
+) -> Evaluation:
+    """Score `text`, or of the subject's own corpus the validation part, and let the baselines do the same.
+
+    These learn from `training`, or else from the training part of the subject's own corpus. Raises
+    ConfigurationError where there is nothing to adapt or to hold out, and CorpusError for a text without a character
+    to score.
+    """
+    scored_N, before_N = held_out(text, subject.corpus_sha256)
+    is_own, documents = text.sha256 == subject.corpus_sha256, subject.reading.documents
+    training_N = _training(subject, text, training, before_N)  # before the work, for it may be refused
+    validation = validate(subject.reader, before_N, scored_N, subject.vocabulary, documents)
+    return Evaluation(
+        part="validation" if is_own else "whole",
+        fresh=validation.fresh,
+        carried=validation.carried if is_own and documents == "none" else None,
+        windows=_in_windows(subject, scored_N) if documents == "none" else None,
+        dynamic=_dynamic(subject, scored_N) if dynamic else None,
+        baselines=baselines(training_N, scored_N, subject.vocabulary, documents),
+    )
+
+
+def check_can_learn(subject: Subject) -> LanguageModel:
+    """Return the model that can go on learning. Raises ConfigurationError for an artifact."""
+    if subject.learner is None:
+        raise ConfigurationError("an artifact cannot learn, so --dynamic needs a checkpoint: name the run's folder")
+    return subject.learner
+
+
+def checkpoint_subject(checkpoint: Checkpoint) -> Subject:
+    """Return a checkpoint as the subject of an evaluation."""
+    model = checkpoint.build_model()
+    reading = Reading(checkpoint.normalization, checkpoint.training.preparation, checkpoint.documents)
+    return Subject(model, checkpoint.vocabulary, reading, checkpoint.corpus.sha256, model)
+
+
+def _artifact(folder: Path, threads: int | None) -> Subject:
+    artifact = read_artifact(folder)
+    manifest = artifact.manifest
+    reading = Reading(manifest.normalization, manifest.corpus.preparation, manifest.documents)
+    return Subject(
+        ExportedModel(manifest, artifact.weights, threads), manifest.vocabulary, reading, manifest.corpus.sha256, None
+    )
+
+
+def held_out(text: EncodedCorpus, corpus_sha256: str) -> tuple[Ids, Ids]:
+    """Return what a model of that corpus is scored on, and the training text before it, empty where not known."""
+    if text.sha256 == corpus_sha256:
+        return text.validation, text.training
+    return text.ids, text.ids[:0]
+
+
+def _training(subject: Subject, text: EncodedCorpus, training: EncodedCorpus | None, before_N: Ids) -> Ids:
+    """Return what the baselines learn from; never what they are scored on."""
+    if training is None:
+        return before_N
+    if training.sha256 == subject.corpus_sha256:
+        return training.training
+    if training.sha256 == text.sha256:
+        raise ConfigurationError(f"--training-text {training.name} is TEXT itself: name what comes before it")
+    return training.ids
+
+
+def _in_windows(subject: Subject, scored_N: Ids) -> Perplexity:
+    scored_N = scored_N[first_character(scored_N, subject.vocabulary) - 1 :]
+    return Perplexity.of(in_windows(subject.reader, scored_N, WINDOW), subject.vocabulary)
+
+
+def _dynamic(subject: Subject, scored_N: Ids) -> Perplexity:
+    return adaptive_perplexity(check_can_learn(subject), scored_N, subject.vocabulary, subject.reading.documents)

@@ -1,0 +1,146 @@
+"""The commands `segue export` and `segue evaluate`.
+
+`segue --help` reads this module even where torch is not installed: the commands import what needs it.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+from segue_training.train.threads import share_cores, use_threads
+
+if TYPE_CHECKING:
+    from segue_training.data.encoding import EncodedCorpus
+
+    from segue_export.checks.evaluation import Subject
+    from segue_export.export import Quantization
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Folder of models."
+)
+@click.option("--name", help="Name of the model.  [default: the name of its corpus]")
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8", "float16"]),
+    help="Store and multiply matrices in 8 bits, for the CPU, or in 16, for CUDA.",
+)
+@click.option(
+    "--text", help="What the cost of that is measured on.  [default: what training held out of a corpus known by name]"
+)
+@click.option(
+    "--allow-worse",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    metavar="PERCENT",
+    help="By how much the perplexity may rise.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(  # noqa: PLR0913 - one parameter for each option
+    *,
+    checkpoint: Path,
+    models: Path,
+    name: str | None,
+    quantize: Literal["int8", "float16"] | None,
+    text: str | None,
+    allow_worse: float,
+    as_json: bool,
+) -> None:
+    """Write the folder CHECKPOINT as an ONNX artifact: the next version below MODELS/NAME.
+
+    The graph is compared with torch first; where they differ, nothing is written.
+    """
+    from segue_export.export import export_checkpoint
+
+    quantization = _quantization(checkpoint, quantize, text, allow_worse / 100) if quantize else None
+    done = export_checkpoint(checkpoint, models, name, quantization)
+    if as_json:
+        report: dict[str, object] = {
+            "folder": str(done.folder),
+            "bytes": done.graph_bytes,
+            "parity": done.parity.graph,
+        }
+        if done.cost:
+            report |= {"perplexity": done.cost.before.perplexity, f"perplexity_{quantize}": done.cost.after.perplexity}
+        click.echo(json.dumps(report))
+        return
+    click.echo(
+        f"{done.folder}: {done.manifest.layers} x {done.manifest.hidden} {done.manifest.architecture}, "
+        f"{done.graph_bytes / 1e6:.1f} MB; differs from torch by {done.parity.graph:.1e} at most"
+    )
+    if done.cost:
+        click.echo(
+            f"perplexity {done.cost.before.perplexity:.4f} in float32, {done.cost.after.perplexity:.4f} in {quantize} "
+            f"({done.cost.share:+.2%})"
+        )
+
+
+def _quantization(folder: Path, weights: Literal["int8", "float16"], source: str | None, most: float) -> "Quantization":
+    """Read the text to measure on: `source`, or else the checkpoint's own corpus if that is known by its name."""
+    from segue_training.data.corpus import NAMED_CORPORA
+    from segue_training.train.checkpoint import load_checkpoint
+
+    from segue_export.checks.evaluation import checkpoint_subject
+    from segue_export.export import Quantization
+
+    checkpoint = load_checkpoint(folder)
+    name = source or checkpoint.corpus.name
+    if source is None and name not in NAMED_CORPORA:
+        raise click.UsageError(f"--quantize measures what it costs: name the text for that, say {name}, with --text")
+    return Quantization(weights, _encode(name, None, checkpoint_subject(checkpoint)), most)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("text")
+@click.option("--dynamic", is_flag=True, help="Also let the model learn from what it has been scored on.")
+@click.option("--training-text", metavar="SOURCE", help="What the n-gram models and compressors have read before.")
+@click.option("--field", help="TEXT is JSON lines: the field that holds the text.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def evaluate(  # noqa: PLR0913 - one parameter for each option
+    *,
+    model: Path,
+    text: str,
+    dynamic: bool,
+    training_text: str | None,
+    field: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Print the perplexity of MODEL on TEXT, beside what n-gram models and compressors reach.
+
+    MODEL is a checkpoint's folder or an artifact's, models/NAME/VERSION. TEXT is a corpus, a file, a folder of
+    *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input. Of the corpus that MODEL was
+    trained on, the part that it has not seen is scored: the last 10 %.
+    """
+    share_cores()
+    from rich.console import Console
+
+    from segue_export.checks import evaluation, evaluation_report
+
+    use_threads(threads)
+    subject = evaluation.load_subject(model, threads)
+    if dynamic:
+        evaluation.check_can_learn(subject)  # before the work, not after
+    with Console(stderr=True).status(f"scoring {text}"):
+        encoded = _encode(text, field, subject)
+        training = _encode(training_text, None, subject) if training_text else None
+        result = evaluation.evaluate(subject, encoded, training, dynamic=dynamic)
+    if as_json:
+        click.echo(json.dumps({"model": str(model), "text": text, **evaluation_report.summary(result)}))
+        return
+    Console().print(evaluation_report.table(f"{text} ({result.part})", result))
+    if training is None and result.part == "whole":
+        click.echo("n-gram models are left out: name a text for them to learn from with --training-text SOURCE")
+
+
+def _encode(source: str, field: str | None, subject: "Subject") -> "EncodedCorpus":
+    from segue_training.data.corpus import find_corpus
+    from segue_training.data.encoding import encode_with
+
+    return encode_with(find_corpus(source, field), subject.vocabulary, subject.reading)

@@ -1,0 +1,142 @@
+"""From a checkpoint to an artifact: build the graph, prove it against torch, write it."""
+
+import math
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from segue_training.data.encoding import EncodedCorpus
+from segue_training.evaluation.evaluate import perplexity
+from segue_training.evaluation.perplexity import Perplexity
+from segue_training.models.convert import from_checkpoint
+from segue_training.train.checkpoint import Checkpoint, load_checkpoint
+
+from segue_export.artifact import write_artifact
+from segue_export.checks.evaluation import held_out
+from segue_export.checks.exported_model import ExportedModel
+from segue_export.checks.parity import Parity, check_parity
+from segue_export.errors import QuantizationError, UnsupportedArchitecture
+from segue_export.graphs.portable import portable_graph
+from segue_export.graphs.quantization import dequantize, halve, quantize
+from segue_export.manifest import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, Weights
+from segue_export.triton import write_triton_config
+
+_TOOLS: Final = ("segue", "onnx", "torch")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the weights are to be stored, and what that may cost."""
+
+    weights: Literal["int8", "float16"]
+    text: EncodedCorpus
+    """What the cost is measured on: where it is the checkpoint's own corpus, the part that training held out."""
+    most: float
+    """By how much the perplexity may rise, as a share of it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What quantization did to the perplexity."""
+
+    before: Perplexity
+    after: Perplexity
+
+    @property
+    def share(self) -> float:
+        """How much higher the perplexity is, as a share of what it was."""
+        return math.expm1(self.after.nats - self.before.nats)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export did."""
+
+    folder: Path
+    """Of the new artifact."""
+    manifest: Manifest
+    graph_bytes: int
+    parity: Parity
+    cost: Cost | None = None
+    """Of quantization."""
+
+
+def export_checkpoint(folder: Path, models: Path, name: str | None, quantization: Quantization | None = None) -> Export:
+    """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) below `models`.
+
+    Beside the versions lies a `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are
+    stored and multiplied in fewer bits.
+
+    Raises CheckpointError, ParityError or QuantizationError (nothing was written), InvalidName, or ArtifactError for
+    an architecture that no artifact can hold.
+    """
+    checkpoint = load_checkpoint(folder)
+    _check_architecture(checkpoint)
+    manifest, model = describe(checkpoint), checkpoint.build_model()
+    weights: Weights = {key: tensor.numpy() for key, tensor in checkpoint.weights.items()}
+    cost = None
+    if quantization:
+        exact, rounded = (manifest, weights), (quantize if quantization.weights == "int8" else halve)
+        manifest, weights = replace(manifest, weights=quantization.weights), rounded(weights, manifest.layers)
+        cost = _cost(exact, (manifest, weights), quantization)
+        from_checkpoint(model, {k: torch.from_numpy(v) for k, v in dequantize(weights, manifest.layers).items()})
+    graph = portable_graph(manifest, weights)
+    parity = check_parity(graph, manifest, model)
+    target = write_artifact(models, name or manifest.corpus.name, manifest, graph)
+    write_triton_config(target.parent, manifest)
+    return Export(target, manifest, len(graph), parity, cost)
+
+
+def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], quantization: Quantization) -> Cost:
+    """Measure what a server would compute; raises QuantizationError where it is worse than allowed."""
+    manifest, _ = exact
+    text = quantization.text
+    ids, _ = held_out(text, manifest.corpus.sha256)
+    before, after = (
+        perplexity(ExportedModel(*model), ids, manifest.vocabulary, manifest.documents) for model in (exact, rounded)
+    )
+    cost = Cost(before, after)
+    if not cost.share <= quantization.most:  # `not`: NaN is no cost to bear
+        raise QuantizationError(
+            f"in {quantization.weights} the perplexity on {text.name} rises from {before.perplexity:.4f} to "
+            f"{after.perplexity:.4f}, by {cost.share:.2%}, and {quantization.most:.2%} is allowed; nothing was "
+            "written. Export it without --quantize, or allow more with --allow-worse"
+        )
+    return cost
+
+
+def describe(checkpoint: Checkpoint) -> Manifest:
+    """Return the manifest of an artifact made from `checkpoint`."""
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        architecture=checkpoint.model.architecture,
+        layers=checkpoint.model.layers,
+        hidden=checkpoint.model.hidden,
+        characters=checkpoint.vocabulary.characters,
+        normalization=checkpoint.normalization,
+        begin=checkpoint.begin,
+        corpus=_describe_corpus(checkpoint),
+        validation_loss=checkpoint.validation.fresh.nats,
+        recipe=checkpoint.recipe,
+        tools={"python": platform.python_version()} | {tool: version(tool) for tool in _TOOLS},
+        files={},
+        alphabet=checkpoint.vocabulary.alphabet,
+        documents=checkpoint.documents,
+    )
+
+
+def _describe_corpus(checkpoint: Checkpoint) -> CorpusDescription:
+    corpus = checkpoint.corpus
+    return CorpusDescription(corpus.name, corpus.sha256, corpus.characters, checkpoint.training.preparation)
+
+
+def _check_architecture(checkpoint: Checkpoint) -> None:
+    architecture = checkpoint.model.architecture
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedArchitecture(
+            f"a model of architecture {architecture!r} carries no recurrent state, which an artifact is made to hold; "
+            f"train and export one of: {', '.join(ARCHITECTURES)}"
+        )

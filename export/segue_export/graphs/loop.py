@@ -1,0 +1,172 @@
+"""A step repeated within one graph: as a loop of any number, or written out a fixed number of times.
+
+Both compute the same. On the CPU a loop is as fast as steps written out, and keeps one copy of the weights. CUDA
+wants them written out: a loop goes back to the host at each step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from segue_export.graphs.portable import IR_VERSION, OPSET, Constants, state_kinds
+from segue_export.graphs.step import Nodes, state_parts
+from segue_export.manifest import Manifest
+
+_CONTRIBUTED_OPSET = 1
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor: its name in the graph, element type and shape."""
+
+    name: str
+    element: int
+    shape: tuple[str | int, ...]
+
+    def named(self, name: str) -> onnx.ValueInfoProto:
+        """Return its declaration under another name."""
+        return helper.make_tensor_value_info(name, self.element, self.shape)
+
+    @property
+    def declared(self) -> onnx.ValueInfoProto:
+        """Its declaration."""
+        return self.named(self.name)
+
+
+Values = dict[str, str]
+"""Names in a graph, by what they stand for."""
+
+Body = Callable[[Nodes, str, Values], tuple[Values, Values]]
+"""Writes one step: from nodes, the step's index (int64 []) and what is carried to what is carried on and collected."""
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Steps from the state (h, c), [L, B, H] each, and further values to those after the last step."""
+
+    manifest: Manifest
+    further: Sequence[Value]
+    """What is carried from step to step beside the state, and comes out as <name>_out."""
+    collected: Sequence[Value]
+    """What each step gives, and comes out with an axis for the steps before its own."""
+    body: Body
+    unrolled: int = 0
+    """The number of steps written out; 0: a loop of `steps`, an input."""
+
+    @property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """What every repetition reads."""
+        count = [] if self.unrolled else [Value("steps", TensorProto.INT64, ())]
+        return [value.declared for value in (*count, *self.further, *self._state(""))]
+
+    @property
+    def outputs(self) -> list[onnx.ValueInfoProto]:
+        """What every repetition gives, apart from what is collected."""
+        return [value.declared for value in self._state("_out")]
+
+    @property
+    def constants(self) -> Constants:
+        """The initializers that it refers to."""
+        constants: Constants = {
+            "layer_axis": np.array([0], dtype=np.int64),
+            "one_each": np.ones(self.manifest.layers, dtype=np.int64),
+        }
+        if self.unrolled:
+            return constants | {f"index_{i}": np.array(i, dtype=np.int64) for i in range(self.unrolled)}
+        return constants | {"always": np.array(1, dtype=np.bool_)}
+
+    def nodes(self) -> list[onnx.NodeProto]:
+        """Return the nodes, in order."""
+        between = self._written_out() if self.unrolled else [self._loop()]
+        return [*self._split(), *between, *self._joined()]
+
+    def _carried(self) -> list[Value]:
+        parts = (Value(part, TensorProto.FLOAT, ("batch", self.manifest.hidden)) for part in state_parts(self.manifest))
+        return [*self.further, *parts]
+
+    def _state(self, suffix: str) -> list[Value]:
+        shape = (self.manifest.layers, "batch", self.manifest.hidden)
+        return [Value(f"{kind}{suffix}", TensorProto.FLOAT, shape) for kind in "hc"]
+
+    def _split(self) -> list[onnx.NodeProto]:
+        """Cut the state into its parts, [B, H] each."""
+        nodes, layers = Nodes(), range(self.manifest.layers)
+        for kind in state_kinds(self.manifest.architecture):
+            layers_of = [f"{kind}{k}_layer" for k in layers]
+            nodes.nodes.append(helper.make_node("Split", [kind, "one_each"], layers_of, axis=0))
+            for k in layers:
+                nodes.add("Squeeze", [layers_of[k], "layer_axis"], f"{kind}{k}")
+        return nodes.nodes
+
+    def _joined(self) -> list[onnx.NodeProto]:
+        """Make the parts the state again; without a memory cell c comes out as it went in."""
+        nodes, layers = Nodes(), range(self.manifest.layers)
+        for kind in state_kinds(self.manifest.architecture):
+            layers_of = [nodes.add("Unsqueeze", [f"{kind}{k}_out", "layer_axis"], f"{kind}{k}_last") for k in layers]
+            nodes.add("Concat", layers_of, f"{kind}_out", axis=0)
+        if "c" not in state_kinds(self.manifest.architecture):
+            nodes.add("Identity", ["c"], "c_out")
+        return nodes.nodes
+
+    def _loop(self) -> onnx.NodeProto:
+        nodes, carried = Nodes(), self._carried()
+        before = {value.name: f"{value.name}_before" for value in carried}
+        after, collected = self.body(nodes, "index", before)
+        nodes.add("Identity", ["go_on"], "go_on_next")
+        body = helper.make_graph(
+            nodes.nodes,
+            "step",
+            inputs=[
+                helper.make_tensor_value_info("index", TensorProto.INT64, []),
+                helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+                *(value.named(before[value.name]) for value in carried),
+            ],
+            outputs=[
+                helper.make_tensor_value_info("go_on_next", TensorProto.BOOL, []),
+                *(value.named(after[value.name]) for value in carried),
+                *(value.named(collected[value.name]) for value in self.collected),
+            ],
+        )
+        inputs = ["steps", "always", *(value.name for value in carried)]
+        outputs = [*(f"{value.name}_out" for value in carried), *(value.name for value in self.collected)]
+        return helper.make_node("Loop", inputs, outputs, body=body)
+
+    def _written_out(self) -> list[onnx.NodeProto]:
+        values = {value.name: value.name for value in self._carried()}
+        steps: list[Values] = []
+        nodes: list[onnx.NodeProto] = []
+        for i in range(self.unrolled):
+            step = Nodes(label=f"_{i}")
+            values, collected = self.body(step, f"index_{i}", values)
+            steps.append(
+                {name: step.add("Unsqueeze", [at, "layer_axis"], f"{name}_at") for name, at in collected.items()}
+            )
+            nodes += step.nodes
+        end = Nodes()
+        for name, last in values.items():
+            end.add("Identity", [last], f"{name}_out")
+        for value in self.collected:
+            end.add("Concat", [step[value.name] for step in steps], value.name, axis=0)
+        return nodes + end.nodes
+
+
+def serialize(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    constants: Constants,
+) -> bytes:
+    """Return a graph for this project's own server as a serialized model."""
+    graph = helper.make_graph(
+        list(nodes),
+        "segue",
+        list(inputs),
+        list(outputs),
+        [numpy_helper.from_array(np.array(value, order="C"), name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", _CONTRIBUTED_OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="segue")
+    return model.SerializeToString()

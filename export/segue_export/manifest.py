@@ -1,0 +1,112 @@
+"""The manifest: what a model is, where it comes from, and the SHA-256 of every file of its artifact."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from numpy.typing import NDArray
+from segue_training.text.normalization import NORMALIZATIONS
+from segue_training.text.vocabulary import UNKNOWN_ID, Alphabet, Documents, Vocabulary
+
+FORMAT_VERSION: Final = 1
+METADATA_KEY: Final = "segue.manifest"
+ARCHITECTURES: Final = ("lstm", "gru", "gru-reset-before", "rnn")
+"""Those that carry a recurrent state, and so fit the portable graph."""
+
+WeightType = Literal["float32", "float16", "int8"]
+
+Weights = Mapping[str, NDArray[Any]]
+"""By torch's names; see `graphs.portable.portable_graph`."""
+
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+
+
+@dataclass(frozen=True)
+class CorpusDescription:
+    """The text that a model was trained on."""
+
+    name: str
+    sha256: str
+    """Of the normalized UTF-8."""
+    characters: _Positive
+    """Code points."""
+    preparation: Literal["none", "d2l-zh", "d2l-en"] = "none"
+    """What was done to it beyond the normalization, which every other text gets as well."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is and where it comes from. Frozen; every combination that decodes is valid."""
+
+    format_version: int
+    architecture: str
+    layers: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    hidden: Annotated[int, msgspec.Meta(ge=1, le=2**14)]
+    characters: Annotated[tuple[str, ...], msgspec.Meta(max_length=2**16)]
+    normalization: str
+    begin: str
+    corpus: CorpusDescription
+    validation_loss: float
+    """Nats for each character of the held-out text, read once from the zero state."""
+    recipe: str
+    tools: Mapping[str, str]
+    """Version of every tool that made the artifact, by name."""
+    files: Mapping[str, str]
+    """SHA-256 of every other file of the artifact, by name. Empty inside the graph's own metadata."""
+    alphabet: Alphabet = "characters"
+    """What the model reads at one step: a character, or a byte of the text's UTF-8."""
+    weights: WeightType = "float32"
+    """What the recurrent layers' and the output's matrices are stored in, and multiplied in by the server.
+
+    With "float16" h and each product are rounded so too on CUDA, while the CPU multiplies in float32. With "int8" each
+    row of a matrix has its own scale, and h is rounded to 7 bits before each product.
+    """
+    documents: Documents = "none"
+    """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(f"format version {self.format_version}; this segue reads version {FORMAT_VERSION}")
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {self.architecture!r}; known: {', '.join(ARCHITECTURES)}")
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization {self.normalization!r}; known: {', '.join(NORMALIZATIONS)}")
+        first = self.vocabulary.encode(self.begin).tolist()
+        if len(first) != 1 or first == [UNKNOWN_ID]:
+            raise ValueError(f"begin is {self.begin!r}, which is not one symbol of the vocabulary")
+        if self.documents == "lines" and self.begin != "\n":
+            raise ValueError(f"begin is {self.begin!r}, and documents of one line begin with a line feed")
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols by id."""
+        return Vocabulary(self.characters, self.alphabet)
+
+    @cached_property
+    def family(self) -> str:
+        """SHA-256 of what all builds of one trained model share: the type of their weights is not among it."""
+        return hashlib.sha256(to_json(replace(self, weights="float32", tools={}, files={}))).hexdigest()
+
+    def normalize(self, text: str) -> str:
+        """Return `text` as the model was trained to see it."""
+        return NORMALIZATIONS[self.normalization](text)
+
+    def to_json(self) -> bytes:
+        """Return the manifest as indented UTF-8 JSON."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, document: bytes | str) -> "Manifest":
+        """Read what `to_json` wrote; msgspec.MsgspecError names the field at fault."""
+        try:
+            return msgspec.json.decode(document, type=cls)
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise msgspec.DecodeError("nested too deeply, or not UTF-8") from error
+
+
+def to_json(value: object) -> bytes:
+    """Return `value` as indented UTF-8 JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

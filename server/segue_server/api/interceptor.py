@@ -1,0 +1,134 @@
+"""What surrounds every call of segue's own services: statuses for errors, and the count of calls under way."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from segue_server.errors import InvalidRequest, Overloaded, RequestError, Stopping
+from segue_server.limits import RETRY_AFTER_SECONDS
+
+ERROR_DOMAIN: Final = "segue"
+_OWN_SERVICES: Final = "/segue."
+_STATUS_SECONDS: Final = 5.0
+_INTERNAL_TEXT: Final = "the server failed on this request; its log says why"
+
+_log = logging.getLogger(__name__)
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+_Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of segue's services. Health and reflection pass through untouched."""
+
+    def __init__(self) -> None:
+        self._stopping = False
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
+        self._none_under_way.set()
+
+    def refuse_new_calls(self) -> None:
+        """Answer every further call with UNAVAILABLE."""
+        self._stopping = True
+
+    async def all_answered(self) -> None:
+        """Wait until no call is under way."""
+        await self._none_under_way.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Return the handler that grpc is to call."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not str(handler_call_details.method).startswith(_OWN_SERVICES):
+            return handler
+        # The type stubs know the synchronous handlers only; under grpc.aio these are coroutines.
+        behavior: Any = handler.stream_stream or handler.unary_stream or handler.unary_unary
+        deserialize: Any = handler.request_deserializer
+        parse = _parsed_each if handler.request_streaming else _parsed
+        answer = self._surround(behavior, lambda request: parse(request, deserialize))
+        make: Any = grpc.unary_unary_rpc_method_handler
+        if handler.response_streaming:
+            make = grpc.unary_stream_rpc_method_handler
+        if handler.request_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        # Without a deserializer the request arrives as bytes, so that parsing it is surrounded too.
+        surrounded: _Handler = make(answer, None, handler.response_serializer)
+        return surrounded
+
+    def _surround(self, behavior: _Behavior, parse: Callable[[Any], Any]) -> Any:
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                with self._counted():
+                    return await behavior(parse(request), context)
+            except RequestError as error:
+                await _abort(context, error.status, str(error), _details(error))
+            except (grpc.aio.BaseError, asyncio.CancelledError):  # the call is over: nobody is left to tell
+                raise
+            except Exception:  # noqa: BLE001 - the client gets a fixed text, the log the rest
+                _log.exception("a handler failed")
+                await _abort(context, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, ())
+
+        return answer
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a call while it is worked on; raises Stopping instead where no new calls are taken."""
+        if self._stopping:
+            raise Stopping("the server is stopping; try another one")
+        self._under_way += 1
+        self._none_under_way.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_under_way.set()
+
+
+def _parsed(request: bytes, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(request)
+    except DecodeError:
+        raise InvalidRequest("the request is not a message of this method") from None
+
+
+async def _parsed_each(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _parsed(request, parse)
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str, metadata: tuple[Any, ...]
+) -> None:
+    """End the call with a status; a client that does not make room for it is left to itself."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STATUS_SECONDS):
+            await context.abort(code, text, metadata)
+
+
+def _details(error: RequestError) -> tuple[tuple[str, bytes], ...]:
+    """Return the error's machine-readable form (google.rpc.Status) as trailing metadata."""
+    details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN))]
+    if isinstance(error, Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(RETRY_AFTER_SECONDS * 1e9))
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    status = status_pb2.Status(code=error.status.value[0], message=str(error), details=details)
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

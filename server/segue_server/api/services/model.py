@@ -1,0 +1,64 @@
+"""segue.v1.ModelService."""
+
+import grpc.aio
+from segue.v1 import model_pb2 as pb
+from segue.v1 import model_pb2_grpc
+
+from segue_server.prefix_cache.cache import PrefixCache
+from segue_server.runtime.registry import Registry, Served
+from segue_server.state.tickets import ticket_bytes
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    """Describes the loaded models."""
+
+    def __init__(self, registry: Registry, prefixes: PrefixCache) -> None:
+        self._registry = registry
+        self._prefixes = prefixes
+
+    async def ListModels(  # noqa: N802 - the contract's name
+        self,
+        request: pb.ListModelsRequest,
+        context: grpc.aio.ServicerContext[pb.ListModelsRequest, pb.ListModelsResponse],
+    ) -> pb.ListModelsResponse:
+        """Answer one call; see the contract."""
+        del request, context
+        return pb.ListModelsResponse(models=map(self._describe, self._registry))
+
+    async def GetModel(  # noqa: N802 - the contract's name
+        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]
+    ) -> pb.GetModelResponse:
+        """Answer one call; see the contract."""
+        del context
+        served = self._registry.find(request.model.name, request.model.version)
+        return pb.GetModelResponse(model=self._describe(served))
+
+    def _describe(self, served: Served) -> pb.Model:
+        model, manifest, prompts = served.model, served.model.manifest, self._prefixes.counts(served.model)
+        return pb.Model(
+            name=model.name,
+            version=model.version,
+            sha256=model.sha256,
+            architecture=manifest.architecture,
+            layers=manifest.layers,
+            hidden=manifest.hidden,
+            vocabulary=manifest.characters if manifest.alphabet == "characters" else (),
+            begin=manifest.begin,
+            normalization=manifest.normalization,
+            corpus=manifest.corpus.name,
+            validation_loss=manifest.validation_loss,
+            provider=model.provider,
+            reproducible=served.reproducible,
+            live_sequences=served.worker.live,
+            alphabet=manifest.alphabet,
+            documents=manifest.documents,
+            host_class=served.build.host_class.hex(),
+            ticket_bytes=ticket_bytes(model),
+            prefix_cache=pb.PrefixCache(
+                hits=prompts.hits,
+                misses=prompts.misses,
+                symbols_saved=prompts.symbols_saved,
+                states=prompts.states,
+                bytes=prompts.bytes,
+            ),
+        )

@@ -1,0 +1,172 @@
+"""The `segue serve` command."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+_DAY: Final = 86_400.0
+_MEGABYTE: Final = 1_000_000
+
+
+@click.command()
+@click.argument("models", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=50051, show_default=True, help="Port; 0: any free one.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Port of metrics for Prometheus, at /metrics; 0: any free one, named in the log.  [default: none]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Where models run. cuda: exit where there is none. auto: CUDA where it works, otherwise the CPU.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores that one step of a model may use."
+)
+@click.option(
+    "--max-sequences",
+    type=click.IntRange(1),
+    default=8192,
+    show_default=True,
+    help="Streams and texts that are served at once; beyond them, RESOURCE_EXHAUSTED.",
+)
+@click.option(
+    "--stall-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds that a client may leave its stream unread before it is ended.",
+)
+@click.option(
+    "--drain-lag",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds from NOT_SERVING to the first refused call.",
+)
+@click.option(
+    "--drain-grace",
+    type=click.FloatRange(0),
+    default=20.0,
+    show_default=True,
+    help="Seconds that streams may go on after SIGTERM before they end with a ticket.",
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SEGUE_STATE",
+    show_envvar=True,
+    help="Folder of the server's own files.  [default: ~/.local/state/segue]",
+)
+@click.option(
+    "--keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="SEGUE_KEYS",
+    show_envvar=True,
+    help="File of the keys that seal tickets and sessions; made where there is none. Replicas share one.  "
+    "[default: keys in --state]",
+)
+@click.option(
+    "--sessions",
+    metavar="URL",
+    envvar="SEGUE_SESSIONS",
+    show_envvar=True,
+    help="Where sessions are kept: sqlite:PATH, redis://HOST:PORT[/DATABASE] or memory:.  "
+    "[default: sqlite, in --state]",
+)
+@click.option(
+    "--session-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="What sessions may take in all; a full store takes no new ones. Redis has its own maxmemory.  "
+    "[default: 16 for sqlite:, 1 for memory:]",
+)
+@click.option(
+    "--ticket-days",
+    type=click.FloatRange(0, 36_500, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How long a ticket is good for.",
+)
+@click.option(
+    "--session-days",
+    type=click.FloatRange(0, 3_650, min_open=True),
+    default=7.0,
+    show_default=True,
+    help="How long a session is kept without being used, unless its client asked for another time.",
+)
+@click.option(
+    "--prefix-cache-mb",
+    type=click.FloatRange(0),
+    default=64.0,
+    show_default=True,
+    help="Memory for the states behind prompts that came before, in MB; 0: none are kept.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted or authenticated."
+)
+def serve(  # noqa: PLR0913 - one parameter for each option
+    *,
+    models: Path,
+    host: str,
+    port: int,
+    metrics_port: int | None,
+    device: str,
+    threads: int,
+    max_sequences: int,
+    stall_timeout: float,
+    drain_lag: float,
+    drain_grace: float,
+    state: Path | None,
+    keys: Path | None,
+    sessions: str | None,
+    session_gb: float | None,
+    ticket_days: float,
+    session_days: float,
+    prefix_cache_mb: float,
+    insecure: bool,
+) -> None:
+    """Serve the newest version of every model in the folder MODELS over gRPC.
+
+    Prints one line `ready: HOST:PORT` when it serves; logs go to standard error. SIGTERM drains: running streams
+    end or get a ticket to continue elsewhere.
+    """
+    if not (insecure or host in ("127.0.0.1", "::1", "localhost")):
+        raise click.UsageError(
+            f"--host {host} can be reached from other machines, and the connection is neither encrypted nor "
+            "authenticated; say --insecure if the network around it is trusted"
+        )
+    import asyncio
+    import logging
+
+    from segue_server.api.services.session import IdleTimes
+    from segue_server.engine.model import Device
+    from segue_server.server import ServerConfig, serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    state = state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "segue"
+    default_idle = max(1, round(session_days * _DAY))
+    config = ServerConfig(
+        models=models,
+        keys=keys or state / "keys",
+        sessions=sessions or f"sqlite:{state / 'sessions.sqlite'}",
+        max_session_bytes=None if session_gb is None else max(1, round(session_gb * 1e9)),
+        host=host,
+        port=port,
+        metrics_port=metrics_port,
+        device=Device(device),
+        threads=threads,
+        max_sequences=max_sequences,
+        stall_timeout=stall_timeout,
+        drain_lag=drain_lag,
+        drain_grace=drain_grace,
+        ticket_lifetime=ticket_days * _DAY,
+        prefix_cache_bytes=round(prefix_cache_mb * _MEGABYTE),
+        idle_times=IdleTimes(default_idle, max(default_idle, IdleTimes.longest)),
+    )
+    asyncio.run(serve(config))

@@ -1,0 +1,1 @@
+"""The engine: cellular batching of sequences, without I/O, threads or clocks."""

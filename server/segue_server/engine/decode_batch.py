@@ -1,0 +1,326 @@
+"""Sequences that write together, each in a row of a batch that it borrows while it stays.
+
+The arrays of the batch are kept from tick to tick; they are made anew only when a sequence joins or leaves. A
+state goes back to its sequence when that leaves.
+"""
+
+# Shape suffixes: L layers, B rows, K steps of a tick, P positions, H hidden, V symbols of the vocabulary.
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segue_server.engine.model import Model, Written
+from segue_server.engine.random_numbers import WORDS, uniforms
+from segue_server.engine.ranking import likeliest
+from segue_server.engine.sampling import Floats32, Ids, SamplingRows, quantized
+from segue_server.engine.sequence import Advance, Finish, Sequence, State
+
+DRAWN: Final = 256
+"""Random numbers that a row draws at once."""
+
+LONGEST_TICK: Final = DRAWN - WORDS
+"""Steps that such a draw is sure to last for, wherever in a block of words it begins."""
+
+_SMALLEST: Final = np.float32(2.0**-24)
+"""A uniform that chooses the first of the likeliest symbols, where only they have a chance."""
+
+
+@dataclass
+class _Rows:
+    """The batch."""
+
+    token_B: Ids
+    h_LBH: Floats32
+    c_LBH: Floats32
+    seed_B: NDArray[np.uint64]
+    position_B: Ids
+    left_B: Ids
+    """Characters that each row may still write, the one that it is in included."""
+    spelling_B: Ids
+    uniform_BP: Floats32
+    drawn_from_B: Ids
+    """The position of the first uniform of each row."""
+    scored_B: NDArray[np.bool_]
+    stopping_B: NDArray[np.bool_]
+    """Whether a row has stop strings."""
+
+    @classmethod
+    def of(cls, sequences: list[Sequence], state_shape: tuple[int, int]) -> "_Rows":
+        states = [sequence.state for sequence in sequences]
+        position_B = np.array([state.position for state in states], dtype=np.int64)
+        nothing = np.empty((state_shape[0], 0, state_shape[1]), dtype=np.float32)
+        return cls(
+            np.array([state.last for state in states], dtype=np.int64),
+            np.stack([state.h for state in states], axis=1) if states else nothing,
+            np.stack([state.c for state in states], axis=1) if states else nothing,
+            np.array([state.seed for state in states], dtype=np.uint64),
+            position_B,
+            np.array([sequence.budget for sequence in sequences], dtype=np.int64),
+            np.array([sequence.spelling for sequence in sequences], dtype=np.int64),
+            np.empty((len(states), DRAWN), dtype=np.float32),
+            position_B - DRAWN,
+            np.array([sequence.scored for sequence in sequences], dtype=np.bool_),
+            np.array([bool(sequence.stops) for sequence in sequences], dtype=np.bool_),
+        )
+
+    def join(self, other: "_Rows") -> None:
+        for name, axis in _ROW_AXES.items():
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)], axis=axis))
+
+    def keep(self, rows: Ids) -> None:
+        for name, axis in _ROW_AXES.items():
+            setattr(self, name, np.take(getattr(self, name), rows, axis=axis))
+
+    def state(self, row: int) -> State:
+        """Return the state of a row that goes on, so that its last symbol ends no document."""
+        return State.of_row(
+            self.h_LBH[:, row],
+            self.c_LBH[:, row],
+            last=int(self.token_B[row]),
+            position=int(self.position_B[row]),
+            seed=int(self.seed_B[row]),
+            end=None,
+        )
+
+
+_ROW_AXES: Final = {value.name: int(value.name.endswith("_LBH")) for value in fields(_Rows)}
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where rows end within a tick."""
+
+    count_B: Ids
+    """How many of its symbols each row keeps."""
+    left_B: Ids
+    """Characters that it may write after the tick."""
+    whole_KB: NDArray[np.bool_] | None
+    """Whether a symbol is the last of a character; None where each is."""
+    finish: dict[int, Finish]
+    stop: dict[int, int] = field(default_factory=dict)
+
+
+class Cohort:
+    """Up to some hundred sequences that write; all of them filter what they sample from, or none does."""
+
+    def __init__(self, model: Model, *, filtered: bool) -> None:
+        self.filtered = filtered
+        self.sequences: list[Sequence] = []
+        self._model = model
+        self._symbols = model.symbols
+        self._rows = _Rows.of([], model.state_shape)
+        self._sampling = SamplingRows([], model.symbols.barred)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def join(self, sequences: list[Sequence]) -> None:
+        """Let sequences that have nothing to read write from now on."""
+        if sequences:
+            self._rows.join(_Rows.of(sequences, self._model.state_shape))
+            self._sampling.join(SamplingRows([s.sampling for s in sequences], self._symbols.barred))
+            self.sequences = [*self.sequences, *sequences]
+
+    def leave(self, leaving: list[Sequence]) -> None:
+        """Give sequences their states back and forget them."""
+        gone = set(map(id, leaving))
+        for row, sequence in enumerate(self.sequences):
+            if id(sequence) in gone:
+                sequence.state, sequence.budget = self._rows.state(row), int(self._rows.left_B[row])
+                sequence.spelling = int(self._rows.spelling_B[row])
+        self._keep([row for row, sequence in enumerate(self.sequences) if id(sequence) not in gone])
+
+    def dissolve(self) -> list[Sequence]:
+        """Let everyone leave, and return them."""
+        sequences = self.sequences
+        self.leave(sequences)
+        return sequences
+
+    def useful(self, steps: int) -> int:
+        """Return how many of `steps` steps it can take until every row has ended."""
+        return min(steps, int(self._rows.left_B.max()) * self._symbols.longest)
+
+    def write(self, steps: int) -> list[Advance]:
+        """Write up to `steps` symbols, at most `LONGEST_TICK`, in every row; return the sequences that ended."""
+        rows = self._rows
+        steps = self.useful(steps)
+        written = self._model.write(
+            rows.token_B,
+            rows.h_LBH,
+            rows.c_LBH,
+            rows.spelling_B,
+            self._sampling,
+            self._uniforms(steps),
+            filtered=self.filtered,
+            scored=bool(rows.scored_B.any()),
+        )
+        ends = self._ends(written)
+        self._hand_out(written, ends)
+        advances = self._dismiss(written, ends)
+        rows.token_B, rows.h_LBH, rows.c_LBH = written.ids_KB[-1], written.h_LBH, written.c_LBH
+        rows.spelling_B, rows.position_B, rows.left_B = written.spelling_B, rows.position_B + steps, ends.left_B
+        if ends.finish:
+            self._keep([row for row in range(len(self)) if row not in ends.finish])
+        return advances
+
+    def collect(self) -> list[Advance]:
+        """Return what every sequence has written since this was last asked, of those that have."""
+        with_news = ((row, sequence) for row, sequence in enumerate(self.sequences) if sequence.ids_written)
+        return [
+            sequence.collect(self._symbols, state=self._rows.state(row) if sequence.state_due else None)
+            for row, sequence in with_news
+        ]
+
+    def finish_characters(self) -> list[Advance]:
+        """End every sequence, each of which is within a character, with that character and Finish.DRAINED."""
+        spare_B = self._rows.left_B - 1
+        sequences = self.sequences
+        for sequence in sequences:
+            sequence.keep_state = True
+        self._rows.left_B = np.ones_like(spare_B)
+        advances = {id(advance.sequence): advance for advance in self.write(self._symbols.longest)}
+        drained = []
+        for sequence, spare in zip(sequences, spare_B.tolist(), strict=True):
+            advance = advances[id(sequence)]
+            sequence.budget += spare
+            goes_on = spare and advance.finish is Finish.LENGTH
+            drained.append(replace(advance, finish=Finish.DRAINED) if goes_on else advance)
+        return drained
+
+    def _keep(self, rows: list[int]) -> None:
+        kept = np.array(rows, dtype=np.int64)
+        self._rows.keep(kept)
+        self._sampling.keep(kept)
+        self.sequences = [self.sequences[row] for row in rows]
+
+    def _uniforms(self, steps: int) -> Floats32:
+        """Return the random numbers [K, B] of the next positions."""
+        rows = self._rows
+        short = np.flatnonzero(rows.position_B + steps > rows.drawn_from_B + DRAWN)
+        if len(short):
+            start = rows.position_B[short] // WORDS * WORDS
+            rows.drawn_from_B[short] = start
+            rows.uniform_BP[short] = uniforms(rows.seed_B[short], start.astype(np.uint64), DRAWN)
+        at_BK = (rows.position_B - rows.drawn_from_B)[:, np.newaxis] + np.arange(steps)
+        uniform_BK = np.take_along_axis(rows.uniform_BP, at_BK, axis=1)
+        uniform_BK[self._sampling.greedy_B] = _SMALLEST
+        return np.ascontiguousarray(uniform_BK.T)
+
+    def _ends(self, written: Written) -> _Ends:
+        """Decide how much of what was written each row keeps, and why it ends, if it does."""
+        ends = self._ends_by_length(written)
+        self._end_documents(written, ends)
+        for row in np.flatnonzero(self._rows.stopping_B).tolist():
+            found = self.sequences[row].stops.find(written.ids_KB[: ends.count_B[row], row])
+            if found and (found[0] < ends.count_B[row] or ends.finish.get(row) is not Finish.END):
+                ends.count_B[row], ends.stop[row] = found
+                ends.finish[row] = Finish.STOP
+        self._end_faulty(written, ends)
+        return ends
+
+    def _ends_by_length(self, written: Written) -> _Ends:
+        steps, left_B = len(written.ids_KB), self._rows.left_B
+        if self._symbols.single:
+            whole_KB = None
+            count_B = np.minimum(steps, left_B)
+            left_B = left_B - count_B
+        else:
+            whole_KB = self._symbols.ends(written.ids_KB, written.spelling_B)
+            left_KB = left_B - whole_KB.cumsum(axis=0)
+            count_B = np.where(left_KB[-1] <= 0, (left_KB <= 0).argmax(axis=0) + 1, steps)
+            left_B = np.maximum(left_KB[-1], 0)
+        return _Ends(count_B, left_B, whole_KB, dict.fromkeys(np.flatnonzero(left_B == 0).tolist(), Finish.LENGTH))
+
+    def _end_documents(self, written: Written, ends: _Ends) -> None:
+        if self._symbols.end is None:
+            return
+        ended_KB = written.ids_KB == self._symbols.end
+        for row in np.flatnonzero(ended_KB.any(axis=0)).tolist():
+            count = int(ended_KB[:, row].argmax()) + 1
+            if count <= ends.count_B[row]:
+                ends.count_B[row], ends.finish[row] = count, Finish.END
+
+    def _end_faulty(self, written: Written, ends: _Ends) -> None:
+        """End rows that are not finite: they give nothing of this tick."""
+        if np.isfinite(written.h_LBH).all() and np.isfinite(written.c_LBH).all():
+            return
+        finite_B = np.isfinite(written.h_LBH).all(axis=(0, 2)) & np.isfinite(written.c_LBH).all(axis=(0, 2))
+        for row in np.flatnonzero(~finite_B).tolist():
+            ends.count_B[row], ends.finish[row] = 0, Finish.FAULT
+
+    def _hand_out(self, written: Written, ends: _Ends) -> None:
+        """Give each sequence what it wrote."""
+        ids_BK = np.ascontiguousarray(written.ids_KB.T)
+        for sequence, ids_K in zip(self.sequences, ids_BK, strict=True):
+            sequence.ids_written.append(ids_K)
+        for row in ends.finish:
+            self.sequences[row].ids_written[-1] = ids_BK[row, : ends.count_B[row]]
+        if written.log_probabilities_KBV is not None:
+            self._hand_out_scores(written, written.log_probabilities_KBV, ends)
+        if ends.whole_KB is not None:
+            self._note_unfinished(ends.whole_KB, ends.count_B)
+
+    def _hand_out_scores(self, written: Written, scores_KBV: Floats32, ends: _Ends) -> None:
+        chosen_KB = np.take_along_axis(scores_KBV, written.ids_KB[:, :, np.newaxis], axis=2)[:, :, 0]
+        chosen_BK = quantized(np.ascontiguousarray(chosen_KB.T))
+        for row in np.flatnonzero(self._rows.scored_B).tolist():
+            sequence, count = self.sequences[row], ends.count_B[row]
+            if sequence.score_free:
+                sequence.scores_written.append(chosen_BK[row, :count])
+            if sequence.alternatives:
+                sequence.alternatives_found.append(likeliest(scores_KBV[:count, row], sequence.alternatives))
+
+    def _note_unfinished(self, whole_KB: NDArray[np.bool_], count_B: Ids) -> None:
+        """Note how many symbols of a character that is not whole each sequence has written."""
+        for row, (sequence, count) in enumerate(zip(self.sequences, count_B.tolist(), strict=True)):
+            whole = np.flatnonzero(whole_KB[:count, row])
+            behind = int(whole[-1]) + 1 if len(whole) else -sequence.unfinished
+            sequence.unfinished = count - behind
+
+    def _dismiss(self, written: Written, ends: _Ends) -> list[Advance]:
+        """Return the last advances of the sequences that ended."""
+        states = self._last_states(written, ends)
+        advances = []
+        for row, finish in ends.finish.items():
+            sequence = self.sequences[row]
+            sequence.budget = int(self._rows.left_B[row]) - _characters(ends, row)
+            advances.append(sequence.collect(self._symbols, finish, ends.stop.get(row), states.get(row)))
+        return advances
+
+    def _last_states(self, written: Written, ends: _Ends) -> dict[int, State]:
+        """Return the state after the last symbol of each row that ends and keeps it."""
+        keeping = [
+            row for row, finish in ends.finish.items() if self.sequences[row].keep_state and finish is not Finish.FAULT
+        ]
+        early = [
+            row
+            for row in keeping  # a document that ended has the zero state
+            if ends.count_B[row] < len(written.ids_KB) and ends.finish[row] is not Finish.END
+        ]
+        within = self._read_again(early, written, ends)
+        states = {}
+        for row in keeping:
+            h_LH, c_LH = within[row] if row in within else (written.h_LBH[:, row], written.c_LBH[:, row])
+            count, seed = int(ends.count_B[row]), int(self._rows.seed_B[row])
+            last, position = int(written.ids_KB[count - 1, row]), int(self._rows.position_B[row]) + count
+            states[row] = State.of_row(h_LH, c_LH, last=last, position=position, seed=seed, end=self._symbols.end)
+        return states
+
+    def _read_again(self, early: list[int], written: Written, ends: _Ends) -> dict[int, tuple[Floats32, Floats32]]:
+        """Read what rows wrote again, from the state before the tick; return h and c where each of them ends."""
+        if not early:
+            return {}
+        rows, count_E = self._rows, ends.count_B[early]
+        targets_TE = written.ids_KB[: count_E.max(), early]
+        tokens_TE = np.concatenate([rows.token_B[np.newaxis, early], targets_TE[:-1]])
+        _, h_LEH, c_LEH = self._model.read(tokens_TE, targets_TE, count_E, rows.h_LBH[:, early], rows.c_LBH[:, early])
+        return {row: (h_LEH[:, i], c_LEH[:, i]) for i, row in enumerate(early)}
+
+
+def _characters(ends: _Ends, row: int) -> int:
+    """Return how many characters end among the symbols that a row keeps."""
+    count = int(ends.count_B[row])
+    return count if ends.whole_KB is None else int(np.count_nonzero(ends.whole_KB[:count, row]))

@@ -1,0 +1,94 @@
+"""A graph of repeated steps on ONNX Runtime, run for any number of them."""
+
+# Shape suffixes: L layers, B rows, H hidden.
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segue_server.errors import StartupError
+
+# The library reports usage to its maker by default, which a text service must not; read when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+
+CUDA: Final = "CUDAExecutionProvider"
+CPU: Final = "CPUExecutionProvider"
+
+WRITTEN_OUT: Final = (16, 4, 1)
+"""The numbers of steps that are written out where a loop does not do: any number is a sum of these."""
+
+_ERRORS_ONLY: Final = 3
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Program:
+    """One graph. `run` may be called from one thread at a time."""
+
+    def __init__(self, build: Callable[[int], bytes], provider: str, threads: int, *, unrolled: bool) -> None:
+        """Load what `build` returns: for 0 a graph with a loop, for n one of n steps; raises StartupError.
+
+        `threads` is how many of the host's cores one step may use.
+        """
+        self._unrolled = unrolled
+        lengths = WRITTEN_OUT if unrolled else (0,)
+        self._sessions = {length: open_session(build(length), provider, threads) for length in lengths}
+        self._outputs = [output.name for output in self._sessions[lengths[0]].get_outputs()]
+
+    def run(self, steps: int, feed: Mapping[str, NDArray[Any]], by_step: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run `steps` steps. The first axis of what is in `by_step` is that of the steps; return all outputs."""
+        if not self._unrolled:
+            return self._run(0, {"steps": np.array(steps), **feed, **by_step})
+        done, feed, parts = 0, dict(feed), list[Arrays]()
+        while done < steps:
+            length = next(length for length in WRITTEN_OUT if length <= steps - done)
+            now = {name: value[done : done + length] for name, value in by_step.items()}
+            parts.append(self._run(length, feed | now))
+            feed |= _carried_on(feed, parts[-1], length)
+            done += length
+        return {name: _joined(name, [part[name] for part in parts]) for name in parts[-1]}
+
+    def _run(self, length: int, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        return dict(zip(self._outputs, self._sessions[length].run(self._outputs, feed), strict=True))
+
+
+def cuda_is_built_in() -> bool:
+    """Return whether the installed ONNX Runtime knows CUDA, whose libraries are then loaded."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return False
+    onnxruntime.preload_dlls()
+    return True
+
+
+def open_session(graph: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
+    """Load a graph; raises StartupError."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Idle threads sleep instead of taking cores from the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings = {"use_tf32": "0"} if provider == CUDA else {}  # full float32, as on the CPU
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=[(provider, settings)], enable_fallback=0)
+    except Exception as error:
+        raise StartupError(f"ONNX Runtime cannot load the model on {provider}: {error}") from error
+
+
+def _carried_on(feed: Arrays, outputs: Arrays, length: int) -> Arrays:
+    """Return the inputs that differ in the next run."""
+    carried = {name: outputs[f"{name}_out"] for name in ("h", "c", "spelling") if f"{name}_out" in outputs}
+    if "token" in feed:
+        carried["token"] = outputs["ids"][-1]
+    if "length" in feed:
+        carried["length"] = feed["length"] - length
+    return carried
+
+
+def _joined(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[-1] if name.endswith("_out") else np.concatenate(parts)

@@ -1,0 +1,261 @@
+"""A running request inside the engine: its state, what it still has to read, and what it may still write."""
+
+# Shape suffixes: N symbols.
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segue_server.engine.sampling import Floats, Ids, Sampling
+from segue_server.engine.symbols import Symbols
+
+NO_IDS: Final[Ids] = np.empty(0, dtype=np.int64)
+NO_FLOATS: Final[Floats] = np.empty(0, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the next symbol depends on, apart from the model and the sampling settings.
+
+    (h, c) is the recurrent state before `last` is read: `last` is the input of the next step. So the state after
+    a symbol is known as soon as the symbol is, and the first symbol of a part can be scored.
+    """
+
+    h: NDArray[np.float32]
+    """[layers, hidden]; each value in [-1, 1]."""
+    c: NDArray[np.float32]
+    """[layers, hidden]; no value beyond `position`, since a step adds at most 1."""
+    last: int
+    """The id of the last symbol."""
+    position: int
+    """How many symbols are behind this state, `last` included."""
+    seed: int
+    """Of the random numbers, 0 to 2^64 - 1."""
+
+    @classmethod
+    def after_first(cls, first: int, shape: tuple[int, int], seed: int) -> "State":
+        """Return the zero state of `shape` (layers, hidden) with the first symbol of a text, which nothing predicts."""
+        zeros = np.zeros(shape, dtype=np.float32)
+        return cls(zeros, zeros, first, 1, seed)
+
+    @classmethod
+    def of_row(  # noqa: PLR0913 - the fields of a state
+        cls,
+        h_LH: NDArray[np.float32],
+        c_LH: NDArray[np.float32],
+        *,
+        last: int,
+        position: int,
+        seed: int,
+        end: int | None,
+    ) -> "State":
+        """Return the state in a row of a batch, as a copy; after `end`, a document's last symbol, the zero state.
+
+        Without negative zeros: they change nothing that follows, and ONNX Runtime's Where does not keep them.
+        """
+        if last == end:
+            h_LH = c_LH = np.zeros_like(h_LH)
+        return cls(h_LH + np.float32(0), c_LH + np.float32(0), last, position, seed)
+
+
+class Finish(Enum):
+    """Why a sequence ended."""
+
+    LENGTH = auto()
+    """It read and wrote all that it was to."""
+    STOP = auto()
+    """A stop string is complete."""
+    END = auto()
+    """The model ended the document. From its state the next one begins."""
+    DRAINED = auto()
+    """The engine was told to end everything; the sequence can go on elsewhere from its state."""
+    FAULT = auto()
+    """The model gave no finite numbers; only this sequence ends."""
+
+
+class StopStrings:
+    """Finds the first of several strings to be completed by a stream of ids."""
+
+    def __init__(self, stops: Items[tuple[int, ...]] = (), before: Ids = NO_IDS) -> None:
+        """One of `stops` may begin in `before`, the ids that were written until now."""
+        self._stops = [_as_text(np.array(stop, dtype=np.int64)) for stop in stops]
+        self._longest = max(map(len, self._stops), default=0)
+        self._tail = self._beginning(_as_text(before))
+
+    def __bool__(self) -> bool:
+        return bool(self._stops)
+
+    def _beginning(self, text: str) -> str:
+        """Return the end of `text` that may be the beginning of a stop string."""
+        return text[max(0, len(text) - self._longest + 1) :]
+
+    def find(self, ids_N: Ids) -> tuple[int, int] | None:
+        """Take the next ids; return how many of them complete a stop string and its index, or None.
+
+        Of several that are completed by the same symbol, it is the first in order.
+        """
+        text, known = self._tail + _as_text(ids_N), len(self._tail)
+        found = [text.find(stop, max(0, known - len(stop) + 1)) for stop in self._stops]
+        ends = [(at + len(self._stops[i]), i) for i, at in enumerate(found) if at >= 0]
+        self._tail = self._beginning(text)
+        if not ends:
+            return None
+        end, index = min(ends)
+        return end - known, index
+
+
+def _as_text(ids_N: Ids) -> str:
+    """Return one character for each id: strings are searched by the interpreter's own code."""
+    return ids_N.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """The likeliest symbols, other than `<unk>`, at each of N steps, likeliest first."""
+
+    ids: Ids
+    """[N, alternatives]"""
+    log_probabilities: Floats
+    """[N, alternatives], under the model itself, as those of the symbols that were chosen."""
+
+
+def joined_alternatives(parts: Items[Alternatives]) -> Alternatives | None:
+    """Return the alternatives of the steps of all parts, None where there are none."""
+    if not parts:
+        return None
+    return Alternatives(
+        np.concatenate([part.ids for part in parts]), np.concatenate([part.log_probabilities for part in parts])
+    )
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One request in the engine: first reads `forced`, then writes up to `budget` characters of its own.
+
+    Only the state that a text begins with may be within a character, the first one; its rest is in `forced`. The
+    symbol that ends a document can only be the last of `forced`, with no budget after it.
+    """
+
+    state: State
+    """Of no use while the engine runs it: that is when a row of a batch holds the state."""
+    forced: Ids
+    """Ids still to be read. The engine takes them from the front."""
+    budget: int = 0
+    """How many characters it may still write."""
+    sampling: Sampling = field(default_factory=Sampling)
+    stops: StopStrings = field(default_factory=StopStrings)
+    score_forced: bool = False
+    """Whether to return the log-probabilities of the characters it reads."""
+    rank_forced: bool = False
+    """Whether to return the ranks of the characters it reads, each of which is one symbol."""
+    alternatives_forced: int = 0
+    """How many of the likeliest symbols to return for each symbol that it reads."""
+    score_free: bool = False
+    """Whether to return the log-probabilities of the characters it writes."""
+    alternatives: int = 0
+    """How many of the likeliest symbols to return for each symbol that it writes."""
+    keep_state: bool = True
+    """Whether its last state is asked for. It costs a few steps more."""
+    marks: tuple[int, ...] = ()
+    """Positions, ascending, at which its state is handed out while it reads. They end characters."""
+    state_interval: int = 0
+    """While it writes, its state is handed out with the first of its advances that ends so many symbols after the one
+    before. 0: never."""
+    unfinished: int = 0
+    """How many symbols it has written of a character that is not whole yet. The last of them is `state.last`."""
+    spelling: int = 0
+    """The state of the automaton of `symbols` after them."""
+    scores_read: list[Floats] = field(default_factory=list)
+    """What is to be returned of the characters that it read."""
+    ranks_read: list[Ids] = field(default_factory=list)
+    ids_written: list[Ids] = field(default_factory=list)
+    """What it wrote. The last `unfinished` symbols are not to be returned yet."""
+    scores_written: list[Floats] = field(default_factory=list)
+    """One for each symbol of it, where they are asked for."""
+    alternatives_found: list[Alternatives] = field(default_factory=list)
+    position: int = 0
+    """How many symbols are behind the last character that was read or returned."""
+    state_given: int = 0
+    """The position of the last state that was handed out while it wrote, or where it begins to write."""
+
+    def __post_init__(self) -> None:
+        if len(self.forced) + self.budget < 1:
+            raise ValueError("a sequence needs a symbol to read or a character to write")
+        self.position = self.state.position
+        self.state_given = self.position + len(self.forced)
+
+    @property
+    def scored(self) -> bool:
+        """Whether it needs the log-probabilities of what it writes."""
+        return self.score_free or self.alternatives > 0
+
+    @property
+    def needs_every_score(self) -> bool:
+        """Whether it needs the log-probabilities of all symbols while it reads."""
+        return self.rank_forced or self.alternatives_forced > 0
+
+    @property
+    def state_due(self) -> bool:
+        """Whether its state is to be handed out with all that it wrote."""
+        if not self.state_interval or self.unfinished:
+            return False
+        return self.position + sum(map(len, self.ids_written)) - self.state_given >= self.state_interval
+
+    def collect(
+        self, symbols: Symbols, finish: Finish | None = None, stop: int | None = None, state: State | None = None
+    ) -> "Advance":
+        """Return what it read and wrote since the last time, as far as it is whole; `state` is the one after that."""
+        ids = _taken(self.ids_written, self.unfinished, NO_IDS)
+        scores = _taken(self.scores_written, self.unfinished, NO_FLOATS)
+        if len(scores):
+            scores = symbols.by_character(scores, ids)
+        if self.scores_read:
+            scores = np.concatenate([*self.scores_read, scores])
+            self.scores_read = []
+        alternatives = joined_alternatives(self.alternatives_found)
+        self.alternatives_found = []
+        ranks = _taken(self.ranks_read, 0, NO_IDS)
+        self.position += len(ids)
+        if state is not None:
+            self.state_given = state.position
+        return Advance(self, ids, scores, self.position, alternatives, ranks, finish, stop, state)
+
+
+def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
+    """Take everything but the last `unfinished` values out of `parts` and return it as one array."""
+    if not parts:
+        return nothing
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    parts.clear()
+    if unfinished:
+        parts.append(whole[-unfinished:])
+        whole = whole[:-unfinished]
+    return whole
+
+
+@dataclass(slots=True)
+class Advance:
+    """What became of one sequence since its last advance."""
+
+    sequence: Sequence
+    written: Ids
+    """The symbols that it wrote: whole characters."""
+    log_probabilities: Floats
+    """One for each character read and written, as far as the sequence asks for them."""
+    position: int
+    """How many symbols are behind the last of these characters."""
+    alternatives: Alternatives | None = None
+    """For each symbol read or written, where the sequence asks for them."""
+    ranks: Ids = field(default_factory=lambda: NO_IDS)
+    """For each symbol read, where the sequence asks for them: how many symbols were likelier, plus 1."""
+    finish: Finish | None = None
+    """Set with the last advance of a sequence."""
+    stop: int | None = None
+    """Which stop string ended it."""
+    state: State | None = None
+    """The state after the last character: with the last advance, of a sequence that wrote only where it keeps it; with
+    others at a mark, or where one was due."""

@@ -1,0 +1,63 @@
+"""What the loaded models do, for Prometheus.
+
+    segue_live_sequences                     streams and texts in the engine now
+    segue_prefix_cache_prompts_total         prompts, by `result`: "hit" (some of it was not read anew), "miss"
+    segue_prefix_cache_symbols_saved_total   symbols that were not read anew
+    segue_prefix_cache_states                states in the cache now
+    segue_prefix_cache_bytes                 memory that they take
+
+Labels are a model's name and version: nothing that a client sends becomes one.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from segue_server.errors import StartupError
+from segue_server.prefix_cache.cache import PrefixCache
+from segue_server.runtime.registry import Registry
+
+_LABELS: Final = ("model", "version")
+
+
+class _Models(Collector):
+    """Reads the figures when it is asked, in a thread of its own: each is right, two may be a prompt apart."""
+
+    def __init__(self, registry: Registry, prefixes: PrefixCache) -> None:
+        self._models = [(served, prefixes.counts(served.model)) for served in registry]
+
+    def collect(self) -> Iterator[Metric]:
+        live = GaugeMetricFamily("segue_live_sequences", "Streams and texts in the engine.", labels=_LABELS)
+        prompts = CounterMetricFamily(
+            "segue_prefix_cache_prompts", "Prompts that the cache was asked for.", labels=(*_LABELS, "result")
+        )
+        saved = CounterMetricFamily(
+            "segue_prefix_cache_symbols_saved", "Symbols that were not read anew.", labels=_LABELS
+        )
+        states = GaugeMetricFamily("segue_prefix_cache_states", "States in the cache.", labels=_LABELS)
+        taken = GaugeMetricFamily("segue_prefix_cache_bytes", "Memory that they take.", labels=_LABELS)
+        for served, counts in self._models:
+            labels = (served.model.name, str(served.model.version))
+            live.add_metric(labels, served.worker.live)
+            prompts.add_metric((*labels, "hit"), counts.hits)
+            prompts.add_metric((*labels, "miss"), counts.misses)
+            saved.add_metric(labels, counts.symbols_saved)
+            states.add_metric(labels, counts.states)
+            taken.add_metric(labels, counts.bytes)
+        yield from (live, prompts, saved, states, taken)
+
+
+def serve_metrics(registry: Registry, prefixes: PrefixCache, host: str, port: int) -> int:
+    """Serve them over HTTP until the process ends; return the port. Raises StartupError."""
+    collectors = CollectorRegistry()
+    collectors.register(_Models(registry, prefixes))
+    try:
+        server, _ = start_http_server(port, host, collectors)
+    except OSError as error:
+        raise StartupError(
+            f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port (0: any free one)"
+        ) from error
+    return server.server_port

@@ -1,0 +1,1 @@
+"""States behind prompts that came before."""

@@ -1,0 +1,1 @@
+"""What runs engines: threads, tick lengths, admission, the loaded models."""

@@ -1,0 +1,44 @@
+"""The models that a server has loaded, found by name and version."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from segue_server.engine.build import Build
+from segue_server.engine.model import Model
+from segue_server.errors import InvalidRequest, UnknownModel
+from segue_server.runtime.engine_thread import Worker
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded model with the worker that runs it."""
+
+    model: Model
+    worker: Worker
+    reproducible: bool
+    """What the start-up check found on this host."""
+    build: Build
+
+
+class Registry:
+    """A fixed table of models; a name in a request is looked up here and nowhere else."""
+
+    def __init__(self, served: Sequence[Served]) -> None:
+        self._served = sorted(served, key=lambda entry: (entry.model.name, entry.model.version))
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._served)
+
+    def find(self, name: str, version: int) -> Served:
+        """Return the model; "" is the only one there is, version 0 the newest. Raises UnknownModel, InvalidRequest."""
+        names = sorted({entry.model.name for entry in self._served})
+        if not name and len(names) > 1:
+            raise InvalidRequest(f"the server has several models: name one of {', '.join(names)}")
+        named = [entry for entry in self._served if not name or entry.model.name == name]
+        if not named:
+            raise UnknownModel(f"model {name!r:.80} is not loaded; loaded: {', '.join(names)}")
+        found = [entry for entry in named if version in (0, entry.model.version)]
+        if not found:
+            versions = ", ".join(str(entry.model.version) for entry in named)
+            raise UnknownModel(f"version {version} of model {named[0].model.name!r} is not loaded; loaded: {versions}")
+        return found[-1]

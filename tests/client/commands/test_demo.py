@@ -1,0 +1,112 @@
+"""The demo's handling of its processes. The commands that it runs are replaced by small programs."""
+
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from segue.v1 import model_pb2
+from segue_client import Score
+from segue_client.commands import demo
+from segue_client.commands.demo import DemoFailed
+from segue_client.commands.main import segue
+
+POLITE = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def put(text: str) -> None:
+        monkeypatch.setattr(demo, "_command", lambda *_arguments: [sys.executable, "-c", text])
+
+    return put
+
+
+def serve(folder: Path, seconds: float = 0) -> str:
+    with demo._server(folder, folder / "server.log") as address:
+        time.sleep(seconds)
+        return address
+
+
+def test_the_server_is_served_from_ready_to_sigterm(program: Any, tmp_path: Path) -> None:
+    program(POLITE + "print('ready: 127.0.0.1:7', flush=True); time.sleep(60)")
+    assert serve(tmp_path) == "127.0.0.1:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys; sys.exit('no models')", "did not get ready"),
+        ("print('hello')", "did not get ready"),
+        ("print('ready: x:1', flush=True); raise SystemExit(3)", "status 3"),
+        ("print('ready: x:1', flush=True); import time; time.sleep(60)", f"status {-signal.SIGTERM}"),
+    ],
+)
+def test_a_server_that_fails_is_named_with_its_log(program: Any, tmp_path: Path, text: str, message: str) -> None:
+    program(text)
+    with pytest.raises(DemoFailed, match=rf"segue serve.*{message}.*server\.log") as caught:
+        serve(tmp_path, seconds=0.5)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_given_up_and_stopped(
+    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "START_SECONDS", 0.3)
+    program(POLITE + "time.sleep(60)")
+    with pytest.raises(DemoFailed, match="did not get ready"):
+        serve(tmp_path)
+
+
+def test_a_server_that_ignores_sigterm_is_killed(program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "STOP_SECONDS", 0.2)
+    program(
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready: x:1', flush=True); time.sleep(60)"
+    )
+    with pytest.raises(DemoFailed, match=f"status {-signal.SIGKILL}"):
+        serve(tmp_path)
+
+
+def test_a_failing_step_is_named(program: Any) -> None:
+    program("raise SystemExit(4)")
+    with pytest.raises(DemoFailed, match="`segue export` failed with status 4"):
+        demo._run("export", "run")
+
+
+def test_a_model_of_documents_gets_one_line_at_a_time(
+    peer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    peer.models = [model_pb2.Model(name="demo", documents="lines", validation_loss=1.0)]
+    (tmp_path / "names.txt").write_text("ada\nbob\n" * 100)
+    monkeypatch.setattr(demo, "_run", lambda *_arguments: 0.0)
+    monkeypatch.setattr(demo, "_server", lambda *_arguments: nullcontext(peer.address))
+    monkeypatch.setattr(demo, "_judge", lambda *_scores: None)
+    monkeypatch.setattr(signal, "signal", lambda *_arguments: None)
+    result = CliRunner().invoke(segue, ["demo", str(tmp_path / "names.txt"), "--folder", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    _, *generations, natural, disorder = peer.requests
+    assert {request.prompt for request in generations} <= {"ada", "bob"}
+    assert {"ada", "bob"} <= set(natural.texts)
+    assert list(map(sorted, disorder.texts)) == list(map(sorted, natural.texts))
+
+
+def test_a_corpus_that_is_not_there_is_refused_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = list[str]()
+    monkeypatch.setattr(demo, "_run", lambda name, *_arguments: steps.append(name))
+    result = CliRunner().invoke(segue, ["demo", str(tmp_path / "*.txt"), "--folder", str(tmp_path / "demo")])
+    assert result.exit_code == 2
+    assert "no file" in result.stderr
+    assert steps == []
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_model_that_learnt_no_order_fails() -> None:
+    natural = Score(sum_log_probability=-3.0, scored_count=1)
+    with pytest.raises(DemoFailed, match="natural passage"):
+        demo._judge(natural, Score(sum_log_probability=-3.3, scored_count=1))
+    demo._judge(natural, Score(sum_log_probability=-3.5, scored_count=1))

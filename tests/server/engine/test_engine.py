@@ -1,0 +1,736 @@
+"""The engine against itself: what a sequence gets in company is what it gets alone, to the bit.
+
+`differences` is the check. Further down it is run on engines with a seeded defect each, which it must notice.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from segue_export.artifact import read_artifact
+from segue_server.engine import decode_batch as cohort
+from segue_server.engine.decode_batch import Cohort, _Rows
+from segue_server.engine.engine import Engine
+from segue_server.engine.model import Model, Written
+from segue_server.engine.prefill_queue import Readers
+from segue_server.engine.sampling import Sampling
+from segue_server.engine.sequence import (
+    Advance,
+    Alternatives,
+    Finish,
+    Sequence,
+    State,
+    StopStrings,
+    joined_alternatives,
+)
+from segue_server.runtime.self_check import check
+
+KINDS = ("characters", "int8", "bytes", "lines", "byte-lines", "gru", "gru-reset-before", "rnn")
+SAMPLINGS = (
+    Sampling(),
+    Sampling(0.0),
+    Sampling(0.8, top_k=5),
+    Sampling(1.3, top_p=0.9),
+    Sampling(1.5, min_p=0.05),
+    Sampling(2.0, 20, 0.95, 0.01),
+    Sampling(0.0, top_k=3),
+)
+SEQUENCES = 14
+TICKS = 3000
+"""Far more than any schedule here needs."""
+
+
+@dataclass
+class Outcome:
+    """All that a sequence gave."""
+
+    start: int
+    """The position at which it begins to write."""
+    written: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
+    finish: Finish | None = None
+    stop: int | None = None
+    state: State | None = None
+    consistent: bool = True
+    """Whether each advance said how far the text is, and so did the state."""
+
+    @classmethod
+    def of(cls, sequence: Sequence) -> "Outcome":
+        return cls(sequence.state.position + len(sequence.forced))
+
+    def take(self, advance: Advance) -> None:
+        assert self.finish is None, "an advance after the last"
+        self.written += advance.written.tolist()
+        self.scores += advance.log_probabilities.tolist()
+        if advance.alternatives is not None:
+            self.alternatives.append(advance.alternatives)
+        self.consistent &= advance.position == self.start + len(self.written) or not self.written
+        self.finish, self.stop, self.state = advance.finish, advance.stop, advance.state
+        self.consistent &= advance.state is None or advance.state.position == advance.position
+
+    def bits(self) -> str:
+        """A digest of all of it: the same for the same bits."""
+        assert self.state is not None
+        likeliest = joined_alternatives(self.alternatives)
+        everything = (
+            self.written,
+            self.scores,
+            (likeliest.ids.tolist(), likeliest.log_probabilities.tolist()) if likeliest else None,
+            (self.state.h.tobytes(), self.state.c.tobytes()),
+            (self.state.last, self.state.position, self.state.seed, self.finish, self.stop),
+        )
+        return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+def make(model: Model, number: int, **fields: Any) -> Sequence:
+    """A sequence of its own length, settings and seed, the same for every call.
+
+    One in five only reads; where a symbol ends documents, its text ends with that.
+    """
+    generator = random.Random(number)
+    reads = number % 5 == 4
+    end = "\n" if reads and model.symbols.end is not None else ""
+    text = "".join(generator.choices("the cats é你𝄞€", k=generator.randrange(1, 60))) + end
+    ids = model.vocabulary.encode(text)
+    stops = [tuple(model.vocabulary.encode(stop).tolist()) for stop in ["t ", "a", "é"][: number % 4]]
+    likelier = model.vocabulary.encode("\n at").tolist() if number % 3 else []
+    bias = (*((symbol, 2.5) for symbol in likelier), *[(40, -np.inf)] * (number % 2))
+    usual = {
+        "state": State.after_first(int(ids[0]), model.state_shape, seed=number),
+        "forced": ids[1:],
+        "budget": 0 if reads and len(ids) > 1 else generator.randrange(1, 90),
+        "sampling": replace(SAMPLINGS[number % len(SAMPLINGS)], bias=bias),
+        "stops": StopStrings(stops),
+        "score_forced": number % 2 == 0,
+        "score_free": number % 3 == 0,
+        "alternatives": (number % 4 == 1) * (1 + number // 3) if model.symbols.single else 0,
+    }
+    return Sequence(**(usual | fields))
+
+
+def alone(model: Model, sequence: Sequence, steps: int = 32, work: int = 2**20) -> Outcome:
+    engine, outcome = Engine(model, rows=1), Outcome.of(sequence)
+    engine.add(sequence)
+    run(engine, {sequence: outcome}, steps, work)
+    return outcome
+
+
+def run(engine: Engine, outcomes: dict[Sequence, Outcome], steps: int, work: int = 2**20) -> None:
+    """Run until nobody is left."""
+    for _ in range(TICKS):
+        take(outcomes, engine.step(steps, work))
+        take(outcomes, engine.collect())
+        if not len(engine):
+            return
+    raise AssertionError("the engine does not come to an end")
+
+
+def take(outcomes: dict[Sequence, Outcome], advances: list[Advance]) -> None:
+    for advance in advances:
+        outcomes[advance.sequence].take(advance)
+
+
+def go_on(model: Model, sequence: Sequence, state: State, **fields: Any) -> Sequence:
+    """What `sequence` still has to do, from `state` on."""
+    left = {name: getattr(sequence, name) for name in ("forced", "budget", "stops")}
+    return make(model, state.seed, state=state, **(left | fields))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(models: dict[str, Model], request: pytest.FixtureRequest) -> Model:
+    return models[request.param]
+
+
+@pytest.fixture(scope="module")
+def expected(kind: Model) -> list[str]:
+    return all_alone(kind)
+
+
+def all_alone(model: Model) -> list[str]:
+    return [alone(model, make(model, number)).bits() for number in range(SEQUENCES)]
+
+
+def differences(model: Model, expected: list[str], seed: int) -> set[int]:
+    """Run all sequences by a random schedule; return the numbers of those that do not get what they get alone.
+
+    Or that get what must not be: a part of a character, or a document's end that is no beginning.
+    """
+    schedule = random.Random(seed)
+    engine = Engine(model, rows=schedule.randrange(1, 12))
+    sequences = [make(model, number) for number in range(SEQUENCES)]
+    victims = [make(model, number) for number in (50, 51, 52, 53)]
+    outcomes = {sequence: Outcome.of(sequence) for sequence in [*sequences, *victims]}
+    to_come, advances = [*sequences, *victims], list[Advance]()
+    schedule.shuffle(to_come)
+    for _ in range(TICKS):
+        for sequence in [to_come.pop() for _ in range(min(len(to_come), schedule.randrange(4)))]:
+            engine.add(sequence)
+        _interfere(engine, schedule, [sequence for sequence in outcomes if sequence not in to_come])
+        for sequence in [victim for victim in victims if victim not in to_come and schedule.random() < 0.1]:
+            engine.abort(sequence)
+            victims.remove(sequence)
+            del outcomes[sequence]  # so that an advance of it is an error
+        now = engine.step(schedule.choice([1, 2, 7, 16, 33, 64]), schedule.choice([1, 60, 400, 5000]))
+        if schedule.random() < 0.4:
+            now += engine.collect()
+        take(outcomes, now)
+        advances += now
+        if not (to_come or len(engine)):
+            break
+    assert (engine.idle, engine.collect()) == (True, [])
+    return {
+        number
+        for number, sequence in enumerate(sequences)
+        if outcomes[sequence].bits() != expected[number]
+        or not outcomes[sequence].consistent
+        or not _as_it_must_end(model, outcomes[sequence])
+        or not all(_whole(model, advance) for advance in advances if advance.sequence is sequence)
+    }
+
+
+def _interfere(engine: Engine, schedule: random.Random, sequences: list[Sequence]) -> None:
+    for sequence in sequences:
+        if schedule.random() < 0.1:
+            engine.pause(sequence)
+        elif schedule.random() < 0.5:
+            engine.resume(sequence)
+
+
+def _whole(model: Model, advance: Advance) -> bool:
+    """Whether it ends with a character, and is text."""
+    text = model.vocabulary.decode(advance.written)
+    return "\ufffd" not in text and (advance.state is None or bool(model.symbols.may_end[advance.state.last]))
+
+
+def _as_it_must_end(model: Model, outcome: Outcome) -> bool:
+    """Whether the end of a document, and nothing else, leads to the zero state."""
+    assert outcome.state is not None
+    zero = not (outcome.state.h.any() or outcome.state.c.any())
+    return zero == (outcome.state.last == model.symbols.end)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=8)
+def test_any_schedule_gives_what_each_sequence_gets_alone(kind: Model, expected: list[str], seed: int) -> None:
+    assert not differences(kind, expected, seed)
+
+
+@pytest.mark.parametrize("name", ["lines", "byte-lines"])
+def test_the_sequences_of_the_check_end_in_every_way(models: dict[str, Model], name: str) -> None:
+    """Or the check would be less than it looks."""
+    finishes = [alone(models[name], make(models[name], number)).finish for number in range(SEQUENCES)]
+    assert all(finishes.count(finish) > 1 for finish in (Finish.LENGTH, Finish.STOP, Finish.END)), finishes
+
+
+def test_a_text_to_score_is_read_alike_whatever_is_read_beside_it(models: dict[str, Model]) -> None:
+    """More readers than one run takes, of very different lengths, some paused in between."""
+    model = models["characters"]
+    texts = [np.arange(1 + 7 * i % 300) * (i + 1) % 50 for i in range(200)]
+    found = {make(model, 4, forced=text, budget=0, score_forced=True): text for text in texts}
+    outcomes, engine = {sequence: Outcome.of(sequence) for sequence in found}, Engine(model)
+    for sequence in found:
+        engine.add(sequence)
+    for sequence in list(found)[::9]:
+        engine.pause(sequence)
+    take(outcomes, engine.step(1, 3000))
+    for sequence in list(found)[::9]:
+        engine.resume(sequence)
+    run(engine, outcomes, steps=1, work=3000)
+    for sequence, text in list(found.items())[::17]:
+        again = alone(model, make(model, 4, forced=text, budget=0, score_forced=True), work=50)
+        assert outcomes[sequence].bits() == again.bits()
+        assert len(again.scores) == len(text)
+
+
+# --- Seeded defects: does the check see what it is there for?
+
+
+class Defective:
+    """A model with something wrong about it."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class WritesInCompany(Defective):
+    """A row that writes feels, faintly, that there are others."""
+
+    def write(self, *inputs: Any, **options: Any) -> Written:
+        written = self._model.write(*inputs, **options)
+        return replace(written, c_LBH=written.c_LBH + np.float32(1e-6) * (len(inputs[0]) > 1))
+
+
+class ReadsInCompany(Defective):
+    """A row that reads feels it."""
+
+    def read(self, *inputs: Any) -> tuple[Any, ...]:
+        scores, h, c = self._model.read(*inputs)
+        return scores, h, c + np.float32(1e-6) * (len(inputs[2]) > 1)
+
+
+class ScoresInCompany(Defective):
+    """Only the log-probabilities feel it."""
+
+    def write(self, *inputs: Any, **options: Any) -> Written:
+        written = self._model.write(*inputs, **options)
+        scores = written.log_probabilities_KBV
+        feeling = np.float32(1e-6) * (len(inputs[0]) > 1)
+        return replace(written, log_probabilities_KBV=None if scores is None else scores - feeling)
+
+
+class RoundsAtTheEndOfARun(Defective):
+    """What comes of K steps depends on how they are divided."""
+
+    def write(self, *inputs: Any, **options: Any) -> Written:
+        written = self._model.write(*inputs, **options)
+        return replace(written, h_LBH=written.h_LBH.astype(np.float16).astype(np.float32))
+
+
+def keeps_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = _Rows.keep
+    monkeypatch.setattr(_Rows, "keep", lambda rows, kept: keep(rows, np.roll(kept, 1)))
+
+
+def keeps_the_sampling_of_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = cohort.SamplingRows.keep
+    monkeypatch.setattr(cohort.SamplingRows, "keep", lambda rows, kept: keep(rows, np.arange(len(kept))))
+
+
+def forgets_to_give_states_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(group: Cohort, leaving: list[Sequence]) -> None:
+        before = [sequence.state for sequence in leaving]
+        sound(group, leaving)
+        for sequence, state in zip(leaving, before, strict=True):
+            sequence.state = replace(state, position=sequence.state.position, last=sequence.state.last)
+
+    sound = Cohort.leave
+    monkeypatch.setattr(Cohort, "leave", leave)
+
+
+def forgets_the_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(group: Cohort, leaving: list[Sequence]) -> None:
+        sound(group, leaving)
+        for sequence in leaving:
+            sequence.spelling = 0
+
+    sound = Cohort.leave
+    monkeypatch.setattr(Cohort, "leave", leave)
+
+
+def goes_on_after_a_document_that_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last_states(group: Cohort, written: Written, ends: Any) -> dict[int, State]:
+        states = sound(group, written, ends)
+        ended = {row for row, finish in ends.finish.items() if finish is Finish.END}
+        return states | {row: replace(states[row], h=written.h_LBH[:, row]) for row in ended}
+
+    sound = Cohort._last_states
+    monkeypatch.setattr(Cohort, "_last_states", last_states)
+
+
+def goes_on_after_a_document_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def move(group: Readers, sequence: Sequence, h: Any, c: Any, length: int) -> None:
+        sound(group, sequence, h, c, length)
+        sequence.state = replace(sequence.state, h=h, c=c)
+
+    sound = Readers._move
+    monkeypatch.setattr(Readers, "_move", move)
+
+
+def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = cohort.uniforms
+    monkeypatch.setattr(
+        cohort, "uniforms", lambda seeds, starts, count: sound(np.arange(len(seeds), dtype=np.uint64), starts, count)
+    )
+
+
+def draws_by_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_the_start(group: Cohort, steps: int) -> Any:
+        group._rows.drawn_from_B = group._rows.position_B.copy()
+        return sound(group, steps)
+
+    sound = Cohort._uniforms
+    monkeypatch.setattr(Cohort, "_uniforms", at_the_start)
+
+
+DEFECTS: dict[str, tuple[str, type[Defective] | Callable[[pytest.MonkeyPatch], None], bool]] = {
+    # kind of model, defect, whether the start-up check sees it as well
+    "rows mixed up": ("characters", keeps_the_row_above, True),
+    "settings mixed up": ("characters", keeps_the_sampling_of_the_first_rows, True),
+    "state not given back": ("gru", forgets_to_give_states_back, True),
+    "spelling not given back": ("bytes", forgets_the_spelling, True),
+    "written document not ended": ("lines", goes_on_after_a_document_that_was_written, True),
+    "read document not ended": ("byte-lines", goes_on_after_a_document_that_was_read, False),
+    "noise by row": ("characters", draws_by_row, True),
+    "noise by tick": ("characters", draws_by_tick, True),
+    "company while writing": ("int8", WritesInCompany, True),
+    "company while reading": ("characters", ReadsInCompany, True),
+    "company in the scores": ("characters", ScoresInCompany, True),
+    "ticks that round": ("rnn", RoundsAtTheEndOfARun, True),
+}
+
+
+@pytest.fixture(params=DEFECTS)
+def defective(
+    models: dict[str, Model], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Model, bool]:
+    """A model that runs with a defect, and whether the start-up check must see that."""
+    name, defect, seen_at_start = DEFECTS[request.param]
+    if isinstance(defect, type):
+        return defect(models[name]), seen_at_start
+    defect(monkeypatch)
+    return models[name], seen_at_start
+
+
+def test_the_check_above_notices_a_seeded_defect(defective: tuple[Model, bool]) -> None:
+    """In what sequences get in company; a defect that shows even where each is alone, too."""
+    model, _ = defective
+    expected = all_alone(model)
+    assert any(differences(model, expected, seed) for seed in range(3))
+
+
+def test_the_start_up_check_notices_a_seeded_defect(defective: tuple[Model, bool]) -> None:
+    model, seen_at_start = defective
+    assert check(model).reproducible is not seen_at_start
+
+
+def test_the_start_up_check_passes_here(models: dict[str, Model]) -> None:
+    assert check(models["int8"]).reproducible
+    assert check(models["byte-lines"]).reproducible
+
+
+# --- Parts of a sequence
+
+
+@pytest.mark.parametrize("name", ["characters", "bytes", "int8", "gru-reset-before"])
+@pytest.mark.parametrize("steps", [1, 5, 64])
+def test_a_sequence_cut_anywhere_and_continued_equals_the_uninterrupted_one(
+    models: dict[str, Model], name: str, steps: int
+) -> None:
+    model = models[name]
+    for number in (3, 7):
+        fields = {"budget": 40, "stops": StopStrings(), "score_free": True}
+        whole = alone(model, make(model, number, **fields))
+        for cut in range(1, 40, 8):
+            first = alone(model, make(model, number, **(fields | {"budget": cut})), steps)
+            assert first.state is not None
+            rest = go_on(model, make(model, number, **fields), first.state, forced=nothing(), budget=40 - cut)
+            second = alone(model, replace(rest, score_free=True), steps)
+            assert first.written + second.written == whole.written
+            assert first.scores + second.scores == whole.scores
+            assert replace(second, written=[], scores=[], alternatives=[]).bits() == (
+                replace(whole, written=[], scores=[], alternatives=[]).bits()
+            )
+
+
+def nothing() -> np.ndarray:
+    return np.empty(0, dtype=np.int64)
+
+
+@pytest.mark.parametrize("name", ["characters", "byte-lines"])
+def test_without_a_state_the_text_is_the_same(models: dict[str, Model], name: str) -> None:
+    model = models[name]
+    for number in range(SEQUENCES):
+        kept, spared = (alone(model, make(model, number, keep_state=keep), steps=7) for keep in (True, False))
+        assert (kept.written, kept.scores, kept.finish, kept.stop) == (
+            spared.written,
+            spared.scores,
+            spared.finish,
+            spared.stop,
+        )
+
+
+@pytest.mark.parametrize("name", ["characters", "bytes", "lines"])
+@pytest.mark.parametrize("seed", range(4))
+def test_draining_ends_every_sequence_with_a_state_that_continues_it(
+    models: dict[str, Model], name: str, seed: int
+) -> None:
+    """Whether it waits to begin, reads, writes, stands within a character, or is paused."""
+    model, schedule = models[name], random.Random(seed)
+    engine = Engine(model, rows=5)
+    outcomes = {make(model, number): Outcome.of(make(model, number)) for number in range(SEQUENCES)}
+    for sequence in list(outcomes)[:10]:
+        engine.add(sequence)
+    for _ in range(seed * 3):
+        _interfere(engine, schedule, list(outcomes)[:10])
+        take(outcomes, engine.step(schedule.choice([1, 2, 5]), 300))
+    for sequence in list(outcomes)[10:]:
+        engine.add(sequence)
+    engine.drain()
+    assert not engine.idle
+    take(outcomes, engine.step(16, 300))
+    assert (len(engine), engine.idle, engine.collect()) == (0, True, [])
+    assert Finish.DRAINED in {outcome.finish for outcome in outcomes.values()}
+    for number, (sequence, outcome) in enumerate(outcomes.items()):
+        whole = alone(model, make(model, number))
+        assert outcome.state is not None
+        assert "\ufffd" not in model.vocabulary.decode(np.array(outcome.written, dtype=np.int64))
+        if outcome.finish is not Finish.DRAINED:
+            assert outcome.bits() == whole.bits()
+            continue
+        rest = alone(model, go_on(model, sequence, outcome.state))
+        assert outcome.written + rest.written == whole.written
+        assert outcome.scores + rest.scores == whole.scores
+        assert (rest.finish, rest.stop) == (whole.finish, whole.stop)
+
+
+def test_draining_ends_characters_that_have_begun(models: dict[str, Model]) -> None:
+    model, within = models["bytes"], 0
+    for number, steps in product((0, 3, 10), range(1, 9)):
+        fields = {"forced": nothing(), "budget": 60, "stops": StopStrings(), "score_free": True}
+        sequence = make(model, number, **fields)
+        outcome, engine = Outcome.of(sequence), Engine(model)
+        engine.add(sequence)
+        take({sequence: outcome}, engine.step(steps, 1))
+        unfinished = sequence.unfinished
+        before = sum(map(len, sequence.ids_written)) + len(outcome.written)
+        engine.drain()
+        take({sequence: outcome}, engine.step(1, 1))
+        whole = alone(model, make(model, number, **fields))
+        assert outcome.finish is Finish.DRAINED
+        assert outcome.state is not None
+        more = len(outcome.written) - before
+        assert 0 < more <= model.symbols.longest - unfinished if unfinished else more == 0
+        assert sequence.budget == 60 - len(outcome.scores)
+        rest = alone(model, go_on(model, sequence, outcome.state, budget=sequence.budget))
+        assert outcome.written + rest.written == whole.written
+        within += unfinished > 0
+    assert within > 5, "hardly any character had begun"
+
+
+def test_a_document_s_end_comes_before_every_other_reason(models: dict[str, Model]) -> None:
+    for name in ("lines", "byte-lines"):
+        model = models[name]
+        newline = tuple(model.vocabulary.encode("\n").tolist())
+        bias = Sampling(bias=((newline[0], 2.5),))
+        for number in range(6):
+            fields = {"forced": nothing(), "sampling": bias}
+            text = alone(model, make(model, number, **fields, budget=500, stops=StopStrings())).written
+            assert text[-1:] == list(newline)
+            stops = [newline, (*text[-2:-1], *newline)]
+            outcome = alone(model, make(model, number, **fields, budget=500, stops=StopStrings(stops)), steps=3)
+            assert (outcome.written, outcome.finish, outcome.stop) == (text, Finish.END, None)
+            characters = len(model.vocabulary.decode(np.array(text)))
+            outcome = alone(model, make(model, number, **fields, budget=characters, stops=StopStrings()))
+            assert (outcome.written, outcome.finish) == (text, Finish.END)
+
+
+def test_of_equally_likely_symbols_greedy_writes_the_first(kinds_folder: Path) -> None:
+    artifact = read_artifact(kinds_folder / "characters" / "1")
+    flat = {name: value * np.float32(not name.startswith("output")) for name, value in artifact.weights.items()}
+    model = Model(replace(artifact, weights=flat))
+    for sampling in (Sampling(0.0), Sampling(0.0, top_k=4)):
+        outcome = alone(model, make(model, 0, sampling=sampling, stops=StopStrings(), budget=30))
+        assert outcome.written == [1] * 30
+
+
+def test_runs_are_no_wider_than_asked_and_all_take_turns(models: dict[str, Model]) -> None:
+    widths = []
+
+    class Watched(Defective):
+        """Notes how many rows write."""
+
+        def write(self, *inputs: Any, **options: Any) -> Written:
+            widths.append(len(inputs[0]))
+            return self._model.write(*inputs, **options)
+
+    model = Watched(models["characters"])
+    engine, sequences = Engine(model, rows=4), [make(model, n, forced=nothing(), budget=9999) for n in range(3, 42, 3)]
+    for sequence in sequences:
+        sequence.stops = StopStrings()
+        engine.add(sequence)
+    for _ in range(10):
+        engine.step(4, 1)
+    assert max(widths) == 4
+    assert engine.writing == len(engine) == len(sequences)
+    for _ in range(6):  # as many as there can be cohorts of 13 sequences, some of which filter
+        engine.step(4, 1)
+    assert {advance.sequence for advance in engine.collect()} == set(sequences)
+
+
+def test_a_pause_within_a_character_loses_nothing(models: dict[str, Model]) -> None:
+    model = models["bytes"]
+    for number in (0, 3, 9):
+        fields = {"budget": 60, "stops": StopStrings()}
+        sequence = make(model, number, **fields)
+        outcome, engine, within = Outcome.of(sequence), Engine(model), 0
+        engine.add(sequence)
+        while len(engine):
+            take({sequence: outcome}, engine.step(1, 500))
+            engine.pause(sequence)
+            within += sequence.unfinished > 0
+            take({sequence: outcome}, engine.step(1, 500))
+            assert engine.idle
+            engine.resume(sequence)
+        assert within > 5, "no pause fell within a character"
+        assert outcome.bits() == alone(model, make(model, number, **fields)).bits()
+
+
+def test_an_aborted_sequence_is_gone_at_once_and_the_others_go_on(models: dict[str, Model]) -> None:
+    model = models["characters"]
+    engine, stays = Engine(model, rows=2), make(model, 0, budget=90, stops=StopStrings())
+    reads, writes, rests, new = (make(model, number, budget=90, stops=StopStrings()) for number in (1, 2, 3, 5))
+    reads.forced, writes.forced, rests.forced = np.ones(5000, dtype=np.int64), nothing(), nothing()
+    for sequence in (stays, reads, writes, rests):
+        engine.add(sequence)
+    while not engine.rows or len(stays.forced):
+        engine.step(2, 100)
+    engine.pause(rests)
+    engine.add(new)
+    assert len(engine) == 5
+    for sequence in (reads, writes, rests, new, writes):  # of the last, the second time, nothing is known
+        engine.abort(sequence)
+    assert len(engine) == 1
+    engine.resume(rests)
+    assert {advance.sequence for _ in range(3) for advance in [*engine.step(3, 100), *engine.collect()]} == {stays}
+
+
+def test_what_a_paused_sequence_wrote_comes_at_the_next_tick(models: dict[str, Model]) -> None:
+    model = models["characters"]
+    engine, sequence = Engine(model), make(model, 0, forced=nothing(), budget=90, stops=StopStrings())
+    engine.add(sequence)
+    first = sum(len(advance.written) for advance in engine.step(8, 100))
+    assert engine.step(20, 100) == []
+    engine.pause(sequence)
+    assert not engine.idle
+    (advance,) = engine.step(20, 100)
+    assert (first, len(advance.written), engine.idle) == (8, 28, True)
+
+
+# --- Rows that are not finite
+
+
+def poisoned(sequence: Sequence, part: str) -> Sequence:
+    value = getattr(sequence.state, part).copy()
+    value[-1, 3] = np.nan
+    sequence.state = replace(sequence.state, **{part: value})
+    return sequence
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("characters", "h"), ("characters", "c"), ("int8", "c"), ("gru", "h"), ("gru-reset-before", "h"), ("bytes", "c")],
+)
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_row_that_is_not_finite_ends_by_itself(
+    models: dict[str, Model], name: str, part: str, reads: bool, steps: int
+) -> None:
+    model = models[name]
+    good = [make(model, number) for number in range(SEQUENCES)]
+    number = 0 if reads else 8
+    bad = poisoned(make(model, number, **({} if reads else {"forced": nothing()})), part)
+    outcomes, engine = {sequence: Outcome.of(sequence) for sequence in [*good, bad]}, Engine(model)
+    for sequence in [*good[:5], bad, *good[5:]]:
+        engine.add(sequence)
+    run(engine, outcomes, steps, work=500)
+    assert (outcomes[bad].finish, outcomes[bad].state) == (Finish.FAULT, None)
+    assert (outcomes[bad].written, outcomes[bad].scores) == ([], [])
+    assert [outcomes[sequence].bits() for sequence in good] == all_alone(model)
+
+
+def test_what_was_written_before_the_fault_is_handed_out(models: dict[str, Model]) -> None:
+    model = models["characters"]
+
+    class FailsLate(Defective):
+        """Its 30th run of writing gives no numbers."""
+
+        runs = 0
+
+        def write(self, *inputs: Any, **options: Any) -> Written:
+            self.runs += 1
+            written = self._model.write(*inputs, **options)
+            return replace(written, c_LBH=written.c_LBH * np.float32(np.nan if self.runs == 30 else 1))
+
+    fields = {"forced": nothing(), "budget": 90, "stops": StopStrings(), "score_free": True, "alternatives": 2}
+    sequence = make(model, 1, **fields)
+    engine, outcome = Engine(FailsLate(model)), Outcome.of(sequence)
+    engine.add(sequence)
+    while len(engine):
+        take({sequence: outcome}, engine.step(1, 1))
+    whole = alone(model, make(model, 1, **fields))
+    assert outcome.finish is Finish.FAULT
+    assert (outcome.written, outcome.scores) == (whole.written[:29], whole.scores[:29])
+    assert sum(len(part.ids) for part in outcome.alternatives) == 29
+
+
+# --- Stop strings
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 64])
+@pytest.mark.parametrize("length", [1, 3, 12])
+def test_a_stop_string_ends_the_text_at_its_first_completion(models: dict[str, Model], length: int, steps: int) -> None:
+    """Wherever ticks begin, also where it takes several of them."""
+    model = models["characters"]
+    text = alone(model, make(model, 0, budget=80, stops=StopStrings())).written
+    for begin in range(0, 60, 7):
+        stop = tuple(text[begin : begin + length])
+        end = next(i for i in range(length, 81) if tuple(text[i - length : i]) == stop)
+        outcome = alone(model, make(model, 0, budget=80, stops=StopStrings([(999,), stop, stop[-1:] * 40])), steps)
+        assert (outcome.written, outcome.finish, outcome.stop) == (text[:end], Finish.STOP, 1)
+        assert outcome.state is not None
+        assert (outcome.state.last, outcome.state.position) == (stop[-1], outcome.start + end)
+
+
+def test_of_stop_strings_complete_at_one_symbol_it_is_the_first_in_order(models: dict[str, Model]) -> None:
+    model = models["bytes"]
+    ids = np.array(alone(model, make(model, 0, budget=40, stops=StopStrings())).written)
+    text = model.vocabulary.decode(ids)
+    end = next(i for i in range(15, 40) if text.index(text[i - 2 : i]) == i - 2)
+    endings = [tuple(model.vocabulary.encode(text[end - n : end]).tolist()) for n in (9, 5, 2)]
+    for stops in (endings, endings[::-1]):
+        outcome = alone(model, make(model, 0, budget=40, stops=StopStrings([(256,) * 5, *stops])), steps=4)
+        assert (model.vocabulary.decode(np.array(outcome.written)), outcome.stop) == (text[:end], 1)
+
+
+def test_the_last_character_that_may_be_written_can_complete_a_stop_string(models: dict[str, Model]) -> None:
+    model = models["characters"]
+    text = alone(model, make(model, 0, budget=20, stops=StopStrings())).written
+    stops = StopStrings([tuple(text[-8:])])
+    assert alone(model, make(model, 0, budget=20, stops=stops), steps=6).finish is Finish.STOP
+    assert alone(model, make(model, 0, budget=19, stops=StopStrings([tuple(text[-8:])]))).finish is Finish.LENGTH
+
+
+@given(
+    stops=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=4),
+    chunks=st.lists(st.lists(st.integers(0, 2), max_size=7), max_size=8),
+    offset=st.sampled_from([0, 0xD800, 0xFFFF]),
+)
+def test_stop_strings_are_found_as_by_a_naive_search(
+    stops: list[list[int]], chunks: list[list[int]], offset: int
+) -> None:
+    """Ids may be anything, surrogates included: they are no code points."""
+    shifted = [tuple(symbol + offset for symbol in stop) for stop in stops]
+    search, text = StopStrings(shifted), list[int]()
+    for chunk in chunks:
+        found = search.find(np.array(chunk, dtype=np.int64) + offset)
+        naive = first_completed(stops, text, chunk)
+        assert found == naive
+        if naive:
+            return
+        text += chunk
+
+
+def first_completed(stops: list[list[int]], before: list[int], chunk: list[int]) -> tuple[int, int] | None:
+    for taken in range(1, len(chunk) + 1):
+        text = before + chunk[:taken]
+        for i, stop in enumerate(stops):
+            if text[-len(stop) :] == stop:
+                return taken, i
+    return None
+
+
+def test_a_sequence_must_have_something_to_do(models: dict[str, Model]) -> None:
+    with pytest.raises(ValueError, match="a symbol to read or a character to write"):
+        make(models["characters"], 0, forced=nothing(), budget=0)

@@ -1,0 +1,134 @@
+"""Graphs with their steps written out, as CUDA wants them, against those with a loop."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from segue_export.artifact import Artifact, read_artifact
+from segue_export.graphs.quantization import quantize
+from segue_server.engine.engine import Engine
+from segue_server.engine.model import Device, Model, Written
+from segue_server.engine.onnx_session import CPU, WRITTEN_OUT, Program, cuda_is_built_in, open_session
+from segue_server.engine.sampling import Sampling, SamplingRows
+from segue_server.engine.sequence import Sequence, State
+from segue_server.errors import StartupError
+
+KINDS = ("characters", "int8", "bytes", "byte-lines", "gru", "gru-reset-before", "rnn")
+STEPS = (1, 3, 4, 5, 17, 37)
+ROWS = 6
+Pair = tuple[Model, Model]
+
+
+def in_8_bits(artifact: Artifact) -> Artifact:
+    manifest = replace(artifact.manifest, weights="int8")
+    return replace(artifact, manifest=manifest, weights=quantize(dict(artifact.weights), manifest.layers))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(kinds_folder: Path, request: pytest.FixtureRequest) -> Pair:
+    """The same model with a loop and written out."""
+    name = request.param
+    artifact = read_artifact(kinds_folder / ("characters" if name == "int8" else name) / "1")
+    if name == "int8":
+        artifact = in_8_bits(artifact)
+    return Model(artifact), Model(artifact, unrolled=True)
+
+
+def state(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    layers, hidden = model.state_shape
+    h, c = generator.uniform(-1, 1, (2, layers, ROWS, hidden)).astype(np.float32)
+    return h, c
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_reading_is_the_same_to_the_bit(pair: Pair, steps: int) -> None:
+    symbols = np.random.default_rng(1).integers(1, len(pair[0].vocabulary), size=(steps + 1, ROWS))
+    uneven = np.maximum(1, np.array([steps, steps // 2, 1, steps - 1, 16, 5]).clip(max=steps))
+    for length in (np.full(ROWS, steps), uneven):
+        scores, again = (model.read(symbols[:-1], symbols[1:], length, *state(model)) for model in pair)
+        for row, count in enumerate(length.tolist()):
+            assert scores[0][:count, row].tobytes() == again[0][:count, row].tobytes()
+        assert scores[0].shape == again[0].shape
+        assert [part.tobytes() for part in scores[1:]] == [part.tobytes() for part in again[1:]]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_writing_is_the_same_to_the_bit(pair: Pair, steps: int) -> None:
+    token = np.arange(40, 40 + ROWS)
+    uniform = np.random.default_rng(2).random((steps, ROWS)).astype(np.float32)
+    for filtered, scored in product((False, True), repeat=2):
+        kinds = [Sampling(0.8, bias=((3, 2.0),)), Sampling(), Sampling(0.0)]
+        if filtered:
+            kinds += [Sampling(1.3, 5), Sampling(1.0, top_p=0.8), Sampling(2.0, 9, 0.9, 0.1)]
+        sampling = SamplingRows((kinds * 2)[:ROWS], pair[0].symbols.barred)
+
+        def write(model: Model, sampling: SamplingRows = sampling, f: bool = filtered, s: bool = scored) -> Written:
+            return model.write(
+                token, *state(model), np.zeros(ROWS, dtype=np.int64), sampling, uniform, filtered=f, scored=s
+            )
+
+        loop, written_out = map(write, pair)
+        for name in ("ids_KB", "h_LBH", "c_LBH", "spelling_B"):
+            assert getattr(loop, name).tobytes() == getattr(written_out, name).tobytes(), name
+        assert loop.ids_KB.shape == (steps, ROWS)
+        scores, again = loop.log_probabilities_KBV, written_out.log_probabilities_KBV
+        assert (scores is None, again is None) == (not scored, not scored)
+        assert scores is None or again is None or scores.tobytes() == again.tobytes()
+
+
+def test_an_engine_gives_the_same_with_either(pair: Pair) -> None:
+    def outcome(model: Model, seed: int) -> tuple[object, ...]:
+        ids = model.vocabulary.encode("\nThe é cats 你𝄞"[: 3 + seed])
+        begun = State.after_first(int(ids[0]), model.state_shape, seed)
+        sampling = Sampling(1.2, 30) if seed % 2 else Sampling()
+        sequence = Sequence(begun, ids[1:], 10 + 7 * seed, sampling, score_forced=True, score_free=True)
+        engine, advances = Engine(model), []
+        engine.add(sequence)
+        while len(engine):
+            advances += engine.step(37, 1000)
+        end = advances[-1].state
+        return (
+            [a.written.tolist() for a in advances],
+            [a.log_probabilities.tolist() for a in advances],
+            (end.h.tobytes(), end.c.tobytes(), end.last, end.position),
+        )
+
+    for seed in range(4):
+        assert outcome(pair[0], seed) == outcome(pair[1], seed)
+
+
+def test_any_number_of_steps_is_a_sum_of_those_written_out() -> None:
+    assert WRITTEN_OUT[-1] == 1
+    assert list(WRITTEN_OUT) == sorted(WRITTEN_OUT, reverse=True)
+
+
+def test_a_graph_that_is_none_is_refused_at_start() -> None:
+    with pytest.raises(StartupError, match=f"cannot load the model on {CPU}"):
+        Program(lambda _: b"no graph", CPU, 1, unrolled=False)
+    with pytest.raises(StartupError):
+        open_session(b"", CPU, 1)
+
+
+def test_a_model_that_gives_no_numbers_is_refused_at_start(kinds_folder: Path) -> None:
+    artifact = read_artifact(kinds_folder / "characters" / "1")
+    broken = {name: np.full_like(value, np.nan) for name, value in artifact.weights.items()}
+    with pytest.raises(StartupError, match="model characters version 1: its results are not finite numbers"):
+        Model(replace(artifact, weights=broken))
+
+
+def test_8_bits_run_on_the_cpu_alone(kinds_folder: Path) -> None:
+    artifact = in_8_bits(read_artifact(kinds_folder / "characters" / "1"))
+    with pytest.raises(StartupError, match="an int8 model runs on the CPU alone"):
+        Model(artifact, Device.CUDA)
+    assert Model(artifact, Device.AUTO).provider == CPU
+
+
+@pytest.mark.skipif(cuda_is_built_in(), reason="onnxruntime-gpu is installed")
+def test_without_cuda_the_device_is_refused_or_the_cpu(kinds_folder: Path) -> None:
+    artifact = read_artifact(kinds_folder / "characters" / "1")
+    with pytest.raises(StartupError, match=r"--device cuda: the installed onnxruntime has no CUDA.*Use --device cpu"):
+        Model(artifact, Device.CUDA)
+    assert Model(artifact, Device.AUTO).provider == CPU

@@ -1,0 +1,220 @@
+"""The engine's thread: what it does with stalled readers, and when the engine breaks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from segue_server.engine.engine import Engine
+from segue_server.engine.model import Model
+from segue_server.engine.sequence import Advance, Finish, Sequence, State
+from segue_server.errors import EngineFailed
+from segue_server.runtime.engine_thread import HIGH_WATER, Stream, Worker
+
+FOREVER = 2**40
+PATIENCE = 60
+"""Seconds until a test is given up as hanging."""
+
+
+def sequence(model: Model, seed: int, budget: int = FOREVER, forced: int = 0, **fields: object) -> Sequence:
+    state = State.after_first(1, model.state_shape, seed)
+    return Sequence(state, np.ones(forced, dtype=np.int64), budget, **fields)
+
+
+@asynccontextmanager
+async def working(engine: Engine) -> AsyncIterator[Worker]:
+    """A worker that runs `engine` until the end of the block."""
+    worker = Worker(engine, asyncio.get_running_loop(), "test")
+    worker.start()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield worker
+    finally:
+        worker.stop()
+
+
+async def heard_by(worker: Worker) -> None:
+    """Wait until every command so far is carried out, the tick after it run, and what that gave delivered."""
+    loop = asyncio.get_running_loop()
+    for _ in range(2):
+        heard = asyncio.Event()
+        worker.command(lambda _, heard=heard: loop.call_soon_threadsafe(heard.set))
+        await heard.wait()
+
+
+async def until_the_end(stream: Stream) -> list[Advance]:
+    advances = [await stream.advance()]
+    while advances[-1].finish is None:
+        advances.append(await stream.advance())
+    return advances
+
+
+def text_of(advances: list[Advance]) -> list[int]:
+    return [symbol for advance in advances for symbol in advance.written.tolist()]
+
+
+def alone(model: Model, what: Sequence, steps: int = 16) -> list[Advance]:
+    engine, advances = Engine(model), list[Advance]()
+    engine.add(what)
+    while len(engine):
+        advances += engine.step(steps, 1000)
+    return advances
+
+
+async def test_a_stalled_reader_stops_the_stream_and_loses_nothing(model: Model) -> None:
+    engine, endless = Engine(model), sequence(model, seed=1)
+    async with working(engine) as worker:
+        stalled = worker.open(endless)
+        while not stalled._paused:
+            await asyncio.sleep(0.01)
+        await heard_by(worker)
+        while not engine.idle:  # what was written until then is still handed out
+            await asyncio.sleep(0.01)
+        paused_at = endless.state
+        assert len(text_of(await until_the_end(worker.open(sequence(model, seed=2, budget=200))))) == 200
+        assert endless.state is paused_at, "a tick was spent on a stream that nobody reads"
+        assert stalled._buffered > HIGH_WATER
+        text = text_of([await stalled.advance()])
+        assert len(text) + 1 == paused_at.position
+        while len(text) < paused_at.position + 2 * HIGH_WATER:  # read again, it goes on
+            text += text_of([await stalled.advance()])
+        worker.close(endless)
+    assert text == text_of(alone(model, sequence(model, seed=1, budget=len(text)), steps=64))
+
+
+async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scores(model: Model) -> None:
+    """Each advance counts, also one that brings no symbols."""
+    stream = Stream(sequence(model, 1), Worker(Engine(model), asyncio.get_running_loop(), "test"))
+    nothing = Advance(stream._sequence, np.empty(0, dtype=np.int64), np.empty(0), 1)
+    for _ in range(HIGH_WATER):
+        stream.deliver(nothing)
+    assert not stream._paused
+    stream.deliver(nothing)
+    assert stream._paused
+    await stream.advance()
+    assert not stream._paused
+
+
+@pytest.mark.parametrize("fails_in", ["step", "collect"])
+async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: Model, fails_in: str) -> None:
+    class Breaking(Engine):
+        """Fails at its third call."""
+
+        calls = 0
+
+        def count(self, where: str) -> None:
+            self.calls += where == fails_in
+            if self.calls == 3:
+                raise MemoryError
+
+        def step(self, steps: int, reading_work: int) -> list[Advance]:
+            self.count("step")
+            return super().step(steps, reading_work)
+
+        def collect(self) -> list[Advance]:
+            self.count("collect")
+            return super().collect()
+
+    worker = Worker(Breaking(model), asyncio.get_running_loop(), "test")
+    streams = [worker.open(sequence(model, seed)) for seed in range(3)]
+    worker.start()
+    async with asyncio.timeout(PATIENCE):
+        for stream in streams:
+            with pytest.raises(EngineFailed):
+                while True:
+                    await stream.advance()
+    assert worker.failed.is_set()
+    assert worker.live == 0
+    with pytest.raises(EngineFailed):
+        await worker.open(sequence(model, 9)).advance()
+    worker.stop()
+
+
+async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
+    engine, leaving = Engine(model), sequence(model, 2)
+    async with working(engine) as worker:
+        kept, closed = worker.open(sequence(model, 1, budget=50)), worker.open(leaving)
+        await closed.advance()
+        worker.close(leaving)
+        worker.close(leaving)  # once more is no harm
+        advances = await until_the_end(kept)
+        assert (len(text_of(advances)), advances[-1].finish) == (50, Finish.LENGTH)
+        while worker.live:
+            await asyncio.sleep(0.01)
+    assert len(engine) == 0
+
+
+async def test_draining_ends_every_stream_with_its_state(model: Model) -> None:
+    async with working(Engine(model)) as worker:
+        streams = [worker.open(sequence(model, seed, forced=3)) for seed in range(5)]
+        begun = [await stream.advance() for stream in streams]
+        worker.drain()
+        for seed, (stream, first) in enumerate(zip(streams, begun, strict=True)):
+            advances = [first, *await until_the_end(stream)]
+            assert advances[-1].finish is Finish.DRAINED
+            assert advances[-1].state is not None
+            text = text_of(advances)
+            assert advances[-1].state.position == 1 + 3 + len(text)
+            assert text == text_of(alone(model, sequence(model, seed, budget=len(text), forced=3)))
+
+
+async def test_many_streams_that_come_and_go_each_get_their_own_text(model: Model) -> None:
+    """The thread, its queue and the event loop between them mix nothing up."""
+
+    async def read(worker: Worker, seed: int) -> list[int]:
+        await asyncio.sleep(0.001 * (seed % 7))
+        what = sequence(model, seed, budget=1 + 37 * seed % 400, forced=seed % 30)
+        text = text_of(await until_the_end(worker.open(what)))
+        worker.close(what)
+        return text
+
+    async with working(Engine(model, rows=8)) as worker:
+        texts = await asyncio.gather(*(read(worker, seed) for seed in range(40)))
+    for seed, text in enumerate(texts):
+        again = sequence(model, seed, budget=1 + 37 * seed % 400, forced=seed % 30)
+        assert text == text_of(alone(model, again))
+
+
+async def test_what_waits_for_a_reader_is_one_advance(model: Model) -> None:
+    """With all symbols, scores and alternatives in order, and the position and the end of the last."""
+
+    def reads_and_writes() -> Sequence:
+        return sequence(model, 0, 90, forced=500, score_forced=True, score_free=True, alternatives=3)
+
+    waits, engine = reads_and_writes(), Engine(model)
+    stream = Stream(waits, Worker(engine, asyncio.get_running_loop(), "test"))
+    engine.add(waits)
+    delivered = 0
+    while len(engine):
+        for advance in [*engine.step(4, 500), *engine.collect()]:
+            stream.deliver(advance)
+            delivered += 1
+    assert delivered > 10
+    merged = await stream.advance()
+    expected = alone(model, reads_and_writes(), steps=64)
+    assert text_of([merged]) == text_of(expected)
+    assert merged.log_probabilities.tolist() == [p for a in expected for p in a.log_probabilities.tolist()]
+    assert len(merged.log_probabilities) == 590
+    assert merged.alternatives is not None
+    parts = [a.alternatives for a in expected if a.alternatives is not None]
+    assert merged.alternatives.ids.tolist() == [row for part in parts for row in part.ids.tolist()]
+    assert merged.alternatives.log_probabilities.shape == (90, 3)
+    assert (merged.position, merged.finish) == (591, Finish.LENGTH)
+    assert merged.state is not None
+    assert expected[-1].state is not None
+    assert merged.state.h.tobytes() == expected[-1].state.h.tobytes()
+
+
+async def test_what_was_taken_does_not_come_again(model: Model) -> None:
+    engine, what = Engine(model), sequence(model, 0, 30, score_free=True, alternatives=1)
+    stream = Stream(what, Worker(engine, asyncio.get_running_loop(), "test"))
+    engine.add(what)
+    taken = []
+    while len(engine):
+        for advance in [*engine.step(2, 1), *engine.collect()]:
+            stream.deliver(advance)
+            taken.append(await stream.advance())
+    assert text_of(taken) == text_of(alone(model, sequence(model, 0, 30)))
+    assert sum(len(a.log_probabilities) for a in taken) == 30
+    assert sum(len(a.alternatives.ids) for a in taken if a.alternatives) == 30

@@ -1,0 +1,42 @@
+import pytest
+from segue_server.errors import StoreFull
+from segue_server.state.stores.memory import ENTRY_BYTES, MemoryStore
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_expired_sessions_leave_nothing_behind() -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    for turn in range(50):
+        await store.create("/tiny", {f"{turn}.{i}": b"1" for i in range(8)}, 60 + turn % 7)
+        for i in range(4):
+            await store.read("/tiny", f"{turn}.{i}")
+        clock.now += 100
+    clock.now += 1000
+    await store.names("/tiny", "", 1)
+    assert (len(store._entries), len(store._names), len(store._agenda), store._bytes) == (0, 0, 0, 0)
+
+
+async def test_a_full_store_refuses_new_sessions_and_drops_none() -> None:
+    clock = Clock()
+    store = MemoryStore(max_bytes=10 * (ENTRY_BYTES + 100), clock=clock)
+    for i in range(10):
+        await store.create("/tiny", {f"{i}": bytes(100)}, 1000 if i else 60)
+    with pytest.raises(StoreFull):
+        await store.create("/tiny", {"more": bytes(100)}, 60)
+    entry = await store.read("/tiny", "9")
+    assert entry is not None
+    with pytest.raises(StoreFull):
+        await store.replace("/tiny", "9", entry.revision, bytes(101))
+    assert await store.replace("/tiny", "9", entry.revision, bytes(100))
+    assert len(await store.names("/tiny", "", 99)) == 10
+    clock.now += 200  # the first of them expires
+    await store.create("/tiny", {"more": bytes(100)}, 60)
+    with pytest.raises(StoreFull):
+        await store.create("/tiny", {"still more": bytes(1)}, 60)

@@ -1,0 +1,66 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from segue_training.errors import ConfigurationError, CorpusError
+from segue_training.recipes import TrainingConfig
+from segue_training.train.run import training_data
+from segue_training.train.run_spec import Job, begin_job, resume_job
+from segue_training.train.train_state import load_moment, moment_files, save_moment
+from segue_training.train.trainer import Run
+
+
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+def train_to(step: int, job: Job) -> None:
+    """Train on, save the run after `step`, and leave it."""
+
+    def between(run: Run) -> None:
+        if run.progression.step == step:
+            save_moment(job.folder, job.origin, run.moment())
+            raise Stopped
+
+    run = Run(training_data(job.corpus), job.origin.training)
+    if job.moment is not None:
+        run.restore(job.moment)
+    with pytest.raises(Stopped):
+        run.train(lambda _: None, between)
+
+
+@pytest.fixture
+def folder(text_file: Path, tiny: TrainingConfig) -> Path:
+    """A run that was saved after steps 4 and 8."""
+    job = begin_job(str(text_file), None, "tiny", replace(tiny, evaluations=1), text_file.parent / "run")
+    job.folder.mkdir()
+    for step in (4, 8):
+        train_to(step, job)
+    return job.folder
+
+
+def test_a_run_that_went_back_is_resumed_where_it_came_to_since_then(folder: Path) -> None:
+    train_to(6, resume_job(folder, 4, None, ("learning_rate=0.001",)))
+    origin, moment = load_moment(folder)
+    assert (moment.progression.step, origin.training.learning_rate) == (6, 0.001)
+    assert len(moment_files(folder)) == 2
+
+
+@pytest.mark.parametrize("steps", [5, 8])
+def test_fewer_steps_than_were_taken_are_refused(folder: Path, steps: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"steps is {steps}, and the run has taken 8: set more, or go back"):
+        resume_job(folder, None, None, (f"steps={steps}",))
+    assert resume_job(folder, 4, None, (f"steps={steps}",)).origin.training.steps == steps
+
+
+def test_where_a_corpus_has_moved_to_is_remembered(folder: Path, text_file: Path) -> None:
+    moved = text_file.rename(text_file.with_name("moved.txt"))
+    train_to(9, resume_job(folder, None, str(moved), ()))
+    assert resume_job(folder, None, None, ()).origin.source == str(moved)
+
+
+def test_documents_of_which_none_is_whole_are_refused(tmp_path: Path, tiny: TrainingConfig) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("margaret\n" * 20)
+    with pytest.raises(CorpusError, match="holds no whole line: use a longer text or set a larger max_tokens"):
+        begin_job(str(path), None, "tiny", replace(tiny, documents="lines", max_tokens=5), None)

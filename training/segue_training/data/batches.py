@@ -1,0 +1,134 @@
+"""From ids to minibatches: the orders in which a text is read.
+
+    stream       B rows, each a B-th of the text, read on window after window: the state is carried over.
+                 Every symbol is a target once an epoch.
+    sequential   the same as d2l's chapter "Language Models and the Dataset" does it: full windows only.
+    random       d2l's random sampling: shuffled windows, each read from the zero state.
+    documents    texts of similar length side by side, each from the zero state, padded to the longest.
+
+An epoch is a function of (ids, configuration, its number) alone, so that a run can be resumed within it.
+
+Shapes: N ids of a text, B rows, T symbols of each in one step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue_training.randomness import generator, seed_for
+from segue_training.recipes import TrainingConfig
+from segue_training.text.documents import IGNORED, bucketed, document_spans, padded
+from segue_training.text.vocabulary import UNKNOWN_ID, Ids
+
+Arrays = NDArray[np.int64]
+Windows = Iterator[tuple[Arrays, Arrays, bool]]
+"""(ids_BT, targets_BT, whether the states carry over) of each step of an epoch."""
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """What one step reads and is to predict."""
+
+    ids_BT: Tensor
+    targets_BT: Tensor
+    """The symbol after each of `ids_BT`; IGNORED behind the end of a row."""
+    keep_B: Tensor
+    """1.0 where the row's state is carried over, 0.0 where it begins from zero."""
+
+    @property
+    def targets(self) -> int:
+        """How many symbols are to be predicted."""
+        return int((self.targets_BT != IGNORED).sum())
+
+    def rows(self, part: int, parts: int) -> "Minibatch":
+        """Return one of `parts` equal parts of the rows, to be read by one of as many processes."""
+        return Minibatch(*(t.chunk(parts)[part] for t in (self.ids_BT, self.targets_BT, self.keep_B)))
+
+
+def epoch(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) -> Iterator[Minibatch]:
+    """Yield the minibatches of epoch 0, 1, ... over `ids_N`.
+
+    Where states carry over, each row begins anew with probability `config.reset_rate`: a model that has only seen
+    carried states can be lost in the zero state. Each character is `<unk>` with probability `config.unknown_rate`,
+    drawn anew in every epoch, so that its weights learn. `line_feed` ends documents.
+    """
+    for index, (ids_BT, targets_BT, carried) in enumerate(_windows(ids_N, config, number, line_feed)):
+        draws_B = torch.rand(len(ids_BT), generator=generator(config.seed, "reset", number, index))
+        keep_B = (draws_B >= config.reset_rate) & carried
+        yield Minibatch(torch.from_numpy(ids_BT), torch.from_numpy(targets_BT), keep_B.float())
+
+
+def _windows(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) -> Windows:
+    seed = seed_for(config.seed, "epoch", number)
+    if config.documents == "lines":
+        yield from _documents(ids_N, config, line_feed, seed)
+        return
+    for positions_BT, carried in _positions(len(ids_N), config, seed):
+        read_BS = np.column_stack([positions_BT, positions_BT[:, -1] + 1])  # the last one is a target only
+        ids_BS = ids_N[read_BS].astype(np.int64)
+        ids_BS[hidden(read_BS, config.shown_unknown, seed)] = UNKNOWN_ID
+        yield ids_BS[:, :-1], ids_BS[:, 1:], carried
+
+
+def _positions(length: int, config: TrainingConfig, seed: int) -> Iterator[tuple[Arrays, bool]]:
+    """Yield where the inputs of each step stand in a text of `length`, and whether the states carry over."""
+    B, T = config.batch, config.time
+    offset = int(np.random.default_rng(seed).integers(T))
+    if config.partition == "random":
+        for positions_BT in random_positions(length, B, T, offset, seed):
+            yield positions_BT, False
+        return
+    for index, positions_BT in enumerate(stream_positions(length, B, T, offset)):
+        if config.partition == "stream" or positions_BT.shape[1] == T:
+            yield positions_BT, index > 0
+
+
+def stream_positions(length: int, batch: int, time: int, offset: int) -> Iterator[Arrays]:
+    """Yield the positions of rows that lie behind each other in the text.
+
+    Every symbol behind `offset`, but the fewer than `batch` last ones, is a target exactly once. The last window is
+    narrower where `time` does not divide the rows' length.
+    """
+    columns = (length - offset - 1) // batch
+    first_B1 = offset + columns * np.arange(batch)[:, None]
+    for start in range(0, columns, time):
+        yield first_B1 + np.arange(start, min(start + time, columns))
+
+
+def random_positions(length: int, batch: int, time: int, offset: int, seed: int) -> Iterator[Arrays]:
+    """Yield the positions of shuffled windows; those that do not fill a minibatch are left out."""
+    starts = offset + time * np.random.default_rng(seed).permutation((length - offset - 1) // time)
+    for chosen_B in starts[: len(starts) // batch * batch].reshape(-1, batch):
+        yield chosen_B[:, None] + np.arange(time)
+
+
+def hidden(positions: Arrays, rate: float, seed: int) -> NDArray[np.bool_]:
+    """Say which positions of a text are to be `<unk>`, a share `rate` of them.
+
+    It is a function of the position, so that a character is hidden as a target and as the input after it, or not at
+    all (the mixing function is SplitMix64's: Steele et al. 2014).
+    """
+    if rate == 0:
+        return np.zeros(positions.shape, dtype=np.bool_)
+    mixed = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (mixed ^ (mixed >> np.uint64(31))) < np.uint64(rate * 2**64)
+
+
+def _documents(ids_N: Ids, config: TrainingConfig, line_feed: int, seed: int) -> Windows:
+    """Yield documents of similar length side by side, in windows of at most `config.time` symbols."""
+    draws = np.random.default_rng(seed)
+    for group in bucketed(document_spans(ids_N, line_feed), config.batch, seed):
+        ids_BC, targets_BC = padded(ids_N, group, line_feed)
+        hidden_BC = (draws.random(targets_BC.shape) < config.shown_unknown) & (targets_BC != IGNORED)
+        hidden_BC &= targets_BC != line_feed
+        targets_BC[hidden_BC] = UNKNOWN_ID
+        ids_BC[:, 1:][hidden_BC[:, :-1]] = UNKNOWN_ID
+        for start in range(0, ids_BC.shape[1], config.time):
+            window = slice(start, start + config.time)
+            yield ids_BC[:, window], targets_BC[:, window], start > 0

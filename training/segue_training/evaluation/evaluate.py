@@ -1,0 +1,167 @@
+"""How well a model predicts a text, scored in constant memory whatever the text's length.
+
+What is summed is kept apart from what predicts: `Reader` is a PyTorch model or an exported graph; each `in_*` function
+is one way of reading, and yields the log-probabilities part after part; `Perplexity.of` adds them up.
+
+    in_one_piece    the state is carried from the first symbol to the last
+    in_windows      the state is thrown away every so many symbols: what carrying it gives is the difference
+    in_documents    every document begins from the zero state
+
+Shapes: N symbols of a text, M symbols read before it, T of a chunk, B rows, C columns of rows, V vocabulary.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from segue_training.evaluation.perplexity import Perplexity, Scored, Validation, first_character
+from segue_training.models import State
+from segue_training.text.documents import IGNORED, document_spans, padded
+from segue_training.text.vocabulary import Documents, Ids, Vocabulary
+
+CHUNK: Final = 1024
+"""Symbols of a row for which activations are held at a time."""
+
+ROWS: Final = 64
+"""Windows and documents that are read side by side."""
+
+WARM_UP: Final = 4096
+"""Symbols of the training text that are read before the validation text is scored in a carried state."""
+
+
+class Reader(Protocol):
+    """What can be evaluated: every LanguageModel, and every graph that was exported from one."""
+
+    def __call__(self, ids_BT: Tensor, /, *state: Tensor) -> tuple[Tensor, ...]:
+        """Read on from the state; return (logits_BTV, *state)."""
+
+    def zero_state(self, rows: int = 1) -> State:
+        """Return the state in which every text begins, on the device that `ids_BT` should be on."""
+
+
+def perplexity(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Documents = "none") -> Perplexity:
+    """Score a text from the zero state: its first character is read, and all others are scored.
+
+    Of documents, each a line, every character and line feed is scored, the latter as the document's end. Raises
+    CorpusError where nothing is left to score.
+    """
+    return Perplexity.of(_from_zero(model, ids_N, vocabulary, documents), vocabulary)
+
+
+def validate(
+    model: Reader, training_N: Ids, validation_N: Ids, vocabulary: Vocabulary, documents: Documents = "none"
+) -> Validation:
+    """Score the whole validation text fresh and carried. Raises CorpusError."""
+    fresh = perplexity(model, validation_N, vocabulary, documents)
+    if documents == "lines" or len(training_N) == 0:
+        return Validation(fresh, fresh)
+    scored = in_one_piece(model, training_N[-WARM_UP:], validation_N)
+    return Validation(fresh, Perplexity.of(scored, vocabulary))
+
+
+@torch.inference_mode()
+def in_one_piece(model: Reader, before_M: Ids, ids_N: Ids, chunk: int = CHUNK) -> Iterator[Scored]:
+    """Score every symbol of `ids_N` after `before_M`, of which there is one symbol or more, was read from zero."""
+    _stop_dropout(model)
+    state = _read(model, before_M[:-1], chunk)
+    last = before_M[-1:]
+    for start in range(0, len(ids_N), chunk):
+        targets_T = ids_N[start : start + chunk]
+        ids_T = np.concatenate([last, targets_T[:-1]])
+        log_probabilities_BT, state = _predict(model, ids_T[None], targets_T[None], state)
+        yield log_probabilities_BT[0], targets_T
+        last = targets_T[-1:]
+
+
+@torch.inference_mode()
+def in_windows(model: Reader, ids_N: Ids, window: int, rows: int = ROWS) -> Iterator[Scored]:
+    """Score ids_N[1:] in windows of so many symbols, each read from the zero state, `rows` of them side by side."""
+    _stop_dropout(model)
+    for start in range(0, len(ids_N) - 1, rows * window):
+        part = ids_N[start : start + rows * window + 1]
+        full = (len(part) - 1) // window * window
+        for ids, width in ((part[: full + 1], window), (part[full:], len(part) - 1 - full)):
+            if len(ids) > 1:
+                yield from _side_by_side(model, ids[:-1].reshape(-1, width), ids[1:].reshape(-1, width))
+
+
+@torch.inference_mode()
+def in_documents(model: Reader, ids_N: Ids, line_feed: int) -> Iterator[Scored]:
+    """Score every document, line feed included, from the zero state and after a line feed; the shortest first."""
+    _stop_dropout(model)
+    spans = document_spans(ids_N, line_feed)
+    spans = spans[np.argsort(spans[:, 1], kind="stable")]  # by length: little is padded
+    for index in range(0, len(spans), ROWS):
+        yield from _side_by_side(model, *padded(ids_N, spans[index : index + ROWS], line_feed))
+
+
+def nats_in_rows(model: Reader, ids_N: Ids, rows: int) -> float:
+    """Return the mean nats of a symbol, of a text cut into `rows` that are read side by side from the zero state.
+
+    Much faster than `perplexity` and a little too high: good enough to watch progress. At most len(ids_N) - 1 rows;
+    the few symbols that do not fill a column are left out.
+    """
+    columns = (len(ids_N) - 1) // rows
+    return _mean_nats(in_windows(model, ids_N[: rows * columns + 1], columns, rows))
+
+
+def nats_in_documents(model: Reader, ids_N: Ids, line_feed: int) -> float:
+    """Return the mean nats of a symbol, of documents each read from the zero state."""
+    return _mean_nats(in_documents(model, ids_N, line_feed))
+
+
+def _mean_nats(scored: Iterable[Scored]) -> float:
+    nats, symbols = 0.0, 0
+    for log_probabilities_N, targets_N in scored:
+        nats -= float(log_probabilities_N.sum(dtype=np.float64))
+        symbols += len(targets_N)
+    return nats / symbols
+
+
+def _side_by_side(model: Reader, ids_BC: Ids, targets_BC: Ids) -> Iterator[Scored]:
+    """Score rows that each begin from the zero state."""
+    state = model.zero_state(len(ids_BC))
+    for start in range(0, ids_BC.shape[1], CHUNK):
+        window = slice(start, start + CHUNK)
+        scores_BT, state = _predict(model, ids_BC[:, window], targets_BC[:, window], state)
+        wanted_BT = targets_BC[:, window] != IGNORED
+        yield scores_BT[wanted_BT], targets_BC[:, window][wanted_BT]
+
+
+def _from_zero(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Documents) -> Iterator[Scored]:
+    if documents == "lines":
+        return in_documents(model, ids_N, vocabulary.line_feed)
+    first = first_character(ids_N, vocabulary)
+    return in_one_piece(model, ids_N[:first], ids_N[first:])
+
+
+def _read(model: Reader, ids_N: Ids, chunk: int) -> State:
+    """Return the state that reading `ids_N` from zero leaves."""
+    state = model.zero_state(1)
+    for start in range(0, len(ids_N), chunk):
+        _, *after = model(as_tensor(ids_N[start : start + chunk][None], state), *state)
+        state = tuple(after)
+    return state
+
+
+def _predict(model: Reader, ids_BT: Ids, targets_BT: Ids, state: State) -> tuple[NDArray[np.float32], State]:
+    """Return ln P of each target (0 where it is to be ignored), and the state behind `ids_BT`."""
+    logits_BTV, *after = model(as_tensor(ids_BT, state), *state)
+    targets = as_tensor(targets_BT, state).flatten()
+    nats = cross_entropy(logits_BTV.flatten(0, 1).float(), targets, reduction="none", ignore_index=IGNORED)
+    return -nats.view(targets_BT.shape).cpu().numpy(), tuple(after)
+
+
+def as_tensor(ids: Ids, state: State) -> Tensor:
+    """Return `ids` as a model reads them, on the device of its state."""
+    return torch.from_numpy(ids.astype(np.int64)).to(state[0].device)
+
+
+def _stop_dropout(model: Reader) -> None:
+    if isinstance(model, nn.Module):
+        model.eval()

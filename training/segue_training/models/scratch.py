@@ -1,0 +1,211 @@
+"""RNN, GRU and LSTM from scratch: the equations of the text, tensor by tensor, one time step after the other.
+
+To be read beside d2l, chapters "Recurrent Neural Networks", "Gated Recurrent Units", "Long Short-Term Memory" and
+"Deep Recurrent Neural Networks". Rows are texts, so that a layer multiplies from the right: X (n, d) @ W_xh (d, h).
+* is the product of elements. Each layer states its equations; the output layer is the same for all:
+
+    Y_t = H_t W_hq + b_q
+
+`recurrent` computes the same functions by PyTorch's fused kernels, and `convert` turns either's weights into the
+other's.
+
+Shapes: B rows, T symbols of each, V vocabulary, L layers, D inputs of a layer, H hidden units.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor, nn
+
+from segue_training.models.language_model import LanguageModel, ModelConfig, State
+
+
+class Layer(nn.Module, ABC):
+    """One recurrent layer: reads X_TBD on from its state; returns its H at every step, and the state at the end."""
+
+    GATES: ClassVar[str]
+    """The g of every W_xg, W_hg and b_g, in the order in which PyTorch stacks them."""
+    STATES: ClassVar[int] = 1
+    """How many tensors the layer carries from step to step."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        for gate in self.GATES:
+            self.register_parameter(f"W_x{gate}", _random(hidden, inputs, hidden))
+            self.register_parameter(f"W_h{gate}", _random(hidden, hidden, hidden))
+            self.register_parameter(f"b_{gate}", _random(hidden, hidden))
+
+    def forward(self, X_TBD: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Return (H_TBH, *state)."""
+        outputs: list[Tensor] = []
+        for X_BD in X_TBD:
+            state = self.step(X_BD, *state)
+            outputs.append(state[0])
+        return torch.stack(outputs), *state
+
+    @abstractmethod
+    def step(self, X_BD: Tensor, *state: Tensor) -> State:
+        """Return the state behind one more input; its first part, H, is what the layer above reads."""
+
+
+class RnnLayer(Layer):
+    """A layer with a hidden state.
+
+    H_t = tanh(X_t W_xh + H_{t-1} W_hh + b_h)
+    """
+
+    GATES = "h"
+    W_xh: Tensor
+    W_hh: Tensor
+    b_h: Tensor
+
+    def step(self, X_BD: Tensor, *state: Tensor) -> State:
+        """Return (H,)."""
+        (H_BH,) = state
+        H_BH = torch.tanh(X_BD @ self.W_xh + H_BH @ self.W_hh + self.b_h)
+        return (H_BH,)
+
+
+class GruLayer(Layer):
+    """A gated recurrent unit whose reset gate acts before the matrix product, as in the text.
+
+    R_t = sigmoid(X_t W_xr + H_{t-1} W_hr + b_r)           reset: what of the past the candidate sees
+    Z_t = sigmoid(X_t W_xz + H_{t-1} W_hz + b_z)           update: what of the past stays
+    H~_t = tanh(X_t W_xh + (R_t * H_{t-1}) W_hh + b_h)     the candidate
+    H_t = Z_t * H_{t-1} + (1 - Z_t) * H~_t
+
+    PyTorch's z is this Z: 1 keeps the past. Some papers (Chung et al. 2014) have it the other way round.
+    """
+
+    GATES = "rzh"
+    W_xr: Tensor
+    W_hr: Tensor
+    b_r: Tensor
+    W_xz: Tensor
+    W_hz: Tensor
+    b_z: Tensor
+    W_xh: Tensor
+    W_hh: Tensor
+    b_h: Tensor
+
+    def step(self, X_BD: Tensor, *state: Tensor) -> State:
+        """Return (H,)."""
+        (H_BH,) = state
+        R_BH = torch.sigmoid(X_BD @ self.W_xr + H_BH @ self.W_hr + self.b_r)
+        Z_BH = torch.sigmoid(X_BD @ self.W_xz + H_BH @ self.W_hz + self.b_z)
+        H_tilde_BH = self.candidate(X_BD, R_BH, H_BH)
+        H_BH = Z_BH * H_BH + (1 - Z_BH) * H_tilde_BH
+        return (H_BH,)
+
+    def candidate(self, X_BD: Tensor, R_BH: Tensor, H_BH: Tensor) -> Tensor:
+        """Return H~."""
+        return torch.tanh(X_BD @ self.W_xh + (R_BH * H_BH) @ self.W_hh + self.b_h)
+
+
+class GruResetAfterLayer(GruLayer):
+    """The gated recurrent unit of the fused kernels, whose reset gate acts after the matrix product.
+
+    H~_t = tanh(X_t W_xh + b_h + R_t * (H_{t-1} W_hh + b_hh))
+
+    One product with [W_hr, W_hz, W_hh] then serves the whole step, which is why cuDNN and PyTorch do it so. It is
+    another function than the text's, and has one more bias, which the reset gate scales.
+    """
+
+    b_hh: Tensor
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden)
+        self.register_parameter("b_hh", _random(hidden, hidden))
+
+    def candidate(self, X_BD: Tensor, R_BH: Tensor, H_BH: Tensor) -> Tensor:
+        """Return H~."""
+        return torch.tanh(X_BD @ self.W_xh + self.b_h + R_BH * (H_BH @ self.W_hh + self.b_hh))
+
+
+class LstmLayer(Layer):
+    """A long short-term memory: forget, select what to remember, show.
+
+    F_t = sigmoid(X_t W_xf + H_{t-1} W_hf + b_f)     forget gate: what of the memory stays
+    I_t = sigmoid(X_t W_xi + H_{t-1} W_hi + b_i)     input gate: what of the candidate is added
+    O_t = sigmoid(X_t W_xo + H_{t-1} W_ho + b_o)     output gate: what of the memory shows
+    C~_t = tanh(X_t W_xc + H_{t-1} W_hc + b_c)       the candidate
+    C_t = F_t * C_{t-1} + I_t * C~_t
+    H_t = O_t * tanh(C_t)
+
+    The memory cell C stays inside; only H reaches the layer above. PyTorch calls the candidate g.
+    """
+
+    GATES = "ifco"
+    STATES = 2
+    W_xi: Tensor
+    W_hi: Tensor
+    b_i: Tensor
+    W_xf: Tensor
+    W_hf: Tensor
+    b_f: Tensor
+    W_xc: Tensor
+    W_hc: Tensor
+    b_c: Tensor
+    W_xo: Tensor
+    W_ho: Tensor
+    b_o: Tensor
+
+    def step(self, X_BD: Tensor, *state: Tensor) -> State:
+        """Return (H, C)."""
+        H_BH, C_BH = state
+        F_BH = torch.sigmoid(X_BD @ self.W_xf + H_BH @ self.W_hf + self.b_f)
+        I_BH = torch.sigmoid(X_BD @ self.W_xi + H_BH @ self.W_hi + self.b_i)
+        O_BH = torch.sigmoid(X_BD @ self.W_xo + H_BH @ self.W_ho + self.b_o)
+        C_tilde_BH = torch.tanh(X_BD @ self.W_xc + H_BH @ self.W_hc + self.b_c)
+        C_BH = F_BH * C_BH + I_BH * C_tilde_BH
+        H_BH = O_BH * torch.tanh(C_BH)
+        return H_BH, C_BH
+
+
+LAYERS: Final[Mapping[str, type[Layer]]] = {
+    "rnn": RnnLayer,
+    "gru": GruResetAfterLayer,
+    "gru-reset-before": GruLayer,
+    "lstm": LstmLayer,
+}
+"""The layer of each recurrent architecture."""
+
+
+class Scratch(LanguageModel):
+    """Embedding, recurrent layers from scratch, linear output.
+
+    An LSTM of one layer is 12 tensors for its gates and 2 for its output. The weights begin as those of PyTorch's
+    layers do: uniform within 1 / sqrt(H).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        layer, hidden = LAYERS[config.architecture], config.hidden
+        self.states = layer.STATES
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding)
+        self.layers = nn.ModuleList(layer(hidden if k else config.embedding, hidden) for k in range(config.layers))
+        self.W_hq = _random(hidden, hidden, config.vocabulary_size)
+        self.b_q = _random(hidden, config.vocabulary_size)
+
+    def forward(self, ids_BT: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Read `ids_BT` (int64) on from (H_LBH, C_LBH), or from H_LBH alone; return (logits_BTV, *state)."""
+        X_TBD = self.embedding(ids_BT.T)
+        ends: list[State] = []
+        for k, layer in enumerate(self.layers):
+            X_TBD, *end = layer(X_TBD, *(part[k] for part in state))  # the layer above reads this one's H
+            ends.append(tuple(end))
+        Y_TBV = X_TBD @ self.W_hq + self.b_q
+        return Y_TBV.transpose(0, 1), *(torch.stack(parts) for parts in zip(*ends, strict=True))
+
+    def zero_state(self, rows: int = 1) -> State:
+        """Return zeros: (H_LBH, C_LBH) of an LSTM, (H_LBH,) of the others."""
+        shape = self.config.layers, rows, self.config.hidden
+        return tuple(self.b_q.new_zeros(shape) for _ in range(self.states))
+
+
+def _random(hidden: int, *shape: int) -> nn.Parameter:
+    bound = 1 / math.sqrt(hidden)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

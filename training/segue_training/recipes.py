@@ -1,0 +1,291 @@
+"""Recipes: Python functions that return a training configuration, found by name."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Final, Literal
+
+from segue_training.errors import ConfigurationError
+from segue_training.models import Architecture, Dropout, ModelConfig
+from segue_training.settings import Range, check_ranges
+from segue_training.text.vocabulary import Alphabet, Documents
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides how a model is trained, but the text.
+
+    A step is one update of the weights from `batch` rows of `time` symbols.
+    """
+
+    # The model.
+    hidden: Annotated[int, Range(1, 2**14)]
+    embedding: Annotated[int, Range(0, 2**16)]
+    """Width of a symbol's vector; 0 for one-hot vectors, which are not trained."""
+    layers: Annotated[int, Range(1, 16)]
+
+    # The steps.
+    steps: Annotated[int, Range(1, 10**9)]
+    batch: Annotated[int, Range(1, 2**14)]
+    time: Annotated[int, Range(1, 2**14)]
+    """Symbols through which the gradient flows back; the state flows on."""
+    learning_rate: Annotated[float, Range(1e-9, 100)]
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Annotated[int, Range(0, 10**9)] = 100
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Range(0, 10)] = 0.01
+    clip: Annotated[float, Range(1e-9, 1e9)] = 1.0
+    """Largest norm of the gradient of all weights together."""
+
+    # More of the model.
+    architecture: Architecture = "lstm"
+    implementation: Literal["fused", "scratch"] = "fused"
+    """PyTorch's kernels, or the equations tensor by tensor: the same function, the same checkpoint."""
+    window: Annotated[int, Range(1, 2**10)] = 8
+    """Symbols that an MLP sees."""
+    forget_bias: Annotated[float, Range(-10, 10)] = 1.0
+    initialization: Literal["pytorch", "normal"] = "pytorch"
+    """Of the weights: PyTorch's own, or N(0, 0.01^2) with zero biases, as d2l's models from scratch."""
+
+    # What the text is turned into.
+    normalization: Literal["line-feeds", "nfc", "letters"] = "line-feeds"
+    preparation: Literal["none", "d2l-zh", "d2l-en"] = "none"
+    """How d2l's two editions read The Time Machine; needs the normalization "letters"."""
+    alphabet: Alphabet = "characters"
+    minimum_count: Annotated[int, Range(1, 2**31)] = 1
+    """Characters that occur less often in the training text are read as `<unk>`."""
+    documents: Documents = "none"
+    """"lines": each line is a text of its own, read from the zero state; line feeds begin and end it."""
+    max_tokens: Annotated[int, Range(0, 2**40)] = 0
+    """Symbols of the training text that are used, from its beginning; 0 for all."""
+    max_validation_tokens: Annotated[int, Range(2, 2**40)] = 1_000_000
+    """Symbols of the validation text that are used, from its beginning: they are read one by one, in a minute."""
+    partition: Literal["stream", "sequential", "random"] = "stream"
+    """How an epoch is cut into minibatches; see `batches`."""
+
+    # What the model is spared and what it is shown.
+    input_dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    layer_dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    output_dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    weight_dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    """Of the recurrent weights."""
+    reset_rate: Annotated[float, Range(0, 1)] = 0.02
+    """Probability that a row begins a step from the zero state, in which every text that is served begins."""
+    unknown_rate: Annotated[float, Range(0, 0.5)] = 1e-3
+    """Probability that a character is shown as `<unk>`, which no training text holds by itself."""
+
+    # The run.
+    evaluations: Annotated[int, Range(1, 10**6)] = 8
+    """How often progress is measured on validation text."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights become the checkpoint: those that did best when progress was measured, or the last."""
+    patience: Annotated[int, Range(0, 10**6)] = 0
+    """Evaluations in a row without a gain after which training stops; 0 for never."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the forward pass; the weights stay float32. The shorter ones pay on a GPU."""
+    compile: Literal["no", "yes"] = "no"
+    """Whether torch.compile rewrites the model."""
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.preparation != "none" and self.normalization != "letters":
+            raise ConfigurationError(
+                f"preparation is {self.preparation!r}, which needs normalization 'letters', not {self.normalization!r}"
+            )
+        if self.documents == "lines" and self.partition != "stream":
+            raise ConfigurationError(
+                f"partition is {self.partition!r}, which cuts through the texts that documents='lines' reads whole; "
+                "leave it out"
+            )
+
+    def model(self, vocabulary_size: int) -> ModelConfig:
+        """Return the shape of the model for a vocabulary."""
+        return ModelConfig(
+            vocabulary_size,
+            self.embedding or vocabulary_size,
+            self.hidden,
+            self.layers,
+            self.architecture,
+            self.window,
+        )
+
+    @property
+    def dropout(self) -> Dropout:
+        """The rates at which values are dropped."""
+        return Dropout(self.input_dropout, self.layer_dropout, self.output_dropout, self.weight_dropout)
+
+    @property
+    def shown_unknown(self) -> float:
+        """The `unknown_rate`, or 0 for bytes: no text holds an unknown one."""
+        return self.unknown_rate if self.alphabet == "characters" else 0.0
+
+    @property
+    def least_training_symbols(self) -> int:
+        """The training text that fills one step from any offset, with the symbol after it."""
+        return self.batch * self.time + self.time + 1
+
+
+CHANGEABLE: Final = frozenset(
+    (
+        *("steps", "learning_rate", "schedule", "warmup", "weight_decay", "clip", "reset_rate", "unknown_rate"),
+        *("input_dropout", "layer_dropout", "output_dropout", "weight_dropout"),
+        *("evaluations", "keep", "patience", "precision", "compile"),
+    )
+)
+"""Settings that a run may be resumed with other values of; the others say what its weights and its text are."""
+
+
+def check_resumable(before: TrainingConfig, after: TrainingConfig) -> None:
+    """Raise ConfigurationError where a run that began with `before` cannot go on with `after`."""
+    for setting in fields(TrainingConfig):
+        old, new = getattr(before, setting.name), getattr(after, setting.name)
+        if old != new and setting.name not in CHANGEABLE:
+            raise ConfigurationError(
+                f"the run was begun with {setting.name}={old}, which cannot become {new}: "
+                "leave it as it is, or train anew into another --out"
+            )
+
+
+def quick() -> TrainingConfig:
+    """Train one layer in about three minutes of two CPU cores.
+
+    An embedding as wide as the alphabet, not as the layer, halves the work of a step; the time that saves goes
+    into many small batches at a high rate.
+    """
+    return TrainingConfig(
+        hidden=320, embedding=64, layers=1, steps=3500, batch=16, time=64, learning_rate=8e-3, output_dropout=0.1
+    )
+
+
+def best() -> TrainingConfig:
+    """Train for half an hour of two CPU cores, as well as a megabyte of text allows.
+
+    One wide layer: two learn too slowly for the time. Half-blind recurrent weights and a half-blind output keep it
+    from learning the text by heart in the fourteen times that it reads it.
+    """
+    return replace(
+        quick(),
+        hidden=512,
+        steps=14_000,
+        learning_rate=6e-3,
+        output_dropout=0.4,
+        weight_dropout=0.4,
+        evaluations=20,
+    )
+
+
+def best_gpu() -> TrainingConfig:
+    """Train three wide layers, for half an hour of a GPU. It has not been tuned on one yet."""
+    return replace(
+        best(),
+        hidden=1024,
+        embedding=128,
+        layers=3,
+        steps=20_000,
+        batch=64,
+        time=128,
+        learning_rate=2e-3,
+        warmup=500,
+        layer_dropout=0.3,
+        output_dropout=0.4,
+        weight_dropout=0.5,
+        evaluations=40,
+    )
+
+
+def small() -> TrainingConfig:
+    """Train a tiny model in a few seconds: to try the tools, not to read its text."""
+    return TrainingConfig(
+        hidden=96, embedding=32, layers=1, steps=300, batch=16, time=32, learning_rate=1e-2, warmup=20
+    )
+
+
+def d2l_lstm() -> TrainingConfig:
+    """Train d2l's "Concise Implementation" of the LSTM: one-hot input, 256 units, 500 epochs of plain SGD.
+
+    As there, 10,000 letters of the text are learned by heart; and the checkpoint is measured on text that it
+    has not seen, which d2l leaves out.
+    """
+    return TrainingConfig(
+        hidden=256,
+        embedding=0,
+        layers=1,
+        steps=4000,
+        batch=32,
+        time=35,
+        learning_rate=1.0,
+        optimizer="sgd",
+        schedule="constant",
+        warmup=0,
+        weight_decay=0.0,
+        forget_bias=0.0,
+        normalization="letters",
+        preparation="d2l-zh",
+        max_tokens=10_000,
+        partition="sequential",
+        reset_rate=0.0,
+        unknown_rate=0.0,
+        keep="last",
+    )
+
+
+def d2l_lstm_scratch() -> TrainingConfig:
+    """Train d2l's LSTM "from scratch"."""
+    return replace(d2l_lstm(), implementation="scratch", initialization="normal")
+
+
+def d2l_deep_lstm() -> TrainingConfig:
+    """Train d2l's "Deep Recurrent Neural Networks": two layers, twice the learning rate."""
+    return replace(d2l_lstm(), layers=2, learning_rate=2.0)
+
+
+def d2l_gru() -> TrainingConfig:
+    """Train d2l's "Concise Implementation" of the GRU."""
+    return replace(d2l_lstm(), architecture="gru")
+
+
+def d2l_gru_scratch() -> TrainingConfig:
+    """Train d2l's GRU "from scratch", whose reset gate acts before the matrix product."""
+    return replace(d2l_lstm_scratch(), architecture="gru-reset-before")
+
+
+def d2l_rnn() -> TrainingConfig:
+    """Train d2l's "Concise Implementation" of the RNN."""
+    return replace(d2l_lstm(), architecture="rnn")
+
+
+def d2l_rnn_scratch() -> TrainingConfig:
+    """Train d2l's RNN "from scratch": the one model of the chapters that has 512 units."""
+    return replace(d2l_lstm_scratch(), architecture="rnn", hidden=512)
+
+
+def d2l_mlp() -> TrainingConfig:
+    """Train a model without a hidden state on the same text, as the contrast that d2l describes."""
+    return replace(d2l_lstm(), architecture="mlp", window=8)
+
+
+RECIPES: Final[Mapping[str, Callable[[], TrainingConfig]]] = {
+    "quick": quick,
+    "small": small,
+    "best": best,
+    "best-gpu": best_gpu,
+    "d2l-mlp": d2l_mlp,
+    "d2l-rnn-scratch": d2l_rnn_scratch,
+    "d2l-rnn": d2l_rnn,
+    "d2l-gru-scratch": d2l_gru_scratch,
+    "d2l-gru": d2l_gru,
+    "d2l-lstm-scratch": d2l_lstm_scratch,
+    "d2l-lstm": d2l_lstm,
+    "d2l-deep-lstm": d2l_deep_lstm,
+}
+
+
+def recipe(name: str) -> TrainingConfig:
+    """Return the configuration of the recipe called `name`. Raises ConfigurationError."""
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=1)
+        suggestion = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigurationError(f"no recipe is called {name!r}{suggestion} (recipes: {', '.join(RECIPES)})")
+    return RECIPES[name]()

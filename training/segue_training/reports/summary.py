@@ -1,0 +1,136 @@
+"""What there is to say about a run, gathered from its checkpoint: everything that its HTML report shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Final
+
+from segue_training.errors import ConfigurationError
+from segue_training.evaluation.baselines import Baseline
+from segue_training.evaluation.sample import LINE_FEED, Sampler
+from segue_training.evaluation.surprisal import Surprisal, passage, surprisals
+from segue_training.models import LanguageModel
+from segue_training.recipes import recipe
+from segue_training.text.vocabulary import Documents, Ids
+from segue_training.train.checkpoint import Checkpoint
+from segue_training.train.trainer import learning_rate
+
+TEMPERATURES: Final = (0.5, 0.8, 1.0)
+
+SAMPLED: Final = 600
+"""Characters of each sample."""
+
+PASSAGE: Final = 2400
+"""Symbols of the validation text whose surprisal is shown."""
+
+SURPRISING: Final = 12
+"""How many of the most surprising characters are listed."""
+
+CONTEXT: Final = 40
+"""Characters that are shown before each of them."""
+
+RATES: Final = 200
+"""Points of the learning rate's curve."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model wrote."""
+
+    temperature: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the run."""
+
+    name: str
+    value: str
+    usual: str | None
+    """The value of the recipe, where it is another one."""
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """One of the most surprising characters of the passage."""
+
+    index: int
+    """Its place in the passage."""
+    context: str
+    surprisal: Surprisal
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run in figures and texts."""
+
+    checkpoint: Checkpoint
+    parameters: int
+    baselines: tuple[Baseline, ...]
+    samples: tuple[Sample, ...]
+    passage: tuple[Surprisal, ...]
+    """The beginning of the validation text, read from the zero state."""
+    surprises: tuple[Surprise, ...]
+    """Of the passage, the most surprising character first."""
+    settings: tuple[Setting, ...]
+    learning_rates: tuple[tuple[float, float], ...]
+    """(step, rate) up to the last evaluation."""
+
+
+def gather(checkpoint: Checkpoint, validation_N: Ids, baselines: Sequence[Baseline]) -> RunReport:
+    """Let the model write and read. `validation_N` are the ids of the validation text, in the model's vocabulary."""
+    model = checkpoint.build_model()
+    scored = _score(model, checkpoint, validation_N)
+    return RunReport(
+        checkpoint=checkpoint,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        baselines=tuple(baselines),
+        samples=_samples(model, checkpoint),
+        passage=scored,
+        surprises=_surprises(scored, checkpoint.documents),
+        settings=_settings(checkpoint),
+        learning_rates=_learning_rates(checkpoint),
+    )
+
+
+def _samples(model: LanguageModel, checkpoint: Checkpoint) -> tuple[Sample, ...]:
+    sampler = Sampler(checkpoint.vocabulary, checkpoint.begin, checkpoint.documents)
+    return tuple(Sample(t, sampler(model, SAMPLED, temperature=t)) for t in TEMPERATURES)
+
+
+def _score(model: LanguageModel, checkpoint: Checkpoint, validation_N: Ids) -> tuple[Surprisal, ...]:
+    vocabulary, documents = checkpoint.vocabulary, checkpoint.documents
+    read_N = passage(vocabulary, validation_N, PASSAGE, documents)
+    return surprisals(model, vocabulary, read_N, documents=documents)
+
+
+def _surprises(scored: Sequence[Surprisal], documents: Documents) -> tuple[Surprise, ...]:
+    most = sorted(range(len(scored)), key=lambda i: (-scored[i].nats, i))[:SURPRISING]
+    return tuple(Surprise(i, _before(scored, i, documents), scored[i]) for i in most)
+
+
+def _before(scored: Sequence[Surprisal], index: int, documents: Documents) -> str:
+    """Return what the model had read last: of documents nothing before the one that it reads."""
+    text = "".join(other.character for other in scored[max(index - CONTEXT, 0) : index])
+    return text.rpartition(LINE_FEED)[2] if documents == "lines" else text
+
+
+def _settings(checkpoint: Checkpoint) -> tuple[Setting, ...]:
+    config = checkpoint.training
+    try:
+        usual = recipe(checkpoint.recipe)
+    except ConfigurationError:  # a recipe of another version of segue
+        usual = config
+    return tuple(
+        _setting(entry.name, getattr(config, entry.name), getattr(usual, entry.name)) for entry in fields(config)
+    )
+
+
+def _setting(name: str, value: object, usual: object) -> Setting:
+    return Setting(name, str(value), None if value == usual else str(usual))
+
+
+def _learning_rates(checkpoint: Checkpoint) -> tuple[tuple[float, float], ...]:
+    last = checkpoint.history[-1].step if checkpoint.history else 0
+    steps = sorted({last * i // RATES for i in range(RATES + 1)})
+    return tuple((step, learning_rate(max(step - 1, 0), checkpoint.training)) for step in steps if step > 0)

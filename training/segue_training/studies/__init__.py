@@ -1,0 +1,1 @@
+"""Experiments of their own: d2l's tables again, and agreement."""

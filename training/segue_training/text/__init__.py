@@ -1,0 +1,1 @@
+"""Vocabulary, normalization and documents: shared by training, export and server."""

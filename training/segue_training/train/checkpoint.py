@@ -1,0 +1,183 @@
+"""Checkpoints: what training writes and everything later reads.
+
+A checkpoint is a folder of two files, neither of which can hold code:
+
+    checkpoint.json               what the model is, where it comes from, how good it is
+    weights-<hash>.safetensors    the weights; <hash> is the beginning of the file's SHA-256
+
+The JSON names its weights file and is written last, by an atomic rename. Until then the folder holds the
+checkpoint it held before.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from segue_training.atomic import write_atomically
+from segue_training.errors import CheckpointError, ConfigurationError
+from segue_training.evaluation.perplexity import Validation
+from segue_training.models import LanguageModel, ModelConfig, build_model, from_checkpoint, to_checkpoint
+from segue_training.recipes import TrainingConfig
+from segue_training.text.normalization import NORMALIZATIONS
+from segue_training.text.vocabulary import Documents, Vocabulary
+from segue_training.train.train_state import Evaluation
+
+FORMAT: Final = 1
+DOCUMENT: Final = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class CorpusRecord:
+    """The text that a model was trained and validated on."""
+
+    name: str
+    sha256: str
+    """Of the normalized text as UTF-8."""
+    characters: int
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the weights depend on beside the configuration and the text."""
+
+    segue: str
+    python: str
+    torch: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """All that checkpoint.json says of a model."""
+
+    format: int = FORMAT
+    model: ModelConfig
+    vocabulary: Vocabulary
+    normalization: str
+    begin: str
+    """The character that an empty prompt is read as."""
+    corpus: CorpusRecord
+    recipe: str
+    training: TrainingConfig
+    steps: int
+    """How many steps the weights have seen."""
+    validation: Validation
+    tools: Tools
+    documents: Documents = "none"
+    """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
+    history: tuple[Evaluation, ...] = ()
+    """What was measured on the way."""
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ValueError(f"format is {self.format}, and this segue reads format {FORMAT}")
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization {self.normalization!r} is not known")
+        if self.begin not in self.vocabulary.characters[1:]:
+            raise ValueError(f"begin is {self.begin!r}, which is not in the vocabulary")
+        if len(self.vocabulary) != self.model.vocabulary_size:
+            raise ValueError(
+                f"the vocabulary has {len(self.vocabulary)} entries, the model {self.model.vocabulary_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Record):
+    """A trained model: its record and its weights, by the names of the fused model (see `models.convert`)."""
+
+    weights: dict[str, Tensor] = field(compare=False, repr=False)
+
+    def build_model(self) -> LanguageModel:
+        """Return the model with these weights, ready to evaluate."""
+        model = build_model(self.model)
+        from_checkpoint(model, self.weights)
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class _WeightsFile:
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Document(Record):
+    """checkpoint.json."""
+
+    weights: _WeightsFile
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Say whether `folder` holds a checkpoint, sound or not."""
+    return (folder / DOCUMENT).exists()
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `folder`, in place of one that is there. Raises CheckpointError."""
+    content = save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()})
+    sha256 = hashlib.sha256(content).hexdigest()
+    weights = _WeightsFile(f"weights-{sha256[:12]}.safetensors", sha256)
+    document = msgspec.json.format(msgspec.json.encode(_Document(**_record_fields(checkpoint), weights=weights)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / weights.file, content)
+        write_atomically(folder / DOCUMENT, document + b"\n")
+        for stale in set(folder.glob("weights-*.safetensors")) - {folder / weights.file}:
+            stale.unlink()
+    except OSError as error:
+        raise CheckpointError(f"cannot write the checkpoint {folder}: {error.strerror}") from error
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read and verify the checkpoint in `folder`. Raises CheckpointError."""
+    try:
+        document = msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=_Document)
+        weights = _read_weights(folder, document.weights)
+        _check_weights(weights, document.model)
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {missing}; see segue train") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {folder}: {error.strerror}") from error
+    except (ValueError, ConfigurationError, msgspec.MsgspecError) as error:
+        raise CheckpointError(f"the checkpoint {folder} cannot be used: {error}; train it again") from error
+    return Checkpoint(**_record_fields(document), weights=weights)
+
+
+def _record_fields(record: Record) -> dict[str, Any]:
+    return {entry.name: getattr(record, entry.name) for entry in fields(Record)}
+
+
+def _read_weights(folder: Path, expected: _WeightsFile) -> dict[str, Tensor]:
+    if Path(expected.file).name != expected.file:
+        raise ValueError(f"weights.file is {expected.file!r}, which is not in the folder")
+    content = (folder / expected.file).read_bytes()
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected.sha256:
+        raise ValueError(f"{expected.file} has SHA-256 {actual}, not {expected.sha256}")
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{expected.file} is not a safetensors file ({error})") from error
+
+
+def _check_weights(weights: dict[str, Tensor], config: ModelConfig) -> None:
+    """Raise ValueError unless `weights` are the finite float32 tensors of a model of this shape."""
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in to_checkpoint(build_model(config)).items()}
+    if wrong := sorted(expected.keys() ^ weights.keys()):
+        raise ValueError(f"the tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'not known'}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name]:
+            raise ValueError(f"{name} is {list(tensor.shape)}, not {list(expected[name])}")
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {tensor.dtype}, not torch.float32")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} is not finite")

@@ -1,0 +1,88 @@
+"""What is to be trained: begun from a corpus and a recipe, or resumed from a run's folder."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from segue_training.data.encoding import EncodedCorpus, encode_corpus
+from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
+from segue_training.recipes import TrainingConfig, check_resumable
+from segue_training.settings import override
+from segue_training.train.train_state import Moment, Origin, load_moment
+
+RUNS: Final = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train and where to keep it."""
+
+    corpus: EncodedCorpus
+    origin: Origin
+    folder: Path
+    moment: Moment | None = None
+    """Where to go on; None to begin."""
+
+
+def begin_job(source: str, field: str | None, recipe: str, config: TrainingConfig, folder: Path | None) -> Job:
+    """Encode the corpus that `source` names; without a `folder` the run gets the corpus's name. Raises CorpusError."""
+    corpus = encode_corpus(source, config, field)
+    _check_length(corpus, config)
+    origin = Origin(source, field, recipe, config, corpus.vocabulary.characters, corpus.sha256)
+    return Job(corpus=corpus, origin=origin, folder=folder or RUNS / corpus.name)
+
+
+def resume_job(folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...]) -> Job:
+    """Go on with the run in `folder` from its last moment, or that of `step`, with some settings changed.
+
+    The corpus is that of the run; `source` names it anew where it has moved. Raises CheckpointError where the moment
+    is missing or damaged or the text is another one, and ConfigurationError for a setting that is fixed by now or
+    fewer steps than were taken.
+    """
+    origin, moment = load_moment(folder, step)
+    config = override(origin.training, assignments)
+    check_resumable(origin.training, config)
+    if config.steps != origin.training.steps:
+        _check_steps(moment.progression.step, config)
+    source = source or origin.source
+    corpus = encode_corpus(source, config, origin.field)
+    _check_same_corpus(origin, corpus)
+    return Job(corpus=corpus, origin=replace(origin, source=source, training=config), folder=folder, moment=moment)
+
+
+def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
+    """Raise CorpusError unless the corpus fills one step and leaves two symbols to validate on."""
+    if config.documents == "lines" and len(corpus.training) == 0:
+        raise CorpusError("the training text holds no whole line: use a longer text or set a larger max_tokens")
+    needed = 0 if config.documents == "lines" else config.least_training_symbols
+    if len(corpus.training) < needed:
+        raise CorpusError(
+            f"the training text has {len(corpus.training)} symbols; this recipe needs {needed} "
+            f"(batch {config.batch} x time {config.time}): use a longer text or set a smaller batch"
+        )
+    if len(corpus.validation) < 2:  # noqa: PLR2004 - one to read, one to score
+        raise CorpusError(
+            f"the validation text, the last tenth, has {len(corpus.validation)} symbols and needs 2: use a longer text"
+        )
+
+
+def _check_steps(taken: int, config: TrainingConfig) -> None:
+    if config.steps <= taken:
+        raise ConfigurationError(
+            f"steps is {config.steps}, and the run has taken {taken}: set more, or go back with --step"
+        )
+
+
+def _check_same_corpus(origin: Origin, corpus: EncodedCorpus) -> None:
+    if corpus.vocabulary.characters != origin.characters:
+        differ = sorted(set(corpus.vocabulary.characters) ^ set(origin.characters))
+        raise CheckpointError(
+            f"the run was begun with a vocabulary of {len(origin.characters)} entries, and this text has "
+            f"{len(corpus.vocabulary)} ({len(differ)} differ, such as {differ[:1]}): "
+            f"resume with the text that it began with ({origin.source}), or train anew"
+        )
+    if corpus.sha256 != origin.sha256:
+        raise CheckpointError(
+            f"the run was begun with a text of SHA-256 {origin.sha256[:12]}..., and this one has "
+            f"{corpus.sha256[:12]}...: resume with the text that it began with ({origin.source}), or train anew"
+        )

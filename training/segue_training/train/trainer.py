@@ -1,0 +1,335 @@
+"""The training loop: truncated backpropagation through time with a carried state.
+
+Each step reads the next symbols of every row, lowers their mean negative log-probability, and hands the state, cut
+off from its gradient, to the next step (d2l, chapter "Implementation of Recurrent Neural Networks from Scratch").
+The same configuration, text and number of threads give the same weights, bit for bit, also when the run was stopped
+and resumed at any step.
+
+Shapes: N ids of a text, B rows, T symbols of a row in one step, V vocabulary, L layers, H hidden units.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, AdamW, Optimizer
+
+from segue_training.data.batches import Minibatch, epoch
+from segue_training.errors import ConfigurationError, Diverged
+from segue_training.evaluation.evaluate import nats_in_documents, nats_in_rows
+from segue_training.models import LanguageModel, Recurrent, State, build_model, initialize
+from segue_training.randomness import seed_for
+from segue_training.recipes import TrainingConfig
+from segue_training.text.documents import whole_documents
+from segue_training.text.vocabulary import Ids
+from segue_training.train.distributed import World
+from segue_training.train.train_state import Evaluation, Moment, Progression
+
+WATCHED: Final = 32_768
+"""Symbols of the validation text on which progress is measured."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A text as ids, split in two."""
+
+    training: Ids
+    """Fills a step: `config.least_training_symbols`."""
+    validation: Ids
+    """Two symbols or more."""
+    vocabulary_size: int
+    line_feed: int
+    """The id that ends a document."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int
+    loss: float
+    """Mean nats per symbol over this step's minibatch, before its update."""
+    evaluation: Evaluation | None
+    """Only after a step that measures."""
+    model: LanguageModel
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model at the end of its run."""
+
+    model: LanguageModel
+    steps: int
+    """Steps that its weights have seen."""
+    history: tuple[Evaluation, ...]
+
+
+Report = Callable[[Progress], None]
+Between = Callable[["Run"], None]
+"""Called after every step; may save a moment of the run, and may raise to stop it."""
+
+
+class Run:
+    """A model on its way: its weights, its optimizer, the states of its rows, and how far it has come."""
+
+    def __init__(self, data: TrainingData, config: TrainingConfig, world: World | None = None) -> None:
+        """Begin at step 0. Raises ConfigurationError."""
+        self.config = config
+        self.progression = Progression()
+        self._world = world or World()
+        self._world.check_batch(config.batch)
+        self._data = data
+        self.model = new_model(data.vocabulary_size, config).to(self._world.device)
+        _check_precision(self.model, config, self._world)
+        self._shared = self._world.share(_compiled(self.model, config))
+        self._optimizer = _optimizer(self.model, config)
+        self._scaler = torch.amp.GradScaler(self._world.device.type, enabled=config.precision == "float16")
+        self._state = self.model.zero_state(config.batch // self._world.size)
+        self._best = self._weights()
+        self._began = time.monotonic()
+
+    def train(self, report: Report, between: Between) -> Trained:
+        """Take the steps that are left. Raises Diverged for a loss or a gradient that is not finite.
+
+        PyTorch's global random state is left as it was.
+        """
+        self._began = time.monotonic() - self.progression.seconds
+        if self._is_over():  # a run that was resumed behind its last step
+            return self._end()
+        with torch.random.fork_rng():
+            for minibatch in self._minibatches():
+                loss = self._step(minibatch)
+                evaluation = self._evaluate() if self._is_measured(self.progression.step) else None
+                report(Progress(self.progression.step, loss, evaluation, self.model))
+                if self._is_over():
+                    return self._end()
+                between(self)
+        raise AssertionError("epochs never end")
+
+    def moment(self) -> Moment:
+        """Return all that `restore` needs. In a world of several processes each has to call it.
+
+        Raises Diverged where the last update left weights that are not finite, as no loss has shown yet.
+        """
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
+        tensors |= {f"state/{i}": self._world.gather_rows(part) for i, part in enumerate(self._state)}
+        for number, values in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": value for name, value in values.items()}
+        if self._scaler.is_enabled():
+            tensors |= {f"scaler/{name}": torch.tensor(v) for name, v in self._scaler.state_dict().items()}
+        if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise self._diverged(f"{broken[0]} after step {self.progression.step}", math.nan)
+        return Moment(replace(self.progression, seconds=time.monotonic() - self._began), tensors)
+
+    def restore(self, moment: Moment) -> None:
+        """Go on from `moment`, which a run of the same data and configuration gave."""
+        self.progression = moment.progression
+        self.model.load_state_dict(_below("model/", moment))
+        self._best = _below("best/", moment)
+        state = _below("state/", moment)
+        self._state = tuple(self._world.own_rows(state[str(i)]).to(self._world.device) for i in range(len(state)))
+        self._restore_optimizer(moment)
+        if scaler := _below("scaler/", moment):
+            self._scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
+
+    def _restore_optimizer(self, moment: Moment) -> None:
+        values: dict[int, dict[str, Tensor]] = {}
+        for path, tensor in _below("optimizer/", moment).items():
+            number, name = path.split("/")
+            values.setdefault(int(number), {})[name] = tensor
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": values})
+
+    def _minibatches(self) -> Iterator[Minibatch]:
+        """Yield this process's rows of each minibatch that is left, and count epochs."""
+        world, begin = self._world, self.progression
+        for number in count(begin.epoch):
+            start = begin.index if number == begin.epoch else 0
+            minibatches = epoch(self._data.training, self.config, number, self._data.line_feed)
+            taken = start
+            for index, minibatch in enumerate(islice(minibatches, start, None), start):
+                if world.size > 1 and len(minibatch.keep_B) < self.config.batch:
+                    continue  # the last documents of an epoch, which cannot be shared out evenly
+                self.progression = replace(self.progression, epoch=number, index=index + 1)
+                taken += 1
+                yield minibatch
+            if taken == 0:
+                raise ConfigurationError(
+                    f"batch is {self.config.batch}, and the training text has fewer documents, which cannot be shared "
+                    f"out among {world.size} processes: set a smaller batch"
+                )
+
+    def _step(self, minibatch: Minibatch) -> float:
+        """Update the weights once; return the loss from before the update."""
+        config, number = self.config, self.progression.step
+        torch.manual_seed(seed_for(config.seed, "step", number, self._world.rank))
+        loss = self._loss(minibatch)
+        mean = float(self._world.total(loss.detach().clone()) / self._world.size)
+        if not math.isfinite(mean):
+            raise self._diverged(f"the loss of step {number + 1}", mean)
+        self._update(loss, learning_rate(number, config))
+        total, steps = self.progression.losses
+        symbols = self.progression.symbols + minibatch.targets
+        losses = (total + mean, steps + 1)
+        self.progression = replace(self.progression, step=number + 1, symbols=symbols, losses=losses)
+        return mean
+
+    def _loss(self, minibatch: Minibatch) -> Tensor:
+        """Return the mean nats of this process's targets, weighted so that the processes' mean is that of all."""
+        own = minibatch.rows(self._world.rank, self._world.size)
+        ids_BT, targets_BT, keep_B = (t.to(self._world.device) for t in (own.ids_BT, own.targets_BT, own.keep_B))
+        if len(keep_B) != self._state[0].shape[1]:  # documents: a group may be smaller than another
+            self._state = self.model.zero_state(len(keep_B))
+        self._shared.train()
+        with self._autocast():
+            logits_BTV, *state = self._shared(ids_BT, *reset_rows(self._state, keep_B))
+            total = cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="sum")
+        self._state = tuple(part.detach().float() for part in state)
+        return total * self._world.size / minibatch.targets
+
+    def _update(self, loss: Tensor, rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if not self._scaler.is_enabled() and not norm.isfinite():  # a scaler skips such a step by itself
+            raise self._diverged(f"the gradient of step {self.progression.step + 1}", float(norm))
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def _evaluate(self) -> Evaluation:
+        """Measure progress and keep the weights if they are better than those that are kept."""
+        now, (total, steps) = self.progression, self.progression.losses
+        validation = self._world.agreed(self._measure())
+        if not math.isfinite(validation):
+            raise self._diverged(f"the validation loss after step {now.step}", validation)
+        evaluation = Evaluation(
+            step=now.step,
+            symbols=now.symbols,
+            seconds=time.monotonic() - self._began,
+            training=total / steps,
+            validation=validation,
+            learning_rate=learning_rate(now.step - 1, self.config),
+        )
+        best = min((e.validation for e in now.history), default=math.inf)
+        kept = next((e.validation for e in now.history if e.step == now.best_step), math.inf)
+        keeps = self.config.keep == "last" or evaluation.validation < kept
+        if keeps:
+            self._best = self._weights()
+        self.progression = replace(
+            now,
+            losses=(0.0, 0),
+            best_step=now.step if keeps else now.best_step,
+            stale=0 if evaluation.validation < best else now.stale + 1,
+            history=(*now.history, evaluation),
+        )
+        return evaluation
+
+    def _measure(self) -> float:
+        """Return the nats per symbol of the watched text."""
+        watched_N, line_feed = self._data.validation[:WATCHED], self._data.line_feed
+        if self.config.documents == "lines":
+            whole_N = whole_documents(watched_N, line_feed)
+            return nats_in_documents(self.model, whole_N if len(whole_N) else watched_N, line_feed)
+        return nats_in_rows(self.model, watched_N, min(self.config.batch, len(watched_N) - 1))
+
+    def _is_measured(self, step: int) -> bool:
+        """Say whether `step`, counted from 1, ends one of the run's `evaluations` parts."""
+        parts, steps = self.config.evaluations, self.config.steps
+        return step * parts // steps > (step - 1) * parts // steps
+
+    def _is_over(self) -> bool:
+        now, patience = self.progression, self.config.patience
+        return now.step >= self.config.steps or (patience > 0 and now.stale >= patience)
+
+    def _end(self) -> Trained:
+        self.model.load_state_dict(self._best)
+        return Trained(self.model.eval(), self.progression.best_step, self.progression.history)
+
+    def _diverged(self, what: str, value: float) -> Diverged:
+        return Diverged(f"{what} is {value}: set a learning_rate below {self.config.learning_rate}")
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._world.device.type, getattr(torch, self.config.precision))
+
+
+def train(data: TrainingData, config: TrainingConfig, report: Report) -> Trained:
+    """Train in this process from the first step to the last."""
+    return Run(data, config).train(report, lambda _: None)
+
+
+def in_turn(*reports: Report) -> Report:
+    """Return the report that calls each of `reports`."""
+
+    def report(progress: Progress) -> None:
+        for each in reports:
+            each(progress)
+
+    return report
+
+
+def warmed(step: int, rate: float, warmup: int) -> float:
+    """Return the rate of step 0, 1, ... of a linear warm-up to `rate`."""
+    return rate * min(1.0, (step + 1) / (warmup + 1))
+
+
+def cosine(step: int, steps: int) -> float:
+    """Return the share of the rate that is left at a step: from 1 to 0 (Loshchilov and Hutter 2017)."""
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Return the rate of step 0, 1, ...: a linear warm-up, then a constant or a cosine that ends at 0."""
+    warm = warmed(step, config.learning_rate, config.warmup)
+    return warm if config.schedule == "constant" else warm * cosine(step, config.steps)
+
+
+def new_model(vocabulary_size: int, config: TrainingConfig) -> LanguageModel:
+    """Return the model of step 0: its random weights are a function of the configuration."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(config.seed, "weights"))
+        model = build_model(config.model(vocabulary_size), config.dropout, config.implementation)
+        initialize(model, config.initialization, config.forget_bias, one_hot=config.embedding == 0)
+    return model
+
+
+def reset_rows(state: State, keep_B: Tensor) -> State:
+    """Return the state with the rows (axis 1) zeroed where `keep_B` is 0."""
+    return tuple(part * keep_B[:, None] for part in state)
+
+
+def _below(prefix: str, moment: Moment) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in moment.tensors.items() if name.startswith(prefix)}
+
+
+def _compiled(model: LanguageModel, config: TrainingConfig) -> nn.Module:
+    return torch.compile(model) if config.compile == "yes" else model  # type: ignore[return-value]
+
+
+def _check_precision(model: LanguageModel, config: TrainingConfig, world: World) -> None:
+    if config.precision != "float32" and isinstance(model, Recurrent) and world.device.type == "cpu":
+        raise ConfigurationError(
+            f"precision is {config.precision!r}, which the fused layers have on a GPU only: "
+            "set precision=float32 or implementation=scratch"
+        )
+
+
+def _optimizer(model: LanguageModel, config: TrainingConfig) -> Optimizer:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if config.optimizer == "sgd":
+        return SGD(weights, config.learning_rate, weight_decay=config.weight_decay)
+    return AdamW(weights, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
