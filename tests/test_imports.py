@@ -24,7 +24,7 @@ print(sum(name.startswith(sys.argv[1]) for name in sys.modules))
             "segue_client",
             ["torch", "onnx", "onnxruntime", "numpy", "segue_training", "segue_export", "segue_server"],
         ),
-        ("segue_export.artifact", ["torch", "onnx", "onnxruntime"]),
+        ("segue_export.manifest", ["torch", "onnx", "onnxruntime"]),
         ("segue", ["torch", "numpy"]),
     ],
 )

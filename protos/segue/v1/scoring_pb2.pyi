@@ -288,8 +288,14 @@ class ScoreResponse(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     CONTINUATION_FIELD_NUMBER: _builtins.int
     REPEATED_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     repeated: _builtins.bool
     """Whether the session had seen this request before, by its key: this call did not advance it again."""
+    model: _builtins.str
+    """model is the name of the model that scored."""
+    version: _builtins.int
+    """version is that model's version."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextScore]:
         """The scores, in the order of the texts."""
@@ -309,10 +315,12 @@ class ScoreResponse(_message.Message):
         policies: Global___ScoringPolicies | None = ...,
         continuation: _common_pb2.Continuation | None = ...,
         repeated: _builtins.bool = ...,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation", "policies", b"policies"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation", "policies", b"policies", "repeated", b"repeated", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation", "model", b"model", "policies", b"policies", "repeated", b"repeated", "scores", b"scores", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -710,6 +718,12 @@ class ScoreCandidatesResponse(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     CONTINUATION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """model is the name of the model that scored."""
+    version: _builtins.int
+    """version is that model's version."""
     @_builtins.property
     def context(self) -> Global___TextScore:
         """The score of the context."""
@@ -733,10 +747,12 @@ class ScoreCandidatesResponse(_message.Message):
         candidates: _abc.Iterable[Global___CandidateScore] | None = ...,
         policies: Global___ScoringPolicies | None = ...,
         continuation: _common_pb2.Continuation | None = ...,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "continuation", b"continuation", "policies", b"policies"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "context", b"context", "continuation", b"continuation", "policies", b"policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "context", b"context", "continuation", b"continuation", "model", b"model", "policies", b"policies", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
