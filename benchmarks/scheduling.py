@@ -38,7 +38,7 @@ from rich.progress import Progress
 from segue_export.artifact import read_artifact
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
-from segue_server.engine.sequence import Advance, Sequence, State
+from segue_server.engine.sequence import Sequence, State, StepOutput
 from served import make_model
 from tables import Column, Row, numbers, parser, show
 
@@ -81,7 +81,7 @@ class Rows:
     def add(self, number: int, characters: int) -> None:
         """Let request `number` join at the next tick."""
         state = State.after_first(1, self._model.state_shape, seed=number)
-        sequence = Sequence(state, np.empty(0, dtype=np.int64), budget=characters, keep_state=False)
+        sequence = Sequence(state, np.empty(0, dtype=np.int64), max_characters=characters, keep_state=False)
         self._numbers[sequence] = number
         self._engine.add(sequence)
 
@@ -92,7 +92,7 @@ class Rows:
         seconds = time.process_time() - began
         return seconds, [self._report(advance) for advance in advances]
 
-    def _report(self, advance: Advance) -> tuple[int, bool]:
+    def _report(self, advance: StepOutput) -> tuple[int, bool]:
         return self._numbers[advance.sequence], advance.finish is not None
 
 

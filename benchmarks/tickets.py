@@ -32,7 +32,7 @@ from segue_server.engine.sequence import State
 from segue_server.runtime.registry import Served
 from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.snapshot import Snapshot, packed_bytes
-from segue_server.state.tickets import TicketOffice, ticket_bytes
+from segue_server.state.tickets import TicketCodec, ticket_bytes
 from served import Server, make_model, segue_server
 from tables import Column, Row, numbers, parser, show
 
@@ -71,7 +71,7 @@ def cost(layers: int, hidden: int, folder: Path) -> Row:
     make_key_file(folder / "keys")
     worker: Any = None  # nothing is generated here
     served = Served(model, worker, reproducible=True, build=Build.of(model, bytes(16)))
-    office = TicketOffice(KeyRing(folder / "keys"), lifetime=3600)
+    office = TicketCodec(KeyRing(folder / "keys"), lifetime=3600)
     h, c = np.random.default_rng(0).uniform(-1, 1, (2, *model.state_shape)).astype(np.float32)
     snapshot = Snapshot(State(h, c, 3, POSITION, seed=0), Sampling())
     ticket = office.write(snapshot, served.build, model, "")

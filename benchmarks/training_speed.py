@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from segue_training.data.batches import epoch
 from segue_training.recipes import TrainingConfig
-from segue_training.train.trainer import Run, TrainingData
+from segue_training.train.trainer import Trainer, TrainingData
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -70,13 +70,13 @@ def configuration(arguments: argparse.Namespace, **changes: Any) -> TrainingConf
 
 def segue_loop(data: TrainingData, config: TrainingConfig) -> Loop:
     """Return the loop of `segue train`."""
-    run = Run(data, config)
+    run = Trainer(data, config)
 
     def steps(number: int) -> float:
         """Take one step more than asked for: finding back to its place in the epoch is not measured."""
         ends: list[float] = []
 
-        def stop(_: Run) -> None:
+        def stop(_: Trainer) -> None:
             ends.append(time.perf_counter())
             if len(ends) > number:
                 raise Enough

@@ -39,15 +39,15 @@ from segue_server.limits import MAX_MESSAGE_BYTES
 from segue_server.metrics import serve_metrics
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission
-from segue_server.runtime.engine_thread import Worker
+from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.registry import Registry, Served
 from segue_server.runtime.self_check import check
 from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.sessions import Sessions
-from segue_server.state.start import Starts
+from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
 from segue_server.state.stores.store import SessionStore
-from segue_server.state.tickets import TicketOffice
+from segue_server.state.tickets import TicketCodec
 
 SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -169,7 +169,7 @@ def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
         *(model.name, model.version, model.provider, "do not depend" if found.reproducible else "MAY DEPEND"),
         found.host_class.hex(),
     )
-    worker = Worker(Engine(model), loop, f"{model.name}/{model.version}")
+    worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}")
     return Served(model, worker, found.reproducible, Build.of(model, found.host_class))
 
 
@@ -184,8 +184,8 @@ def _server(  # noqa: PLR0913, PLR0917 - all that a server consists of
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
     admission = Admission(config.max_sequences)
-    office, sessions = TicketOffice(ring, config.ticket_lifetime), Sessions(store, ring)
-    starts = Starts(office, sessions)
+    office, sessions = TicketCodec(ring, config.ticket_lifetime), Sessions(store, ring)
+    starts = StartResolver(office, sessions)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(
         GenerationService(registry, admission, starts, prefixes, config.stall_timeout), server
     )

@@ -29,7 +29,7 @@ from segue_server.engine.sequence import Finish, Sequence
 from segue_server.errors import EngineFailed, InvalidRequest, Overloaded, Stalled
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission
-from segue_server.state.start import Origin, Starts
+from segue_server.state.start import StartResolver, StartState
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 from unsealing import unsealed
@@ -41,7 +41,7 @@ ABOVE_100 = math.nextafter(100, 101)
 
 
 def checked(asked: pb.GenerateRequest, model: Model) -> Generation:
-    return read_generation(asked, model, Origin.nothing(Build.of(model, bytes(16))))
+    return read_generation(asked, model, StartState.nothing(Build.of(model, bytes(16))))
 
 
 @pytest.mark.parametrize(
@@ -455,9 +455,9 @@ def test_a_shared_prompt_is_read_by_one_sequence(model: Model) -> None:
     generation = checked(asked_for("The cat", samples=8), model)
     prompt = generation.prompt()
     assert prompt is not None
-    assert (len(prompt.forced), prompt.budget) == (6, 0)
+    assert (len(prompt.prefill_ids), prompt.max_characters) == (6, 0)
     sequences = generation.sequences(prompt.state)
-    assert [(len(sequence.forced), sequence.budget) for sequence in sequences] == [(0, 60)] * 8
+    assert [(len(sequence.prefill_ids), sequence.max_characters) for sequence in sequences] == [(0, 60)] * 8
     assert len({id(sequence.stops) for sequence in sequences}) == 8  # each knows how its own text ends
     assert checked(asked_for("The cat"), model).prompt() is None
     assert checked(asked_for("T", samples=8), model).prompt() is None
@@ -542,11 +542,13 @@ def test_a_bad_field_is_named_with_its_value_and_range(
 
 def test_what_normalization_makes_of_a_character_counts(wide_model: Model) -> None:
     composed = read_generation(
-        asked_for("a", biases=biases({"é": 1})), wide_model, Origin.nothing(Build.of(wide_model, bytes(16)))
+        asked_for("a", biases=biases({"é": 1})), wide_model, StartState.nothing(Build.of(wide_model, bytes(16)))
     ).sampling
     assert (
         read_generation(
-            asked_for("a", biases=biases({"e\u0301": 1})), wide_model, Origin.nothing(Build.of(wide_model, bytes(16)))
+            asked_for("a", biases=biases({"e\u0301": 1})),
+            wide_model,
+            StartState.nothing(Build.of(wide_model, bytes(16))),
         ).sampling
         == composed
     )
@@ -554,7 +556,7 @@ def test_what_normalization_makes_of_a_character_counts(wide_model: Model) -> No
         read_generation(
             asked_for("a", forbidden_characters="".join(CHINESE) + "aé\r"),
             wide_model,
-            Origin.nothing(Build.of(wide_model, bytes(16))),
+            StartState.nothing(Build.of(wide_model, bytes(16))),
         )
 
 
@@ -745,7 +747,7 @@ async def call(
     )
     office: Any = SimpleNamespace(write=lambda *_: b"")
     nowhere: Any = None  # no call here has a session
-    service = GenerationService(registry, admission, Starts(office, nowhere), PrefixCache(0), stall_timeout=0.05)
+    service = GenerationService(registry, admission, StartResolver(office, nowhere), PrefixCache(0), stall_timeout=0.05)
     context: Any = client
     try:
         await service.Generate(asked_for(prompt, samples=3), context)

@@ -14,7 +14,7 @@ from segue_server.api.services.score_stream import ScoreStreamCall
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import State
 from segue_server.errors import Stopping
-from segue_server.state.start import Origin
+from segue_server.state.start import StartState
 
 
 class Output:
@@ -45,7 +45,7 @@ async def test_what_was_not_read_is_not_counted(
     monkeypatch.setattr(readings, "read_one", read_one)
     output: Any = Output()
     served: Any = SimpleNamespace(model=model, worker=SimpleNamespace(draining=asyncio.Event()))
-    origin: Any = Origin.nothing(SimpleNamespace(sha256=b"", host_class=b""))  # type: ignore[arg-type]
+    origin: Any = StartState.nothing(SimpleNamespace(sha256=b"", host_class=b""))  # type: ignore[arg-type]
     call = ScoreStreamCall(pb.ScoreStreamStart(), origin, served, output, lambda _: b"a ticket")
     with pytest.raises(Stopping):
         await call.answer(requests())

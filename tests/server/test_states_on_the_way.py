@@ -9,7 +9,7 @@ import pytest
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Ids, Sampling
-from segue_server.engine.sequence import Advance, Sequence, State, StopStrings
+from segue_server.engine.sequence import Sequence, State, StepOutput, StopStrings
 
 KINDS = ("characters", "int8", "bytes", "byte-lines", "gru-reset-before")
 SEQUENCES = 24
@@ -20,12 +20,12 @@ class Told:
     """What came of one sequence."""
 
     start: State
-    forced: Ids
+    prefill_ids: Ids
     written: list[int] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     finished: bool = False
 
-    def take(self, advance: Advance) -> None:
+    def take(self, advance: StepOutput) -> None:
         self.written += advance.written.tolist()
         self.finished = advance.finish is not None
         if advance.state is not None:
@@ -34,7 +34,7 @@ class Told:
 
     def ids_to(self, state: State) -> Ids:
         """All that was read and written until `state`."""
-        return np.array([*self.forced, *self.written])[: state.position - self.start.position]
+        return np.array([*self.prefill_ids, *self.written])[: state.position - self.start.position]
 
 
 def make(model: Model, number: int) -> Sequence:
@@ -46,7 +46,7 @@ def make(model: Model, number: int) -> Sequence:
     fields: dict[str, Any] = {
         "marks": tuple(sorted(generator.sample(whole, k=min(3, len(whole))))) if number % 4 else (),
         "state_interval": number % 5 * 7,
-        "budget": generator.randrange(1, 200) if number % 6 else 0,
+        "max_characters": generator.randrange(1, 200) if number % 6 else 0,
         "sampling": Sampling(0.9, number % 2 * 8),
         "stops": StopStrings([tuple(model.vocabulary.encode("t ").tolist())] if number % 3 == 0 else ()),
     }
@@ -71,7 +71,7 @@ def test_every_state_is_the_one_that_reading_alone_leads_to(models: dict[str, Mo
     model, generator = models[kind], random.Random(schedule)
     engine = Engine(model, rows=5)
     sequences = [make(model, number) for number in range(SEQUENCES)]
-    told = {sequence: Told(sequence.state, sequence.forced) for sequence in sequences}
+    told = {sequence: Told(sequence.state, sequence.prefill_ids) for sequence in sequences}
     marks = {sequence: sequence.marks for sequence in sequences}
     for sequence in sequences:
         engine.add(sequence)
@@ -102,7 +102,7 @@ def test_every_state_is_the_one_that_reading_alone_leads_to(models: dict[str, Mo
 def test_states_come_at_least_their_interval_apart(models: dict[str, Model]) -> None:
     model = models["characters"]
     engine, sequence = Engine(model), make(model, 1)
-    sequence.budget, sequence.state_interval, sequence.marks = 500, 50, ()
+    sequence.max_characters, sequence.state_interval, sequence.marks = 500, 50, ()
     sequence.stops = StopStrings()
     begin = sequence.state_given
     engine.add(sequence)

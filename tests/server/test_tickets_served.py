@@ -28,7 +28,7 @@ from segue_server.engine.sampling import Sampling
 from segue_server.runtime.registry import Served
 from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.snapshot import Snapshot
-from segue_server.state.tickets import Ticket, TicketOffice
+from segue_server.state.tickets import Ticket, TicketCodec
 
 KIND = "characters"
 MODEL = common_pb2.ModelReference(name=KIND)
@@ -73,10 +73,10 @@ class Forger:
         self._served = Served(model, None, reproducible=True, build=Build.of(model, host_class_of(channel)))  # type: ignore[arg-type]
 
     def opened(self, ticket: bytes) -> Ticket:
-        return TicketOffice(KeyRing(self._keys), 1e6).read(ticket, self._served, "")
+        return TicketCodec(KeyRing(self._keys), 1e6).read(ticket, self._served, "")
 
     def seal(self, snapshot: Snapshot, build: Build | None = None, tenant: str = "", lifetime: float = 1e6) -> bytes:
-        office = TicketOffice(KeyRing(self._keys), lifetime)
+        office = TicketCodec(KeyRing(self._keys), lifetime)
         return office.write(snapshot, build or self._served.build, self._served.model, tenant)
 
 
@@ -161,7 +161,7 @@ def hostile_tickets(ticket: bytes, forger: Forger, other_keys: Path, rng: np.ran
         return forger.seal(replace(snapshot, state=replace(state, **changes)))
 
     make_key_file(other_keys)
-    office = TicketOffice(KeyRing(other_keys), 1e6)
+    office = TicketCodec(KeyRing(other_keys), 1e6)
     return {
         "empty": b"",
         "flipped": ticket[:at] + bytes([ticket[at] ^ 1 << int(rng.integers(8))]) + ticket[at + 1 :],

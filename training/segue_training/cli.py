@@ -18,8 +18,8 @@ from segue_training.train.threads import share_cores, use_threads
 
 if TYPE_CHECKING:
     from segue_training.train.checkpoint import Checkpoint
-    from segue_training.train.distributed import World
-    from segue_training.train.run_spec import Job
+    from segue_training.train.distributed import ProcessGroup
+    from segue_training.train.run_spec import RunSpec
     from segue_training.train.trainer import Report
 
 
@@ -99,7 +99,7 @@ def _train(options: Options) -> None:
             _keep(checkpoint, job, options, time.monotonic() - began)
 
 
-def _job(options: Options) -> "Job":
+def _job(options: Options) -> "RunSpec":
     from segue_training.recipes import recipe
     from segue_training.settings import override
     from segue_training.train.run_spec import begin_job, resume_job
@@ -123,7 +123,7 @@ def _check_together(options: Options) -> None:
         raise ConfigurationError(f"{given[0]} is for a run that begins: leave it out to resume {options.resume}")
 
 
-def _keep(checkpoint: "Checkpoint", job: "Job", options: Options, seconds: float) -> None:
+def _keep(checkpoint: "Checkpoint", job: "RunSpec", options: Options, seconds: float) -> None:
     """Write and show what the run came to."""
     from rich.console import Console
 
@@ -141,7 +141,7 @@ def _keep(checkpoint: "Checkpoint", job: "Job", options: Options, seconds: float
     click.echo(f"checkpoint: {job.folder}" + (f"\nreport: {report}" if report else ""))
 
 
-def _write_report(checkpoint: "Checkpoint", job: "Job") -> Path:
+def _write_report(checkpoint: "Checkpoint", job: "RunSpec") -> Path:
     from segue_training.evaluation.baselines import baselines
     from segue_training.reports.html import write_report
 
@@ -152,7 +152,7 @@ def _write_report(checkpoint: "Checkpoint", job: "Job") -> Path:
 
 
 @contextmanager
-def _reports(job: "Job", world: "World", options: Options) -> Iterator["Report"]:
+def _reports(job: "RunSpec", world: "ProcessGroup", options: Options) -> Iterator["Report"]:
     """Yield what is called after each step: silent in all processes but the first."""
     from rich.console import Console
 
@@ -175,7 +175,7 @@ def _reports(job: "Job", world: "World", options: Options) -> Iterator["Report"]
 
 
 @contextmanager
-def _output_folder(folder: Path, world: "World", *, resumes: bool, force: bool) -> Iterator[None]:
+def _output_folder(folder: Path, world: "ProcessGroup", *, resumes: bool, force: bool) -> Iterator[None]:
     """Make sure, before the work, that a run can be kept in `folder`; leave none empty."""
     if not world.is_first:
         yield

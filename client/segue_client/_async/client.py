@@ -15,7 +15,7 @@ from segue_client.errors import SegueError
 from segue_client.messages.generation_request import GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.retry import RESUME_SECONDS, Resumption
+from segue_client.protocol.retry import RESUME_SECONDS, RetryState
 from segue_client.transport.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
 from segue_client.transport.settings import ConnectionSettings
 from segue_client.transport.stubs import AsyncStubs
@@ -115,14 +115,14 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
     def _resumes(self, resume: bool | None) -> bool:
         return self._connection.settings.resumes(resume)
 
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
         return self._connection.resumption(timeout, resume=resume)
 
     async def _unary(
         self,
         method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
         request: object,
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> _Response:
         return await self._connection.unary(method, request, resumption)
 
@@ -130,9 +130,9 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
         self,
         method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
         requests: AsyncIterator[object],
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> AsyncMessageStream[_Response]:
         return self._connection.stream(method, requests, resumption)
 
-    async def _wait_after(self, error: SegueError, resumption: Resumption) -> None:
+    async def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
         await self._connection.wait_after(error, resumption)

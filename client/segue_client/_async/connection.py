@@ -9,7 +9,7 @@ import grpc
 
 from segue_client.errors import Cancelled, SegueError, translate
 from segue_client.protocol.addresses import Addresses
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.retry import RetryState
 from segue_client.transport.channel import call_metadata, channel_options
 from segue_client.transport.settings import ConnectionSettings
 from segue_client.transport.stubs import AsyncStubs
@@ -67,7 +67,7 @@ class AsyncConnection:
         """Whether its calls have been cancelled and there will be no more."""
         return self._is_closed
 
-    def resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+    def resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
         """Return what a call that was given these does about its failures; None: as the client was told."""
         return self.settings.resumption(self._addresses, timeout, resume=resume)
 
@@ -75,7 +75,7 @@ class AsyncConnection:
         self,
         method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
         request: object,
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> _Response:
         """Make one call that may be repeated, until it succeeds or `resumption` gives up."""
         while True:
@@ -94,7 +94,7 @@ class AsyncConnection:
         self,
         method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
         request: object,
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> AsyncMessageStream[_Response]:
         """Begin a call that brings several messages, where `resumption` says; it ends at the first failure.
 
@@ -104,7 +104,7 @@ class AsyncConnection:
         call = method(self._stubs(address))(request, timeout=resumption.deadline.left, metadata=self._metadata)
         return AsyncMessageStream(call, address)
 
-    async def wait_after(self, error: SegueError, resumption: Resumption) -> None:
+    async def wait_after(self, error: SegueError, resumption: RetryState) -> None:
         """Wait until the next try; raise `error` where there is to be none."""
         if self._is_closed:
             raise error

@@ -11,7 +11,7 @@ from segue.v1 import scoring_pb2
 from segue_client._async.connection import AsyncMessageStream, AsyncServerStream
 from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.score import Score
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring
 from segue_client.transport.stubs import AsyncStubs
 
@@ -26,10 +26,10 @@ class AsyncDuplex(Protocol):
         self,
         method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
         requests: AsyncIterator[object],
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> AsyncMessageStream[_Response]: ...
 
-    def _wait_after(self, error: SegueError, resumption: Resumption) -> Awaitable[None]: ...
+    def _wait_after(self, error: SegueError, resumption: RetryState) -> Awaitable[None]: ...
 
 
 class _Outbox(AsyncIterator[scoring_pb2.ScoreStreamRequest]):
@@ -64,7 +64,7 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
         text: Iterable[str] | AsyncIterable[str],
         scoring: StreamScoring,
         client: AsyncDuplex,
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> None:
         self._text = _asynchronous(text)
         self._scoring = scoring

@@ -23,8 +23,8 @@ from segue_client.messages.score_request import (
     score_settings,
     text_settings,
 )
-from segue_client.protocol.batching import JOBS, ScoredGroup, async_groups, call_text
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.batching import JOBS, ScoredGroup, async_groups, rename_in_error
+from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
 from segue_client.transport.stubs import AsyncStubs
 
@@ -39,7 +39,7 @@ class AsyncScoringCalls(ABC):
         """Return whether a call that was given this goes on after a break."""
 
     @abstractmethod
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
         """Return what a call that was given these does about its failures."""
 
     @abstractmethod
@@ -47,7 +47,7 @@ class AsyncScoringCalls(ABC):
         self,
         method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
         request: object,
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> _Response:
         """Call one method; raise the errors of `segue_client.errors`."""
 
@@ -56,12 +56,12 @@ class AsyncScoringCalls(ABC):
         self,
         method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
         requests: AsyncIterator[object],
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> AsyncMessageStream[_Response]:
         """Begin a call that sends several messages and gets several."""
 
     @abstractmethod
-    async def _wait_after(self, error: SegueError, resumption: Resumption) -> None:
+    async def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
         """Wait until the next try; raise `error` where there is to be none."""
 
     async def score(
@@ -148,7 +148,7 @@ class AsyncScoringCalls(ABC):
         texts: Iterable[str] | AsyncIterable[str],
         settings: ScoreSettings,
         jobs: int,
-        first: Resumption,
+        first: RetryState,
         *,
         resume: bool | None,
     ) -> AsyncIterator[Score]:
@@ -159,14 +159,14 @@ class AsyncScoringCalls(ABC):
                     yield score
                 count += len(group.scores)
                 if group.refusal:
-                    call_text(f"texts[{count}]", group.refusal)
+                    rename_in_error(f"texts[{count}]", group.refusal)
                     raise group.refusal
 
     async def _work(
         self,
         texts: Iterable[str] | AsyncIterable[str],
         settings: ScoreSettings,
-        first: Resumption,
+        first: RetryState,
         *,
         resume: bool | None,
     ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, ScoredGroup]]]:
@@ -180,7 +180,7 @@ class AsyncScoringCalls(ABC):
             resumption = self._resumption(first.deadline.left, resume=resume)
             resumption.answered()  # a server that is full, of the calls before, is worth waiting for
 
-    async def _score_group(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> ScoredGroup:
+    async def _score_group(self, texts: list[str], settings: ScoreSettings, resumption: RetryState) -> ScoredGroup:
         """Score texts in one call; where one of them is refused, those before it in several."""
         try:
             return ScoredGroup(await self._score_at_once(texts, settings, resumption))
@@ -194,19 +194,19 @@ class AsyncScoringCalls(ABC):
         second = await self._score_group(texts[middle:], settings, resumption)
         return ScoredGroup([*first.scores, *second.scores], second.refusal)
 
-    async def _score_at_once(self, texts: list[str], settings: ScoreSettings, resumption: Resumption) -> list[Score]:
+    async def _score_at_once(self, texts: list[str], settings: ScoreSettings, resumption: RetryState) -> list[Score]:
         request = score_request(texts, settings)
         response = await self._unary(lambda stubs: stubs.scoring.Score, request, resumption)
         return scores_from(response, texts, settings)
 
-    async def _score_alone(self, text: str, settings: ScoreSettings, resumption: Resumption) -> ScoredGroup:
+    async def _score_alone(self, text: str, settings: ScoreSettings, resumption: RetryState) -> ScoredGroup:
         """Score a text that is too long for a call that brings it whole."""
         try:
             return ScoredGroup([await self._score_streamed(text, settings, resumption)])
         except InvalidRequest as error:
             return ScoredGroup([], error)
 
-    async def _score_streamed(self, text: str, settings: ScoreSettings, resumption: Resumption) -> Score:
+    async def _score_streamed(self, text: str, settings: ScoreSettings, resumption: RetryState) -> Score:
         scoring = StreamScoring(settings, resume=resumption.enabled)
         async with AsyncScoreStream([text], scoring, self, resumption) as stream:
             progresses = [progress async for progress in stream]

@@ -15,7 +15,7 @@ from segue_client.errors import SegueError
 from segue_client.messages.generation_request import GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.retry import RESUME_SECONDS, Resumption
+from segue_client.protocol.retry import RESUME_SECONDS, RetryState
 from segue_client.transport.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
 from segue_client.transport.settings import ConnectionSettings
 from segue_client.transport.stubs import Stubs
@@ -147,11 +147,11 @@ class Client(ScoringCalls, SessionCalls):
     def _resumes(self, resume: bool | None) -> bool:
         return self._connection.settings.resumes(resume)
 
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
         return self._connection.resumption(timeout, resume=resume)
 
     def _unary(
-        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: Resumption
+        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: RetryState
     ) -> _Response:
         return self._connection.unary(method, request, resumption)
 
@@ -159,9 +159,9 @@ class Client(ScoringCalls, SessionCalls):
         self,
         method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
         requests: Iterator[object],
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> MessageStream[_Response]:
         return self._connection.stream(method, requests, resumption)
 
-    def _wait_after(self, error: SegueError, resumption: Resumption) -> None:
+    def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
         self._connection.wait_after(error, resumption)

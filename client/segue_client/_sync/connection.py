@@ -10,7 +10,7 @@ import grpc
 
 from segue_client.errors import Cancelled, SegueError, translate
 from segue_client.protocol.addresses import Addresses
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.retry import RetryState
 from segue_client.transport.channel import call_metadata, channel_options
 from segue_client.transport.settings import ConnectionSettings
 from segue_client.transport.stubs import Stubs
@@ -60,12 +60,12 @@ class Connection:
         """Whether its calls have been cancelled and there will be no more."""
         return self._is_closed
 
-    def resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+    def resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
         """Return what a call that was given these does about its failures; None: as the client was told."""
         return self.settings.resumption(self._addresses, timeout, resume=resume)
 
     def unary(
-        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: Resumption
+        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: RetryState
     ) -> _Response:
         """Make one call that may be repeated, until it succeeds or `resumption` gives up."""
         while True:
@@ -84,7 +84,7 @@ class Connection:
         self,
         method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
         request: object,
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> MessageStream[_Response]:
         """Begin a call that brings several messages, where `resumption` says; it ends at the first failure.
 
@@ -94,7 +94,7 @@ class Connection:
         call = method(self._stubs(address))(request, timeout=resumption.deadline.left, metadata=self._metadata)
         return MessageStream(call, address)
 
-    def wait_after(self, error: SegueError, resumption: Resumption) -> None:
+    def wait_after(self, error: SegueError, resumption: RetryState) -> None:
         """Wait until the next try; raise `error` where there is to be none."""
         if self._is_closed:
             raise error

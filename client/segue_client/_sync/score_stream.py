@@ -10,7 +10,7 @@ from segue.v1 import scoring_pb2
 from segue_client._sync.connection import MessageStream, ServerStream
 from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.score import Score
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring
 from segue_client.transport.stubs import Stubs
 
@@ -25,10 +25,10 @@ class Duplex(Protocol):
         self,
         method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
         requests: Iterator[object],
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> MessageStream[_Response]: ...
 
-    def _wait_after(self, error: SegueError, resumption: Resumption) -> None: ...
+    def _wait_after(self, error: SegueError, resumption: RetryState) -> None: ...
 
 
 class _Outbox(Iterator[scoring_pb2.ScoreStreamRequest]):
@@ -63,7 +63,7 @@ class ScoreStream(Iterator[ScoreProgress]):
     the text itself raises; all that was scored before an error comes before it.
     """
 
-    def __init__(self, text: Iterable[str], scoring: StreamScoring, client: Duplex, resumption: Resumption) -> None:
+    def __init__(self, text: Iterable[str], scoring: StreamScoring, client: Duplex, resumption: RetryState) -> None:
         self._scoring = scoring
         self._client = client
         self._resumption = resumption

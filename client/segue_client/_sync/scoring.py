@@ -25,8 +25,8 @@ from segue_client.messages.score_request import (
     score_settings,
     text_settings,
 )
-from segue_client.protocol.batching import JOBS, ScoredGroup, call_text, groups
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.batching import JOBS, ScoredGroup, groups, rename_in_error
+from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
 from segue_client.transport.stubs import Stubs
 
@@ -41,12 +41,12 @@ class ScoringCalls(ABC):
         """Return whether a call that was given this goes on after a break."""
 
     @abstractmethod
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> Resumption:
+    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
         """Return what a call that was given these does about its failures."""
 
     @abstractmethod
     def _unary(
-        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: Resumption
+        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: RetryState
     ) -> _Response:
         """Call one method; raise the errors of `segue_client.errors`."""
 
@@ -55,12 +55,12 @@ class ScoringCalls(ABC):
         self,
         method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
         requests: Iterator[object],
-        resumption: Resumption,
+        resumption: RetryState,
     ) -> MessageStream[_Response]:
         """Begin a call that sends several messages and gets several."""
 
     @abstractmethod
-    def _wait_after(self, error: SegueError, resumption: Resumption) -> None:
+    def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
         """Wait until the next try; raise `error` where there is to be none."""
 
     def score(
@@ -197,7 +197,7 @@ class ScoringCalls(ABC):
         texts: Iterable[str],
         settings: ScoreSettings,
         jobs: int,
-        first: Resumption,
+        first: RetryState,
         *,
         resume: bool | None,
     ) -> Iterator[Score]:
@@ -214,11 +214,11 @@ class ScoringCalls(ABC):
                 yield from group.scores
                 count += len(group.scores)
                 if group.refusal:
-                    call_text(f"texts[{count}]", group.refusal)
+                    rename_in_error(f"texts[{count}]", group.refusal)
                     raise group.refusal
 
     def _score_group(
-        self, texts: list[str], settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
+        self, texts: list[str], settings: ScoreSettings, resumption: RetryState, calls: CallsInFlight
     ) -> ScoredGroup:
         """Score texts in one call; where one of them is refused, those before it in several."""
         try:
@@ -234,7 +234,7 @@ class ScoringCalls(ABC):
         return ScoredGroup([*first.scores, *second.scores], second.refusal)
 
     def _score_at_once(
-        self, texts: list[str], settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
+        self, texts: list[str], settings: ScoreSettings, resumption: RetryState, calls: CallsInFlight
     ) -> list[Score]:
         response: scoring_pb2.ScoreResponse = self._unary(
             lambda stubs: calls.invoked(stubs.scoring.Score), score_request(texts, settings), resumption
@@ -242,7 +242,7 @@ class ScoringCalls(ABC):
         return scores_from(response, texts, settings)
 
     def _score_alone(
-        self, text: str, settings: ScoreSettings, resumption: Resumption, calls: CallsInFlight
+        self, text: str, settings: ScoreSettings, resumption: RetryState, calls: CallsInFlight
     ) -> ScoredGroup:
         """Score a text that is too long for a call that brings it whole."""
         stream = self._stream([text], StreamScoring(settings, resume=resumption.enabled), resumption)
@@ -254,10 +254,10 @@ class ScoringCalls(ABC):
         finally:
             calls.remove(stream)
 
-    def _stream(self, text: Iterable[str], scoring: StreamScoring, resumption: Resumption) -> ScoreStream:
+    def _stream(self, text: Iterable[str], scoring: StreamScoring, resumption: RetryState) -> ScoreStream:
         return ScoreStream(text, scoring, self, resumption)
 
-    def _resumptions(self, first: Resumption, *, resume: bool | None) -> Iterator[Resumption]:
+    def _resumptions(self, first: RetryState, *, resume: bool | None) -> Iterator[RetryState]:
         """Yield those of one scoring's calls, which share a time limit."""
         yield first
         while True:

@@ -17,17 +17,17 @@ from segue_client.messages.score_request import TextOptions
 from segue_client.messages.session import (
     SessionState,
     close_request,
+    fork_names,
     fork_request,
     get_request,
     list_request,
-    made_up,
-    made_up_name,
     open_request,
+    random_name,
     rewind_request,
     state_from,
 )
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.session import SessionInUse
+from segue_client.protocol.session import SessionCursor
 from segue_client.transport.stubs import Stubs
 
 _Response = TypeVar("_Response")
@@ -70,7 +70,7 @@ class SessionCalls(ABC):
         Raises SessionExists; for a name of the caller's also where the client has repeated the call, because its
         connection broke, and the first try had opened the session: `session` finds it.
         """
-        wanted = name or made_up_name()
+        wanted = name or random_name()
         request = open_request(
             wanted,
             ticket=ticket,
@@ -130,7 +130,7 @@ class Session:
     def __init__(self, client: SessionCalls, connection: Connection, state: SessionState) -> None:
         self._client = client
         self._connection = connection
-        self._in_use = SessionInUse(state)
+        self._in_use = SessionCursor(state)
 
     @property
     def name(self) -> str:
@@ -196,7 +196,7 @@ class Session:
 
         Raises SessionExists where one of the names is taken; as in `open_session`, it may be by a first try.
         """
-        wanted = made_up(names)
+        wanted = fork_names(names)
         try:
             response = self._ask(
                 lambda stubs: stubs.sessions.ForkSession, fork_request(self._in_use.state, wanted), timeout
@@ -216,7 +216,7 @@ class Session:
         """
         request = rewind_request(self._in_use.state, characters, seed)
         response = self._ask(lambda stubs: stubs.sessions.RewindSession, request, timeout)
-        self._in_use = SessionInUse(state_from(response.session))
+        self._in_use = SessionCursor(state_from(response.session))
 
     def ticket(self, *, timeout: float | None = None) -> bytes | None:
         """Return a ticket to the state, wherever the session stands; None where nothing was read yet."""
@@ -224,7 +224,7 @@ class Session:
 
     def refresh(self, *, timeout: float | None = None) -> None:
         """Ask the server where the session stands, whoever has used it."""
-        self._in_use = SessionInUse(state_from(self._get(timeout).session))
+        self._in_use = SessionCursor(state_from(self._get(timeout).session))
 
     def close(self, *, timeout: float | None = None) -> bytes | None:
         """End the session; return a ticket to its last state, None where nothing was read."""

@@ -15,7 +15,7 @@ from segue_client.commands.options import JSON, MODEL, MODEL_VERSION, SERVER, TE
 if TYPE_CHECKING:
     from segue_client._sync.client import Client
     from segue_client._sync.generation import Generation, Samples
-    from segue_client.commands.generation_output import Written
+    from segue_client.commands.generation_output import GeneratedText
     from segue_client.messages.events import Chunk
     from segue_client.messages.generation_request import GenerationOptions
     from segue_client.messages.model import Model
@@ -177,7 +177,7 @@ def _check_tickets(path: Path | None, interval: int | None, samples: int) -> Non
 
 def _one_text(
     client: "Client", prompt: str, options: "GenerationOptions", ticket_out: Path | None, *, as_json: bool
-) -> tuple["Generation", "Written"]:
+) -> tuple["Generation", "GeneratedText"]:
     """Read one text to its end; where that does not come, keep what there is of its state."""
     from segue_client.commands import generation_output as written
     from segue_client.commands.interruption import keep_interrupted
@@ -201,7 +201,7 @@ def _one_text(
     return generation, text
 
 
-def _keep_ticket(texts: Sequence["Written"], path: Path | None) -> None:
+def _keep_ticket(texts: Sequence["GeneratedText"], path: Path | None) -> None:
     """Write the ticket where it was asked for; fail where the server stopped before the end of a text."""
     from segue_client.commands.ticket_file import write_ticket
     from segue_client.errors import ServerUnavailable

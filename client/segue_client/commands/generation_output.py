@@ -17,7 +17,7 @@ SEEDS: Final = 2**64
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     """One text that has ended."""
 
     seed: int
@@ -40,31 +40,31 @@ class Written:
         return list(chain.from_iterable(chunk.alternatives for chunk in self.chunks))
 
 
-def read(generation: Generation, note: Callable[[Chunk], None]) -> Written:
+def read(generation: Generation, note: Callable[[Chunk], None]) -> GeneratedText:
     """Read the one text to its end; `note` gets each chunk as it comes."""
     chunks: list[Chunk] = []
     for chunk in generation:
         note(chunk)
         chunks.append(chunk)
     assert generation.finished
-    return Written(generation.started.seed, chunks, generation.finished)
+    return GeneratedText(generation.started.seed, chunks, generation.finished)
 
 
-def read_samples(samples: Samples) -> Iterator[Written]:
+def read_samples(samples: Samples) -> Iterator[GeneratedText]:
     """Yield several texts in their order, each as soon as it is known that it and those before it have ended."""
     chunks: list[list[Chunk]] = [[] for _ in samples.finished]
     first, ended = samples.started.seed, 0
     for sample, chunk in samples:
         while finished := samples.finished[ended]:
-            yield Written((first + ended) % SEEDS, chunks[ended], finished)
+            yield GeneratedText((first + ended) % SEEDS, chunks[ended], finished)
             ended += 1
         chunks[sample].append(chunk)
     for i, finished in enumerate(samples.finished[ended:], start=ended):
         assert finished
-        yield Written((first + i) % SEEDS, chunks[i], finished)
+        yield GeneratedText((first + i) % SEEDS, chunks[i], finished)
 
 
-def show(prompt: str, generation: Generation, note: Callable[[Chunk], None]) -> Written:
+def show(prompt: str, generation: Generation, note: Callable[[Chunk], None]) -> GeneratedText:
     """Print the prompt, and the text as it comes; without a line feed of their own in a pipe.
 
     `note` gets each chunk first.
@@ -77,16 +77,16 @@ def show(prompt: str, generation: Generation, note: Callable[[Chunk], None]) -> 
         chunks.append(chunk)
         click.echo(_printed(chunk.text), nl=False)
     assert generation.finished
-    written = Written(generation.started.seed, chunks, generation.finished)
+    written = GeneratedText(generation.started.seed, chunks, generation.finished)
     if on_terminal or written.alternatives:
         _end_line(written.text)
     _show_alternatives(written)
     return written
 
 
-def show_samples(prompt: str, samples: Samples) -> list[Written]:
+def show_samples(prompt: str, samples: Samples) -> list[GeneratedText]:
     """Print each text whole, below a heading and behind the prompt."""
-    texts: list[Written] = []
+    texts: list[GeneratedText] = []
     for written in read_samples(samples):
         texts.append(written)
         title = f"sample {len(texts)} of {len(samples.finished)}, seed {written.seed}, {written.finished.reason}"
@@ -107,13 +107,13 @@ def _end_line(text: str) -> None:
         click.echo()
 
 
-def _show_alternatives(written: Written) -> None:
+def _show_alternatives(written: GeneratedText) -> None:
     if written.alternatives:
         table = alternatives_table(written.text, written.log_probabilities, written.alternatives)
         console().print(table)
 
 
-def summary(answer: Generation | Samples, texts: Sequence[Written], seconds: float) -> str:
+def summary(answer: Generation | Samples, texts: Sequence[GeneratedText], seconds: float) -> str:
     """Say in one line what came, and how fast."""
     started, resumed_count = answer.started, answer.resumed_count
     count = sum(written.finished.generated_count for written in texts)
@@ -128,7 +128,7 @@ def summary(answer: Generation | Samples, texts: Sequence[Written], seconds: flo
 
 
 def generation_fields(
-    prompt: str, answer: Generation | Samples, texts: Sequence[Written], seconds: float
+    prompt: str, answer: Generation | Samples, texts: Sequence[GeneratedText], seconds: float
 ) -> dict[str, object]:
     """Return everything as one JSON object: that of the one text, or with a list of several."""
     started = answer.started
@@ -148,7 +148,7 @@ def generation_fields(
     return fields | {"samples": [{"seed": written.seed} | _text_fields(written) for written in texts]}
 
 
-def _text_fields(written: Written) -> dict[str, object]:
+def _text_fields(written: GeneratedText) -> dict[str, object]:
     fields: dict[str, object] = {
         "text": written.text,
         "reason": written.finished.reason,

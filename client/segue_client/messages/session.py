@@ -41,14 +41,14 @@ class SessionState:
     """The seed that texts written in it use, unless they have their own."""
 
 
-def made_up(names: int | Sequence[str]) -> list[str]:
+def fork_names(names: int | Sequence[str]) -> list[str]:
     """Return the names, or so many new ones; raise TypeError for one name alone."""
     if isinstance(names, str):
         raise TypeError("fork takes a number or a sequence of names")
-    return [made_up_name() for _ in range(names)] if isinstance(names, int) else list(names)
+    return [random_name() for _ in range(names)] if isinstance(names, int) else list(names)
 
 
-def made_up_name() -> str:
+def random_name() -> str:
     """Return a name that nobody else has, so that a call which is repeated finds what it has made itself."""
     return secrets.token_hex(_MADE_UP_BYTES)
 

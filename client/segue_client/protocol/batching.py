@@ -110,7 +110,7 @@ async def async_groups(texts: Iterable[str] | AsyncIterable[str], settings: Scor
         raise failure
 
 
-def call_text(name: str, error: InvalidRequest) -> None:
+def rename_in_error(name: str, error: InvalidRequest) -> None:
     """Have the message of `error` call the text that it is about, if it is about one, by a name of the caller's."""
     if begin := _OF_A_TEXT.match(str(error)):
         error.args = (f"{name}: {str(error)[begin.end() :]}",)

@@ -31,7 +31,7 @@ from segue_client.errors import (
 )
 from segue_client.messages.events import Chunk, Continuation, Finished, FinishReason, Order, Started, event_from
 from segue_client.messages.generation_request import WRITTEN_BEFORE, GenerationOptions, generate_request
-from segue_client.protocol.ticket_history import Trail
+from segue_client.protocol.ticket_history import TicketHistory
 
 RESUME_INTERVAL: Final = 1000
 """Characters between the tickets that are asked for in order to go on from them; a shorter text is written anew."""
@@ -61,7 +61,7 @@ class ResumableTexts:
         if self._from_tickets and not shows_tickets and request.max_characters > RESUME_INTERVAL:
             request.ticket_interval = RESUME_INTERVAL
         self._samples = [_Progress(request.max_characters, request.written_before) for _ in range(request.samples)]
-        self._trail = Trail(_first_marks(request))
+        self._trail = TicketHistory(_first_marks(request))
         self._started: Started | None = None
         self._host: Continuation | None = None
         """What is writing now."""

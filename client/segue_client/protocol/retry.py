@@ -26,7 +26,7 @@ _SHORTEST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
 
 
-class Resumption:
+class RetryState:
     """What one call does about its failures, however many servers it takes."""
 
     def __init__(

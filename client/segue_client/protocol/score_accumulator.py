@@ -38,7 +38,7 @@ class Mark:
         )
 
 
-class RunningScore:
+class ScoreAccumulator:
     """Adds up what calls bring, each of which goes on from a ticket of the one before.
 
     What the caller has already, and a call brings once more because its ticket stands before it, is left out.

@@ -24,8 +24,8 @@ from segue_client.messages.generation_request import encodable, unsigned
 from segue_client.messages.policies import ScoringPolicies, policies_from
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import ScoreSettings, stream_start
-from segue_client.protocol.score_accumulator import RunningScore
-from segue_client.protocol.send_buffer import Pieces
+from segue_client.protocol.score_accumulator import ScoreAccumulator
+from segue_client.protocol.send_buffer import SendBuffer
 
 PIECE_CHARACTERS: Final = 16_384
 """How many characters go into a message. Scored in some 0.1 s, they make what a message costs invisible."""
@@ -88,7 +88,7 @@ class StreamScoring:
         self._ticket_interval = unsigned("ticket_interval", ticket_interval, 64)
         self._resumes = resume and not settings.is_session
         self._interval = _interval(ticket_interval, resume_interval) if self._resumes else ticket_interval
-        self._pieces = Pieces(piece_characters, joins=joins, keeps=self._resumes)
+        self._pieces = SendBuffer(piece_characters, joins=joins, keeps=self._resumes)
         self._most_kept = 2 * self._interval + (UNANSWERED_PIECES + 1) * piece_characters
         self._goes_ahead = joins and self._resumes
         """Whether pieces are sent before those before them are answered."""
@@ -100,7 +100,7 @@ class StreamScoring:
         """The number of characters behind which the caller gets the next one."""
         self._has_ended = False
         self._failure: Exception | None = None
-        self._running: RunningScore | None = None
+        self._running: ScoreAccumulator | None = None
         self._started: scoring_pb2.ScoreStreamStarted | None = None
         self.finished: Score | None = None
         """The score of the whole text, once it is known."""
@@ -243,7 +243,7 @@ class StreamScoring:
         if self._started is None:
             self._started = started
             is_zero = not (self._settings.start and self._settings.start.WhichOneof("from"))
-            self._running = RunningScore(
+            self._running = ScoreAccumulator(
                 first_is_scored=not is_zero or self._policies.begin == "begin",
                 has_windows=self._settings.windows is not None,
             )

@@ -3,7 +3,7 @@
 from collections import deque
 
 
-class Pieces:
+class SendBuffer:
     """A text on its way.
 
     Pieces that were sent are kept until a ticket stands behind them: after a break they are sent again.

@@ -9,7 +9,7 @@ from segue_client.messages.session import SessionState
 from segue_client.protocol.generation import ResumableTexts
 
 
-class SessionInUse:
+class SessionCursor:
     """Where a session stands, as far as its caller knows: the texts that the caller has read advance it."""
 
     def __init__(self, state: SessionState) -> None:

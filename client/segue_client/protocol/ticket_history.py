@@ -9,7 +9,7 @@ _SPACING: Final = 256
 """Tickets nearer to each other than this are not all kept."""
 
 
-class Trail:
+class TicketHistory:
     """A bounded ring of tickets, each with the number of characters that were written before it."""
 
     def __init__(self, marks: list[tuple[int, bytes | None]]) -> None:

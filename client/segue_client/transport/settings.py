@@ -7,7 +7,7 @@ import grpc
 
 from segue_client.protocol.addresses import Addresses
 from segue_client.protocol.deadline import Deadline
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.retry import RetryState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class ConnectionSettings:
         """Return whether a call that was given this goes on after a break; None: as the client was told."""
         return self.resume if resume is None else resume
 
-    def resumption(self, addresses: Addresses, timeout: float | None, *, resume: bool | None) -> Resumption:
+    def resumption(self, addresses: Addresses, timeout: float | None, *, resume: bool | None) -> RetryState:
         """Return what a call that was given these does about its failures; None: as the client was told."""
-        return Resumption(
+        return RetryState(
             addresses,
             Deadline.after(self.timeout if timeout is None else timeout),
             self.resume_seconds if self.resumes(resume) else None,

@@ -80,8 +80,8 @@ class Repetition:
 
     def nodes(self) -> list[onnx.NodeProto]:
         """Return the nodes, in order."""
-        between = self._written_out() if self.unrolled else [self._loop()]
-        return [*self._split(), *between, *self._joined()]
+        after_step = self._written_out() if self.unrolled else [self._loop()]
+        return [*self._split(), *after_step, *self._joined()]
 
     def _carried(self) -> list[Value]:
         parts = (Value(part, TensorProto.FLOAT, ("batch", self.manifest.hidden)) for part in state_parts(self.manifest))

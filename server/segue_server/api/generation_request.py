@@ -20,7 +20,7 @@ from segue_server.errors import InvalidRequest
 from segue_server.limits import LIMITS
 from segue_server.prefix_cache.cache import Prefix
 from segue_server.state.session_record import snapshot_distance
-from segue_server.state.start import Origin, rewinding_marks
+from segue_server.state.start import StartState, rewinding_marks
 from segue_server.validation import check_at_most, check_choice
 
 _SHORTEST_SNAPSHOT_INTERVAL: Final = 64
@@ -32,14 +32,14 @@ class Generation:
     """A checked GenerateRequest."""
 
     state: State
-    """Before the symbols of `forced`."""
-    forced: Ids
+    """Before the symbols of `prefill_ids`."""
+    prefill_ids: Ids
     """The ids to read on from there."""
     read: Ids
     """All ids between the origin and where the text begins that is to be written, for a session; otherwise none."""
     unknown_count: int
     samples: int
-    budget: int
+    max_characters: int
     """How many characters each sample may write."""
     sampling: Sampling
     stops: tuple[str, ...]
@@ -63,7 +63,7 @@ class Generation:
     @property
     def cached_count(self) -> int:
         """How many symbols of the prompt were not read anew."""
-        return self.prompt_symbols - len(self.forced) if self.prefix.count else 0
+        return self.prompt_symbols - len(self.prefill_ids) if self.prefix.count else 0
 
     def after_prefix(self, find: Callable[[State, Ids, int], Prefix]) -> "Generation":
         """Return what is left to do behind the prefix of the prompt that `find` knows.
@@ -71,29 +71,29 @@ class Generation:
         It is given the state that the prompt is read on from, the ids, and how many symbols are behind that state.
         """
         # Behind the mark of a session nothing is looked for: the session needs the state there.
-        end = self.marks[0] - self.state.position if self.marks else len(self.forced)
-        prefix = find(self.state, self.forced[:end], self.prompt_symbols - len(self.forced))
-        return replace(self, state=prefix.state, forced=self.forced[prefix.count :], prefix=prefix)
+        end = self.marks[0] - self.state.position if self.marks else len(self.prefill_ids)
+        prefix = find(self.state, self.prefill_ids[:end], self.prompt_symbols - len(self.prefill_ids))
+        return replace(self, state=prefix.state, prefill_ids=self.prefill_ids[prefix.count :], prefix=prefix)
 
     def prompt(self) -> Sequence | None:
         """Return the sequence that reads for all samples; None where there is one alone, or nothing to read."""
-        if self.samples == 1 or not len(self.forced):
+        if self.samples == 1 or not len(self.prefill_ids):
             return None
-        return Sequence(self.state, self.forced, marks=self.prefix.marks)
+        return Sequence(self.state, self.prefill_ids, marks=self.prefix.marks)
 
     def sequences(self, read: State | None = None) -> list[Sequence]:
-        """Return the sequence of each sample; they write on from `read`, the state behind `forced`, where given."""
-        state, forced = (self.state, self.forced) if read is None else (read, self.forced[:0])
-        return [self._sequence(replace(state, seed=(state.seed + i) % SEEDS), forced) for i in range(self.samples)]
+        """Return the sequence of each sample; they start from `read`, the state after `prefill_ids`, if given."""
+        state, prefill_ids = (self.state, self.prefill_ids) if read is None else (read, self.prefill_ids[:0])
+        return [self._sequence(replace(state, seed=(state.seed + i) % SEEDS), prefill_ids) for i in range(self.samples)]
 
-    def _sequence(self, state: State, forced: Ids) -> Sequence:
+    def _sequence(self, state: State, prefill_ids: Ids) -> Sequence:
         return Sequence(
             state=state,
-            forced=forced,
-            budget=self.budget,
+            prefill_ids=prefill_ids,
+            max_characters=self.max_characters,
             sampling=self.sampling,
             stops=StopStrings(self.stop_ids, self.written_before),
-            score_free=self.log_probabilities,
+            score_decode=self.log_probabilities,
             alternatives=self.alternatives,
             keep_state=self.keep_state,
             state_interval=self.state_interval,
@@ -101,7 +101,7 @@ class Generation:
         )
 
 
-def read_generation(request: generation_pb2.GenerateRequest, model: Model, origin: Origin) -> Generation:
+def read_generation(request: generation_pb2.GenerateRequest, model: Model, origin: StartState) -> Generation:
     """Check `request` against the limits and against `model`; raises InvalidRequest."""
     samples = read_samples(request)
     if samples > 1 and origin.session:
@@ -109,22 +109,22 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, origi
     alternatives = _read_alternatives(request.top_alternatives, model)
     sampling = _read_sampling(request.sampling, origin.sampling, model)
     stop_ids = _read_stops(request.stop, model)
-    budget = request.max_characters or LIMITS.default_generated
-    check_at_most("max_characters", budget, LIMITS.max_generated)
+    max_characters = request.max_characters or LIMITS.default_generated
+    check_at_most("max_characters", max_characters, LIMITS.max_generated)
     check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
     check_choice("unknown_policy", request.unknown_policy, common_pb2.UnknownPolicy)
     prompt = normalized_behind(origin.state, request.prompt, model)
     check_line_feeds("prompt", prompt, model)
     ids, unknown_count = encode("prompt", prompt, model, request.unknown_policy)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
-    state, forced = _prime(origin, ids, seed, model)
+    state, prefill_ids = _prime(origin, ids, seed, model)
     return Generation(
         state=state,
-        forced=forced,
-        read=_ids_for_session(origin, state, forced),
+        prefill_ids=prefill_ids,
+        read=_ids_for_session(origin, state, prefill_ids),
         unknown_count=unknown_count,
         samples=samples,
-        budget=budget,
+        max_characters=max_characters,
         sampling=sampling,
         stops=tuple(request.stop),
         stop_ids=stop_ids,
@@ -135,7 +135,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, origi
         state_interval=min(
             (interval for interval in (request.ticket_interval, _snapshot_interval(origin)) if interval), default=0
         ),
-        marks=rewinding_marks(state, forced, origin, model),
+        marks=rewinding_marks(state, prefill_ids, origin, model),
         prompt_symbols=len(ids),
         prefix=Prefix(state),
     )
@@ -147,7 +147,7 @@ def read_samples(request: generation_pb2.GenerateRequest) -> int:
     return request.samples or 1
 
 
-def _prime(origin: Origin, ids: Ids, seed: int | None, model: Model) -> tuple[State, Ids]:
+def _prime(origin: StartState, ids: Ids, seed: int | None, model: Model) -> tuple[State, Ids]:
     """Return the state to start from and the ids still to be read."""
     seed = origin.seed if seed is None else seed
     if seed is None:
@@ -157,13 +157,13 @@ def _prime(origin: Origin, ids: Ids, seed: int | None, model: Model) -> tuple[St
     return replace(origin.state, seed=seed), ids
 
 
-def _ids_for_session(origin: Origin, state: State, forced: Ids) -> Ids:
+def _ids_for_session(origin: StartState, state: State, prefill_ids: Ids) -> Ids:
     if not origin.session:
         return NO_IDS
-    return forced if origin.state else np.append(state.last, forced)
+    return prefill_ids if origin.state else np.append(state.last, prefill_ids)
 
 
-def _snapshot_interval(origin: Origin) -> int:
+def _snapshot_interval(origin: StartState) -> int:
     """Return how far apart the states of a session that can be rewound are to be."""
     return max(_SHORTEST_SNAPSHOT_INTERVAL, snapshot_distance(origin.rewind)) if origin.rewind else 0
 

@@ -43,7 +43,7 @@ class Reading:
     """The same."""
 
 
-class Tally:
+class ScoreAccumulator:
     """Adds up one text, that may come in pieces."""
 
     def __init__(self, wanted: Wanted, model: Model) -> None:

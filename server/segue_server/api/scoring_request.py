@@ -16,7 +16,7 @@ from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import NO_IDS, Sequence, State
 from segue_server.errors import InvalidRequest
 from segue_server.limits import LIMITS
-from segue_server.state.start import Origin
+from segue_server.state.start import StartState
 from segue_server.validation import check_at_most, check_choice
 
 SCORING_SEED: Final = 0
@@ -35,7 +35,7 @@ class TextStart:
     """How many characters of the text stand before it."""
 
     @classmethod
-    def of(cls, origin: Origin) -> "TextStart":
+    def of(cls, origin: StartState) -> "TextStart":
         """Return the state that a call's texts go on from."""
         return cls(origin.state, SCORING_SEED if origin.seed is None else origin.seed)
 
@@ -47,8 +47,8 @@ class TextToScore:
     text: str
     """Normalized."""
     state: State | None
-    """Before the symbols of `forced`. None: nothing was read."""
-    forced: Ids
+    """Before the symbols of `prefill_ids`. None: nothing was read."""
+    prefill_ids: Ids
     """The ids to read on from there."""
     read: Ids
     """All ids between the start and the end of the text."""
@@ -56,12 +56,12 @@ class TextToScore:
     """Which characters of the text are read as `<unk>`."""
 
     def sequence(self, wanted: Wanted, marks: tuple[int, ...] = ()) -> Sequence:
-        """Return the sequence that scores it; `forced` must not be empty."""
+        """Return the sequence that scores it; `prefill_ids` must not be empty."""
         assert self.state is not None
         return Sequence(
             self.state,
-            self.forced,
-            score_forced=True,
+            self.prefill_ids,
+            score_prefill=True,
             rank_forced=wanted.ranks,
             alternatives_forced=wanted.alternatives,
             marks=marks,
@@ -121,8 +121,8 @@ def next_text(field: str, text: str, start: TextStart, policies: Policies, model
         return TextToScore(text, start.state, ids, ids, unknown_at)
     if not (len(ids) or policies.with_begin):
         return TextToScore(text, None, NO_IDS, NO_IDS, NO_IDS)
-    state, forced = begin(ids, start.seed, model, with_begin=policies.with_begin)
-    return TextToScore(text, state, forced, np.append(state.last, forced), unknown_at)
+    state, prefill_ids = begin(ids, start.seed, model, with_begin=policies.with_begin)
+    return TextToScore(text, state, prefill_ids, np.append(state.last, prefill_ids), unknown_at)
 
 
 def _window_count(text: str, size: int) -> int:

@@ -16,7 +16,7 @@ from segue_server.engine.model import Model, Written
 from segue_server.engine.random_numbers import WORDS, uniforms
 from segue_server.engine.ranking import likeliest
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows, quantized
-from segue_server.engine.sequence import Advance, Finish, Sequence, State
+from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
 
 DRAWN: Final = 256
 """Random numbers that a row draws at once."""
@@ -58,7 +58,7 @@ class _Rows:
             np.stack([state.c for state in states], axis=1) if states else nothing,
             np.array([state.seed for state in states], dtype=np.uint64),
             position_B,
-            np.array([sequence.budget for sequence in sequences], dtype=np.int64),
+            np.array([sequence.max_characters for sequence in sequences], dtype=np.int64),
             np.array([sequence.spelling for sequence in sequences], dtype=np.int64),
             np.empty((len(states), DRAWN), dtype=np.float32),
             position_B - DRAWN,
@@ -103,7 +103,7 @@ class _Ends:
     stop: dict[int, int] = field(default_factory=dict)
 
 
-class Cohort:
+class DecodeBatch:
     """Up to some hundred sequences that write; all of them filter what they sample from, or none does."""
 
     def __init__(self, model: Model, *, filtered: bool) -> None:
@@ -129,7 +129,7 @@ class Cohort:
         gone = set(map(id, leaving))
         for row, sequence in enumerate(self.sequences):
             if id(sequence) in gone:
-                sequence.state, sequence.budget = self._rows.state(row), int(self._rows.left_B[row])
+                sequence.state, sequence.max_characters = self._rows.state(row), int(self._rows.left_B[row])
                 sequence.spelling = int(self._rows.spelling_B[row])
         self._keep([row for row, sequence in enumerate(self.sequences) if id(sequence) not in gone])
 
@@ -143,7 +143,7 @@ class Cohort:
         """Return how many of `steps` steps it can take until every row has ended."""
         return min(steps, int(self._rows.left_B.max()) * self._symbols.longest)
 
-    def write(self, steps: int) -> list[Advance]:
+    def write(self, steps: int) -> list[StepOutput]:
         """Write up to `steps` symbols, at most `LONGEST_TICK`, in every row; return the sequences that ended."""
         rows = self._rows
         steps = self.useful(steps)
@@ -166,7 +166,7 @@ class Cohort:
             self._keep([row for row in range(len(self)) if row not in ends.finish])
         return advances
 
-    def collect(self) -> list[Advance]:
+    def collect(self) -> list[StepOutput]:
         """Return what every sequence has written since this was last asked, of those that have."""
         with_news = ((row, sequence) for row, sequence in enumerate(self.sequences) if sequence.ids_written)
         return [
@@ -174,7 +174,7 @@ class Cohort:
             for row, sequence in with_news
         ]
 
-    def finish_characters(self) -> list[Advance]:
+    def finish_characters(self) -> list[StepOutput]:
         """End every sequence, each of which is within a character, with that character and Finish.DRAINED."""
         spare_B = self._rows.left_B - 1
         sequences = self.sequences
@@ -185,7 +185,7 @@ class Cohort:
         drained = []
         for sequence, spare in zip(sequences, spare_B.tolist(), strict=True):
             advance = advances[id(sequence)]
-            sequence.budget += spare
+            sequence.max_characters += spare
             goes_on = spare and advance.finish is Finish.LENGTH
             drained.append(replace(advance, finish=Finish.DRAINED) if goes_on else advance)
         return drained
@@ -268,7 +268,7 @@ class Cohort:
         chosen_BK = quantized(np.ascontiguousarray(chosen_KB.T))
         for row in np.flatnonzero(self._rows.scored_B).tolist():
             sequence, count = self.sequences[row], ends.count_B[row]
-            if sequence.score_free:
+            if sequence.score_decode:
                 sequence.scores_written.append(chosen_BK[row, :count])
             if sequence.alternatives:
                 sequence.alternatives_found.append(likeliest(scores_KBV[:count, row], sequence.alternatives))
@@ -280,13 +280,13 @@ class Cohort:
             behind = int(whole[-1]) + 1 if len(whole) else -sequence.unfinished
             sequence.unfinished = count - behind
 
-    def _dismiss(self, written: Written, ends: _Ends) -> list[Advance]:
+    def _dismiss(self, written: Written, ends: _Ends) -> list[StepOutput]:
         """Return the last advances of the sequences that ended."""
         states = self._last_states(written, ends)
         advances = []
         for row, finish in ends.finish.items():
             sequence = self.sequences[row]
-            sequence.budget = int(self._rows.left_B[row]) - _characters(ends, row)
+            sequence.max_characters = int(self._rows.left_B[row]) - _characters(ends, row)
             advances.append(sequence.collect(self._symbols, finish, ends.stop.get(row), states.get(row)))
         return advances
 

@@ -14,10 +14,10 @@ depends neither on its company nor on how its symbols are divided into ticks.
 from collections import deque
 from typing import Final
 
-from segue_server.engine.decode_batch import LONGEST_TICK, Cohort
+from segue_server.engine.decode_batch import LONGEST_TICK, DecodeBatch
 from segue_server.engine.model import Model
-from segue_server.engine.prefill_queue import STEP_ROWS, Readers
-from segue_server.engine.sequence import Advance, Finish, Sequence
+from segue_server.engine.prefill_queue import STEP_ROWS, PrefillQueue
+from segue_server.engine.sequence import Finish, Sequence, StepOutput
 
 _FEWEST_ROWS: Final = 64
 """Of a full cohort: a wide layer's products gain nothing from more."""
@@ -37,9 +37,9 @@ class Engine:
         """Run `model`; up to `rows` sequences share a run (None: what suits the model)."""
         self._model = model
         self._most_rows = rows or _suitable_rows(*model.state_shape)
-        self._readers = Readers(model)
+        self._readers = PrefillQueue(model)
         self._newcomers: list[Sequence] = []
-        self._cohorts: deque[Cohort] = deque()
+        self._cohorts: deque[DecodeBatch] = deque()
         self._paused: dict[Sequence, None] = {}
         self._collectable: list[Sequence] = []
         self._draining = False
@@ -67,7 +67,7 @@ class Engine:
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` join at the next tick."""
-        if len(sequence.forced):
+        if len(sequence.prefill_ids):
             self._readers.join(sequence)
         else:
             self._newcomers.append(sequence)
@@ -96,7 +96,7 @@ class Engine:
         """Make the next tick end every sequence at the end of its character, with Finish.DRAINED."""
         self._draining = True
 
-    def step(self, steps: int, reading_work: int) -> list[Advance]:
+    def step(self, steps: int, reading_work: int) -> list[StepOutput]:
         """Run one tick; return the sequences that ended, and those that have just begun to write.
 
         Writes up to `steps` symbols, 1 to `LONGEST_TICK`, and reads for up to `reading_work` rows of a step. Those that
@@ -113,7 +113,7 @@ class Engine:
         advances += self._write(steps)
         return advances
 
-    def collect(self) -> list[Advance]:
+    def collect(self) -> list[StepOutput]:
         """Return what every sequence has read and written since this was last asked, of those that have."""
         symbols = self._model.symbols
         advances = [sequence.collect(symbols) for sequence in self._readers.sequences if sequence.scores_read]
@@ -121,21 +121,21 @@ class Engine:
             advances += cohort.collect()
         return [advance for advance in advances if len(advance.written) or len(advance.log_probabilities)]
 
-    def _read(self, work: int) -> list[Advance]:
+    def _read(self, work: int) -> list[StepOutput]:
         run, symbols = self._readers.read(work), self._model.symbols
         self.work += self._readers.work
-        ended = [sequence for sequence in run.through if not sequence.budget]
+        ended = [sequence for sequence in run.through if not sequence.max_characters]
         advances = [sequence.collect(symbols, Finish.FAULT) for sequence in run.faulty]
         advances += [
             sequence.collect(symbols, state=sequence.state) for sequence in run.marked if sequence not in ended
         ]
         advances += [sequence.collect(symbols, Finish.LENGTH, state=sequence.state) for sequence in ended]
         for sequence in run.through:
-            if sequence.budget:
+            if sequence.max_characters:
                 self.add(sequence)
         return advances
 
-    def _write_first(self, steps: int) -> list[Advance]:
+    def _write_first(self, steps: int) -> list[StepOutput]:
         """Let newcomers write; those that go on join a cohort."""
         advances = []
         for filtered in (False, True):
@@ -152,12 +152,12 @@ class Engine:
             self._seat(going_on, filtered)
         return advances
 
-    def _cohort_of(self, sequences: list[Sequence], filtered: bool) -> Cohort:
-        cohort = Cohort(self._model, filtered=filtered)
+    def _cohort_of(self, sequences: list[Sequence], filtered: bool) -> DecodeBatch:
+        cohort = DecodeBatch(self._model, filtered=filtered)
         cohort.join(sequences)
         return cohort
 
-    def _write(self, steps: int) -> list[Advance]:
+    def _write(self, steps: int) -> list[StepOutput]:
         """Let the next cohort write."""
         if not self._cohorts:
             return []
@@ -167,7 +167,7 @@ class Engine:
         self._put_back(cohort)
         return advances
 
-    def _put_back(self, cohort: Cohort) -> None:
+    def _put_back(self, cohort: DecodeBatch) -> None:
         """Queue a cohort up again; a small one goes into another that has room for all of it."""
         if not len(cohort):
             return
@@ -193,7 +193,7 @@ class Engine:
         if sequence in self._newcomers:
             self._newcomers.remove(sequence)
             return True
-        groups: tuple[Readers | Cohort, ...] = (self._readers, *self._cohorts)
+        groups: tuple[PrefillQueue | DecodeBatch, ...] = (self._readers, *self._cohorts)
         for group in groups:
             if sequence in group.sequences:
                 group.leave([sequence])
@@ -201,8 +201,8 @@ class Engine:
                 return True
         return False
 
-    def _end_all(self) -> list[Advance]:
-        groups: tuple[Readers | Cohort, ...] = (self._readers, *self._cohorts)
+    def _end_all(self) -> list[StepOutput]:
+        groups: tuple[PrefillQueue | DecodeBatch, ...] = (self._readers, *self._cohorts)
         dissolved = [sequence for group in groups for sequence in group.dissolve()]
         sequences = [*dissolved, *self._newcomers, *self._paused]
         self._cohorts, self._newcomers, self._paused, self._collectable = deque(), [], {}, []

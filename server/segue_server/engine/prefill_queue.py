@@ -27,7 +27,7 @@ _RUN_COST: Final = 64
 
 
 @dataclass(frozen=True)
-class ReadingRun:
+class PrefillRun:
     """What became of those that took part in a run."""
 
     through: list[Sequence]
@@ -38,7 +38,7 @@ class ReadingRun:
     """Whose results are not finite: who stays as it was, out of the queue."""
 
 
-class Readers:
+class PrefillQueue:
     """A queue. Whoever is not through after a run goes to its end, so that a long text holds up nobody."""
 
     def __init__(self, model: Model) -> None:
@@ -57,7 +57,7 @@ class Readers:
         return self._queue
 
     def join(self, sequence: Sequence) -> None:
-        """Let `sequence` read its `forced` symbols."""
+        """Let `sequence` read its `prefill_ids` symbols."""
         self._queue.append(sequence)
 
     def leave(self, leaving: list[Sequence]) -> None:
@@ -71,20 +71,20 @@ class Readers:
         self._queue.clear()
         return sequences
 
-    def read(self, most_work: int) -> ReadingRun:
+    def read(self, most_work: int) -> PrefillRun:
         """Do one run of about `most_work` rows of a step at most."""
         self.work = 0
         if not self._queue:
-            return ReadingRun([], [], [])
+            return PrefillRun([], [], [])
         sequences = self._next()
         length_B = self._lengths(sequences, most_work)
         self.work = int(length_B.max()) * (len(sequences) + STEP_ROWS) + _RUN_COST
         faulty = self._run(sequences, length_B)
         gone_on = [sequence for sequence in sequences if sequence not in faulty]
-        self._queue.extend(sequence for sequence in gone_on if len(sequence.forced))
-        through = [sequence for sequence in gone_on if not len(sequence.forced)]
+        self._queue.extend(sequence for sequence in gone_on if len(sequence.prefill_ids))
+        through = [sequence for sequence in gone_on if not len(sequence.prefill_ids)]
         marked = [sequence for sequence in gone_on if sequence.position in sequence.marks]
-        return ReadingRun(through, marked, faulty)
+        return PrefillRun(through, marked, faulty)
 
     def _next(self) -> list[Sequence]:
         """Take who is next out of the queue, and those of its kind behind."""
@@ -105,13 +105,13 @@ class Readers:
         length_C = np.unique(left_B)
         symbols_C = np.minimum(left_B[np.newaxis], length_C[:, np.newaxis]).sum(axis=1)
         length = int(length_C[np.argmax(symbols_C / (_RUN_COST + length_C * rows))])
-        return np.array([self._symbols.whole(s.forced, min(length, _symbols_to_next_stop(s))) for s in sequences])
+        return np.array([self._symbols.whole(s.prefill_ids, min(length, _symbols_to_next_stop(s))) for s in sequences])
 
     def _run(self, sequences: list[Sequence], length_B: Ids) -> list[Sequence]:
         """Read; return the sequences whose results are not finite, which stay as they were."""
         targets_TB = np.zeros((length_B.max(), len(sequences)), dtype=np.int64)
         for row, (sequence, length) in enumerate(zip(sequences, length_B.tolist(), strict=True)):
-            targets_TB[:length, row] = sequence.forced[:length]
+            targets_TB[:length, row] = sequence.prefill_ids[:length]
         tokens_TB = np.concatenate([[[sequence.state.last for sequence in sequences]], targets_TB[:-1]])
         h_LBH = np.stack([sequence.state.h for sequence in sequences], axis=1)
         c_LBH = np.stack([sequence.state.c for sequence in sequences], axis=1)
@@ -126,9 +126,9 @@ class Readers:
             if not _finite(scores_TB[:length, row], h_LBH[:, row], c_LBH[:, row]):
                 faulty.append(sequence)
                 continue
-            if sequence.score_forced:
+            if sequence.score_prefill:
                 scores = quantized(scores_TB[:length, row])
-                sequence.scores_read.append(self._symbols.by_character(scores, sequence.forced[:length]))
+                sequence.scores_read.append(self._symbols.by_character(scores, sequence.prefill_ids[:length]))
             if scores_TBV is not None:
                 _note_details(sequence, scores_TBV[:length, row])
             self._move(sequence, h_LBH[:, row], c_LBH[:, row], length)
@@ -136,24 +136,24 @@ class Readers:
 
     def _move(self, sequence: Sequence, h_LH: Floats32, c_LH: Floats32, length: int) -> None:
         """Give `sequence` the state that it has `length` symbols further on."""
-        state, last = sequence.state, int(sequence.forced[length - 1])
+        state, last = sequence.state, int(sequence.prefill_ids[length - 1])
         position = state.position + length
         sequence.state = State.of_row(h_LH, c_LH, last=last, position=position, seed=state.seed, end=self._symbols.end)
         sequence.position = sequence.state.position
-        sequence.forced = sequence.forced[length:]
+        sequence.prefill_ids = sequence.prefill_ids[length:]
 
 
 def _note_details(sequence: Sequence, scores_NV: Floats32) -> None:
-    """Note how the next symbols of `forced` stand among all others."""
+    """Note how the next symbols of `prefill_ids` stand among all others."""
     if sequence.rank_forced:
-        sequence.ranks_read.append(ranks(scores_NV, sequence.forced[: len(scores_NV)]))
+        sequence.ranks_read.append(ranks(scores_NV, sequence.prefill_ids[: len(scores_NV)]))
     if sequence.alternatives_forced:
         sequence.alternatives_found.append(likeliest(scores_NV, sequence.alternatives_forced))
 
 
 def _symbols_to_next_stop(sequence: Sequence) -> int:
     """Return how far a sequence reads before it is through or stands at a mark."""
-    end = sequence.position + len(sequence.forced)
+    end = sequence.position + len(sequence.prefill_ids)
     return min((mark for mark in sequence.marks if mark > sequence.position), default=end) - sequence.position
 
 

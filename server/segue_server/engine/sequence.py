@@ -134,27 +134,27 @@ def joined_alternatives(parts: Items[Alternatives]) -> Alternatives | None:
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """One request in the engine: first reads `forced`, then writes up to `budget` characters of its own.
+    """One request in the engine: first reads `prefill_ids`, then writes up to `max_characters` characters of its own.
 
-    Only the state that a text begins with may be within a character, the first one; its rest is in `forced`. The
-    symbol that ends a document can only be the last of `forced`, with no budget after it.
+    Only the state that a text begins with may be within a character, the first one; its rest is in `prefill_ids`. The
+    symbol that ends a document can only be the last of `prefill_ids`, with no budget after it.
     """
 
     state: State
     """Of no use while the engine runs it: that is when a row of a batch holds the state."""
-    forced: Ids
+    prefill_ids: Ids
     """Ids still to be read. The engine takes them from the front."""
-    budget: int = 0
+    max_characters: int = 0
     """How many characters it may still write."""
     sampling: Sampling = field(default_factory=Sampling)
     stops: StopStrings = field(default_factory=StopStrings)
-    score_forced: bool = False
+    score_prefill: bool = False
     """Whether to return the log-probabilities of the characters it reads."""
     rank_forced: bool = False
     """Whether to return the ranks of the characters it reads, each of which is one symbol."""
     alternatives_forced: int = 0
     """How many of the likeliest symbols to return for each symbol that it reads."""
-    score_free: bool = False
+    score_decode: bool = False
     """Whether to return the log-probabilities of the characters it writes."""
     alternatives: int = 0
     """How many of the likeliest symbols to return for each symbol that it writes."""
@@ -183,15 +183,15 @@ class Sequence:
     """The position of the last state that was handed out while it wrote, or where it begins to write."""
 
     def __post_init__(self) -> None:
-        if len(self.forced) + self.budget < 1:
+        if len(self.prefill_ids) + self.max_characters < 1:
             raise ValueError("a sequence needs a symbol to read or a character to write")
         self.position = self.state.position
-        self.state_given = self.position + len(self.forced)
+        self.state_given = self.position + len(self.prefill_ids)
 
     @property
     def scored(self) -> bool:
         """Whether it needs the log-probabilities of what it writes."""
-        return self.score_free or self.alternatives > 0
+        return self.score_decode or self.alternatives > 0
 
     @property
     def needs_every_score(self) -> bool:
@@ -207,7 +207,7 @@ class Sequence:
 
     def collect(
         self, symbols: Symbols, finish: Finish | None = None, stop: int | None = None, state: State | None = None
-    ) -> "Advance":
+    ) -> "StepOutput":
         """Return what it read and wrote since the last time, as far as it is whole; `state` is the one after that."""
         ids = _taken(self.ids_written, self.unfinished, NO_IDS)
         scores = _taken(self.scores_written, self.unfinished, NO_FLOATS)
@@ -222,7 +222,7 @@ class Sequence:
         self.position += len(ids)
         if state is not None:
             self.state_given = state.position
-        return Advance(self, ids, scores, self.position, alternatives, ranks, finish, stop, state)
+        return StepOutput(self, ids, scores, self.position, alternatives, ranks, finish, stop, state)
 
 
 def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
@@ -238,7 +238,7 @@ def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
 
 
 @dataclass(slots=True)
-class Advance:
+class StepOutput:
     """What became of one sequence since its last advance."""
 
     sequence: Sequence

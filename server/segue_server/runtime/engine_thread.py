@@ -18,9 +18,9 @@ from typing import Final
 import numpy as np
 
 from segue_server.engine.engine import Engine
-from segue_server.engine.sequence import Advance, Sequence, joined_alternatives
+from segue_server.engine.sequence import Sequence, StepOutput, joined_alternatives
 from segue_server.errors import EngineFailed
-from segue_server.runtime.tick_budget import Pace
+from segue_server.runtime.tick_budget import TickBudget
 
 HIGH_WATER: Final = 4096
 """Symbols that a stream buffers before its sequence is paused; an advance counts as one at least. What is under way
@@ -34,17 +34,17 @@ Command = Callable[[Engine], None]
 class Stream:
     """The event loop's end of one sequence: what has come and was not read yet, and nothing more."""
 
-    def __init__(self, sequence: Sequence, worker: "Worker") -> None:
+    def __init__(self, sequence: Sequence, worker: "EngineThread") -> None:
         self._sequence = sequence
         self._worker = worker
         self._arrived = asyncio.Event()
-        self._groups: deque[list[Advance]] = deque()
+        self._groups: deque[list[StepOutput]] = deque()
         """What has come, to be read group by group; only the last one of a group may bring a state."""
         self._buffered = 0
         self._paused = False
         self._failed = False
 
-    async def advance(self) -> Advance:
+    async def advance(self) -> StepOutput:
         """Wait for something to have come and return it all, up to the first state that came with it.
 
         Raises EngineFailed where the engine broke.
@@ -65,7 +65,7 @@ class Stream:
             self._paused = False
             self._worker.command(lambda engine: engine.resume(self._sequence))
 
-    def deliver(self, advance: Advance) -> None:
+    def deliver(self, advance: StepOutput) -> None:
         """Take what the engine did."""
         if self._groups and self._groups[-1][-1].state is None:
             self._groups[-1].append(advance)
@@ -83,12 +83,12 @@ class Stream:
         self._arrived.set()
 
 
-def _symbols(advance: Advance) -> int:
+def _symbols(advance: StepOutput) -> int:
     """Return what an advance counts for in a stream's buffer."""
     return max(1, len(advance.written))
 
 
-def _joined(group: list[Advance]) -> Advance:
+def _joined(group: list[StepOutput]) -> StepOutput:
     """Return consecutive advances of one sequence as one."""
     return replace(
         group[-1],
@@ -99,7 +99,7 @@ def _joined(group: list[Advance]) -> Advance:
     )
 
 
-class Worker:
+class EngineThread:
     """Owns an engine and the thread that runs it. All methods are for the event loop's thread."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, name: str) -> None:
@@ -160,7 +160,7 @@ class Worker:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        pace, flushed = Pace(), time.monotonic()
+        pace, flushed = TickBudget(), time.monotonic()
         while self._obey_commands():
             advances = self._tick(pace)
             if time.monotonic() >= flushed + pace.flush_interval(self._engine.writing):
@@ -170,7 +170,7 @@ class Worker:
             if advances:
                 self._loop.call_soon_threadsafe(self._deliver, advances)
 
-    def _tick(self, pace: Pace) -> list[Advance]:
+    def _tick(self, pace: TickBudget) -> list[StepOutput]:
         # Of this thread alone: time spent waiting for the interpreter would shorten the ticks, and so make more of
         # them, just when the interpreter is busy.
         engine, started = self._engine, time.thread_time()
@@ -188,7 +188,7 @@ class Worker:
             self._live = len(self._engine)
         return True
 
-    def _deliver(self, advances: list[Advance]) -> None:
+    def _deliver(self, advances: list[StepOutput]) -> None:
         for advance in advances:
             stream = self._streams.get(advance.sequence)
             if stream is None:

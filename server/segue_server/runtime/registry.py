@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from segue_server.engine.build import Build
 from segue_server.engine.model import Model
 from segue_server.errors import InvalidRequest, UnknownModel
-from segue_server.runtime.engine_thread import Worker
+from segue_server.runtime.engine_thread import EngineThread
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Served:
     """A loaded model with the worker that runs it."""
 
     model: Model
-    worker: Worker
+    worker: EngineThread
     reproducible: bool
     """What the start-up check found on this host."""
     build: Build

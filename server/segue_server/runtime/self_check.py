@@ -19,7 +19,7 @@ import numpy as np
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Sampling
-from segue_server.engine.sequence import Advance, Sequence, State
+from segue_server.engine.sequence import Sequence, State, StepOutput
 
 BATCH_SIZES: Final = (2, 7, 256)
 TICK_LENGTHS: Final = (1, 5, 32)
@@ -58,17 +58,17 @@ def _outcome(model: Model, rows: Iterable[int], steps: int) -> Outcome:
     sequences = [_sequence(model, row) for row in rows]
     for sequence in sequences:
         engine.add(sequence)
-    advances: list[Advance] = []
+    advances: list[StepOutput] = []
     while len(engine):
         advances += engine.step(steps, steps * _READING_WORK)
         advances += engine.collect()
-    by_sequence: dict[Sequence, list[Advance]] = {sequence: [] for sequence in sequences}
+    by_sequence: dict[Sequence, list[StepOutput]] = {sequence: [] for sequence in sequences}
     for advance in advances:
         by_sequence[advance.sequence].append(advance)
     return [_bytes_of(its) for its in by_sequence.values()]
 
 
-def _bytes_of(advances: list[Advance]) -> tuple[bytes, ...]:
+def _bytes_of(advances: list[StepOutput]) -> tuple[bytes, ...]:
     written = np.concatenate([advance.written for advance in advances])
     scores = np.concatenate([advance.log_probabilities for advance in advances])
     state = advances[-1].state
@@ -84,4 +84,4 @@ def _sequence(model: Model, row: int) -> Sequence:
     ids = model.vocabulary.encode(text)
     state = State.after_first(int(ids[0]), model.state_shape, seed=row)
     sampling = (Sampling(), Sampling(0.7), Sampling(1.2, 5), Sampling(0.9, 0, 0.8), Sampling(0.0))[row % 5]
-    return Sequence(state, ids[1:], _WRITTEN + row % 5, sampling, score_forced=True, score_free=True)
+    return Sequence(state, ids[1:], _WRITTEN + row % 5, sampling, score_prefill=True, score_decode=True)

@@ -7,7 +7,7 @@ from segue_server.engine.prefill_queue import STEP_ROWS
 
 
 @dataclass(frozen=True)
-class PaceConfig:
+class TickBudgetConfig:
     """Durations in seconds. Results depend on none of them."""
 
     tick: float = 0.02
@@ -19,13 +19,13 @@ class PaceConfig:
     reading_alone: float = 0.05
     """The same while nobody writes."""
     flush: float = 0.04
-    """Between two messages of a stream, at least: twenty-five a second look fluent."""
+    """AfterStep two messages of a stream, at least: twenty-five a second look fluent."""
     flush_per_stream: float = 0.004
     """A message costs more than 100 microseconds of CPU time; so much time for each stream keeps that near 4 %."""
     longest_flush: float = 1.0
 
 
-class Pace:
+class TickBudget:
     """Learns what a row of a step costs, and cuts ticks to fit."""
 
     LONGEST: Final = 64
@@ -34,8 +34,8 @@ class Pace:
     _MEMORY: Final = 0.8
     """The share of an estimate that outlives the next tick."""
 
-    def __init__(self, config: PaceConfig | None = None) -> None:
-        self._config = config or PaceConfig()
+    def __init__(self, config: TickBudgetConfig | None = None) -> None:
+        self._config = config or TickBudgetConfig()
         self._seconds_per_row = self._config.tick / (4 * STEP_ROWS)  # a guess, until a tick has been seen
 
     def steps(self, rows: int) -> int:

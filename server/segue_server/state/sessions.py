@@ -22,7 +22,7 @@ _LOOKED_AT_TOGETHER: Final = 32
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredSession:
     """A session as it was found in the store."""
 
     name: str
@@ -40,7 +40,7 @@ class Sessions:
         self._store = store
         self._ring = ring
 
-    async def find(self, name: str, served: Served, tenant: str) -> Held:
+    async def find(self, name: str, served: Served, tenant: str) -> StoredSession:
         """Return a session that is to be used; raises UnknownSession, ForeignSession, StoreUnavailable."""
         _check_name(name)
         space = _space(served, tenant)
@@ -52,7 +52,7 @@ class Sessions:
             raise ForeignSession(f"session {name!r} was made with another model of this name, or with another key")
         return held
 
-    async def page(self, after: str, limit: int, served: Served, tenant: str) -> tuple[list[Held], str]:
+    async def page(self, after: str, limit: int, served: Served, tenant: str) -> tuple[list[StoredSession], str]:
         """Return the tenant's sessions of one model behind the name `after`, in order, and the last of their names.
 
         The latter is "" where there are no more than `limit`. A session of another model of the same name, or of a key
@@ -60,7 +60,7 @@ class Sessions:
         """
         space = _space(served, tenant)
         names = await self._store.names(space, after, limit + 1)
-        found = list[Held]()
+        found = list[StoredSession]()
         for at in range(0, min(len(names), limit), _LOOKED_AT_TOGETHER):
             some = names[at : min(at + _LOOKED_AT_TOGETHER, limit)]
             entries = await asyncio.gather(*(self._store.look(space, name) for name in some))
@@ -84,31 +84,31 @@ class Sessions:
             raise SessionExists(f"there is a session {taken!r} already; choose another name, or close it first")
         return names
 
-    async def replace(self, held: Held, record: Record, served: Served, tenant: str) -> None:
+    async def replace(self, held: StoredSession, record: Record, served: Served, tenant: str) -> None:
         """Put `record` in the place of what was found; raises SessionMoved where that has changed since."""
         space = _space(served, tenant)
         sealed = self._sealed(space, held.name, record, served)
         if not await self._store.replace(space, held.name, held.revision, sealed):
             raise SessionMoved(f"another call has moved session {held.name!r} meanwhile; ask where it stands now")
 
-    async def delete(self, held: Held, served: Served, tenant: str) -> None:
+    async def delete(self, held: StoredSession, served: Served, tenant: str) -> None:
         """End a session; raises SessionMoved."""
         if not await self._store.delete(_space(served, tenant), held.name, held.revision):
             raise SessionMoved(f"another call has moved session {held.name!r} meanwhile; ask where it stands now")
 
-    def _opened(self, space: str, name: str, entry: Entry, served: Served) -> Held | None:
+    def _opened(self, space: str, name: str, entry: Entry, served: Served) -> StoredSession | None:
         """Return what the store has brought; None where that is not of this model, or not under a known key."""
         packed = self._ring.open(entry.record, _bound_to(space, name))
         record = unpack_record(packed, served.model) if packed is not None else None
         if record is None or record.build.family != served.build.family:
             return None
-        return Held(name, record, entry.revision, entry.expiry)
+        return StoredSession(name, record, entry.revision, entry.expiry)
 
     def _sealed(self, space: str, name: str, record: Record, served: Served) -> bytes:
         return self._ring.seal(pack_record(record, served.model), _bound_to(space, name))
 
 
-def check_position(held: Held, position: int | None) -> None:
+def check_position(held: StoredSession, position: int | None) -> None:
     """Raise SessionMoved where the caller takes the session to stand elsewhere."""
     if position is not None and position != held.record.position:
         raise SessionMoved(

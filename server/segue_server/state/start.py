@@ -14,15 +14,15 @@ from segue_server.errors import InvalidRequest, NotExact, SessionMoved
 from segue_server.limits import LIMITS
 from segue_server.runtime.registry import Served
 from segue_server.state.session_record import Record, snapshot_distance
-from segue_server.state.sessions import Held, Sessions, check_position, key_digest
+from segue_server.state.sessions import Sessions, StoredSession, check_position, key_digest
 from segue_server.state.snapshot import Snapshot
-from segue_server.state.tickets import TicketOffice
+from segue_server.state.tickets import TicketCodec
 from segue_server.validation import check_at_most
 
 _ANOTHER_REQUEST: Final = "request_key was used for another request; give each request its own"
 
 
-class Origin:
+class StartState:
     """The start of a call."""
 
     session = False
@@ -46,7 +46,7 @@ class Origin:
         )
 
     @classmethod
-    def nothing(cls, here: Build) -> "Origin":
+    def nothing(cls, here: Build) -> "StartState":
         """Return the start of a text that begins."""
         return cls(None, here, here)
 
@@ -65,12 +65,12 @@ class Origin:
         """
 
 
-class _SessionOrigin(Origin):
+class _SessionStart(StartState):
     """The start of a call that advances a session."""
 
     session = True
 
-    def __init__(self, held: Held, request_key: str, sessions: Sessions, served: Served, tenant: str) -> None:
+    def __init__(self, held: StoredSession, request_key: str, sessions: Sessions, served: Served, tenant: str) -> None:
         record, key = held.record, key_digest(request_key)
         self.repeated = record.key_matches(key)
         start = record.before.snapshot if self.repeated and record.before else record.current
@@ -117,14 +117,14 @@ class _SessionOrigin(Origin):
             raise InvalidRequest(_ANOTHER_REQUEST)
 
 
-class Starts:
+class StartResolver:
     """Finds the start of each call."""
 
-    def __init__(self, office: TicketOffice, sessions: Sessions) -> None:
+    def __init__(self, office: TicketCodec, sessions: Sessions) -> None:
         self._office = office
         self._sessions = sessions
 
-    async def resolve(self, start: common_pb2.Start, served: Served, tenant: str) -> Origin:
+    async def resolve(self, start: common_pb2.Start, served: Served, tenant: str) -> StartState:
         """Return what `start` denotes; raises InvalidTicket, NotExact, and what sessions raise."""
         only_exact = start.exact if start.HasField("exact") else True
         match start.WhichOneof("from"):
@@ -132,27 +132,27 @@ class Starts:
                 ticket = self._office.read(start.ticket, served, tenant)
                 if only_exact:
                     check_exact(ticket.build, served)
-                return Origin(ticket.snapshot, ticket.build, served.build)
+                return StartState(ticket.snapshot, ticket.build, served.build)
             case "session":
                 return await self._of_session(start.session, served, tenant, only_exact=only_exact)
             case _:
-                return Origin.nothing(served.build)
+                return StartState.nothing(served.build)
 
     async def _of_session(
         self, reference: common_pb2.SessionReference, served: Served, tenant: str, *, only_exact: bool
-    ) -> Origin:
+    ) -> StartState:
         check_at_most("characters of request_key", len(reference.request_key), LIMITS.max_request_key)
         held = await self._sessions.find(reference.name, served, tenant)
         if only_exact and held.record.current is not None:
             check_exact(held.record.build, served)
-        origin = _SessionOrigin(held, reference.request_key, self._sessions, served, tenant)
+        origin = _SessionStart(held, reference.request_key, self._sessions, served, tenant)
         if origin.repeated and only_exact and not origin.continuation.exact:
             raise InvalidRequest(_ANOTHER_REQUEST)
         if not origin.repeated:
             check_position(held, reference.position if reference.HasField("position") else None)
         return origin
 
-    def tickets(self, origin: Origin, sampling: Sampling, served: Served, tenant: str) -> Callable[[State], bytes]:
+    def tickets(self, origin: StartState, sampling: Sampling, served: Served, tenant: str) -> Callable[[State], bytes]:
         """Return what writes a state behind `origin` as a ticket, with how its text is being written."""
         kept = replace(sampling, bias=())
 
@@ -164,10 +164,10 @@ class Starts:
         return ticket
 
 
-def rewinding_marks(state: State, forced: Ids, origin: Origin, model: Model) -> tuple[int, ...]:
+def rewinding_marks(state: State, prefill_ids: Ids, origin: StartState, model: Model) -> tuple[int, ...]:
     """Return at which position of a text that is read on from `state` a session needs the state, to go back to it."""
-    before_end = len(forced) - origin.rewind - model.symbols.longest + 1
-    return (state.position + model.symbols.whole(forced, before_end),) if origin.rewind and before_end > 0 else ()
+    before_end = len(prefill_ids) - origin.rewind - model.symbols.longest + 1
+    return (state.position + model.symbols.whole(prefill_ids, before_end),) if origin.rewind and before_end > 0 else ()
 
 
 def check_exact(build: Build, served: Served) -> None:

@@ -40,7 +40,7 @@ class Ticket:
     build: Build
 
 
-class TicketOffice:
+class TicketCodec:
     """Writes tickets and reads them."""
 
     def __init__(self, ring: KeyRing, lifetime: float, clock: Callable[[], float] = time.time) -> None:

@@ -16,7 +16,7 @@ from segue_client import (
 )
 from segue_client.protocol.addresses import Addresses
 from segue_client.protocol.deadline import Deadline
-from segue_client.protocol.retry import Resumption
+from segue_client.protocol.retry import RetryState
 
 NOBODY = ServerUnavailable("nobody answers")
 BROKEN = ServerUnavailable("broken", was_reached=True)
@@ -36,8 +36,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(clock: Clock) -> Any:
-    def make(*addresses: str, patience: float | None = 30.0, timeout: float | None = None) -> Resumption:
-        return Resumption(Addresses(addresses), Deadline.after(timeout), patience, clock)
+    def make(*addresses: str, patience: float | None = 30.0, timeout: float | None = None) -> RetryState:
+        return RetryState(Addresses(addresses), Deadline.after(timeout), patience, clock)
 
     return make
 
@@ -54,7 +54,7 @@ def test_before_a_call_was_answered_each_address_is_tried_once(make: Any) -> Non
 
 def test_though_other_calls_move_the_client_on_each_address_is_tried(clock: Clock) -> None:
     addresses = Addresses(["a", "b", "c"])
-    resumption = Resumption(addresses, Deadline.after(None), 30.0, clock)
+    resumption = RetryState(addresses, Deadline.after(None), 30.0, clock)
     addresses.leave("a")
     addresses.leave("b")
     tried = [resumption.address]

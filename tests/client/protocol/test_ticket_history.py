@@ -2,12 +2,12 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from segue_client.protocol.ticket_history import REWINDABLE, Trail
+from segue_client.protocol.ticket_history import REWINDABLE, TicketHistory
 
 
 @given(st.lists(st.integers(1, 3000), max_size=200), st.data())
 def test_the_last_characters_are_within_reach_and_the_ring_is_bounded(steps: list[int], data: st.DataObject) -> None:
-    trail, count = Trail([(0, None)]), 0
+    trail, count = TicketHistory([(0, None)]), 0
     for step in steps:
         count += step
         trail.note(count, b"%d" % count)
@@ -25,13 +25,13 @@ def test_the_last_characters_are_within_reach_and_the_ring_is_bounded(steps: lis
 
 
 def test_from_a_request_at_least_one_character_is_written() -> None:
-    assert Trail([(0, None)]).earliest_count == 1
-    assert Trail([(0, b"start")]).earliest_count == 0
-    assert Trail([]).earliest_count is None
+    assert TicketHistory([(0, None)]).earliest_count == 1
+    assert TicketHistory([(0, b"start")]).earliest_count == 0
+    assert TicketHistory([]).earliest_count is None
 
 
 def test_a_start_is_no_ticket_that_came_on_the_way() -> None:
-    trail = Trail([(0, b"start")])
+    trail = TicketHistory([(0, b"start")])
     assert trail.latest is None
     trail.note(10, b"ten")
     assert trail.latest == (10, b"ten")

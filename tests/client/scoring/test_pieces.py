@@ -3,14 +3,14 @@
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from segue_client.protocol.send_buffer import Pieces
+from segue_client.protocol.send_buffer import SendBuffer
 
 TEXTS = st.lists(st.text("abc", max_size=12), max_size=12)
 
 
 @given(texts=TEXTS, size=st.integers(1, 9), joins=st.booleans())
 def test_pieces_are_the_text_within_their_size(texts: list[str], size: int, *, joins: bool) -> None:
-    pieces, sent = Pieces(size, joins=joins, keeps=True), list[str]()
+    pieces, sent = SendBuffer(size, joins=joins, keeps=True), list[str]()
     for text in [*texts, None]:
         if text is None:
             pieces.end()
@@ -30,7 +30,7 @@ def test_after_a_break_comes_all_that_is_not_confirmed(
     texts: list[str], size: int, events: list[tuple[int, int]]
 ) -> None:
     whole = "".join(texts)
-    pieces = Pieces(size, joins=True, keeps=True)
+    pieces = SendBuffer(size, joins=True, keeps=True)
     for text in texts:
         pieces.add(text)
     pieces.end()
@@ -55,7 +55,7 @@ def test_after_a_break_comes_all_that_is_not_confirmed(
 
 
 def test_what_will_not_be_sent_again_is_not_kept() -> None:
-    pieces = Pieces(3, joins=False, keeps=False)
+    pieces = SendBuffer(3, joins=False, keeps=False)
     pieces.add("abcdef")
     assert (pieces.send(), pieces.send()) == ("abc", "def")
     assert pieces.unconfirmed_count == 0
@@ -65,7 +65,7 @@ def test_what_will_not_be_sent_again_is_not_kept() -> None:
 
 @pytest.mark.parametrize("joins", [True, False])
 def test_nothing_is_no_piece(*, joins: bool) -> None:
-    pieces = Pieces(3, joins=joins, keeps=True)
+    pieces = SendBuffer(3, joins=joins, keeps=True)
     pieces.add("")
     pieces.end()
     assert not pieces.is_ready

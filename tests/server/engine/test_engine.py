@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_export.artifact import read_artifact
 from segue_server.engine import decode_batch as cohort
-from segue_server.engine.decode_batch import Cohort, _Rows
+from segue_server.engine.decode_batch import DecodeBatch, _Rows
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model, Written
-from segue_server.engine.prefill_queue import Readers
+from segue_server.engine.prefill_queue import PrefillQueue
 from segue_server.engine.sampling import Sampling
 from segue_server.engine.sequence import (
-    Advance,
     Alternatives,
     Finish,
     Sequence,
     State,
+    StepOutput,
     StopStrings,
     joined_alternatives,
 )
@@ -65,9 +65,9 @@ class Outcome:
 
     @classmethod
     def of(cls, sequence: Sequence) -> "Outcome":
-        return cls(sequence.state.position + len(sequence.forced))
+        return cls(sequence.state.position + len(sequence.prefill_ids))
 
-    def take(self, advance: Advance) -> None:
+    def take(self, advance: StepOutput) -> None:
         assert self.finish is None, "an advance after the last"
         self.written += advance.written.tolist()
         self.scores += advance.log_probabilities.tolist()
@@ -106,12 +106,12 @@ def make(model: Model, number: int, **fields: Any) -> Sequence:
     bias = (*((symbol, 2.5) for symbol in likelier), *[(40, -np.inf)] * (number % 2))
     usual = {
         "state": State.after_first(int(ids[0]), model.state_shape, seed=number),
-        "forced": ids[1:],
-        "budget": 0 if reads and len(ids) > 1 else generator.randrange(1, 90),
+        "prefill_ids": ids[1:],
+        "max_characters": 0 if reads and len(ids) > 1 else generator.randrange(1, 90),
         "sampling": replace(SAMPLINGS[number % len(SAMPLINGS)], bias=bias),
         "stops": StopStrings(stops),
-        "score_forced": number % 2 == 0,
-        "score_free": number % 3 == 0,
+        "score_prefill": number % 2 == 0,
+        "score_decode": number % 3 == 0,
         "alternatives": (number % 4 == 1) * (1 + number // 3) if model.symbols.single else 0,
     }
     return Sequence(**(usual | fields))
@@ -134,14 +134,14 @@ def run(engine: Engine, outcomes: dict[Sequence, Outcome], steps: int, work: int
     raise AssertionError("the engine does not come to an end")
 
 
-def take(outcomes: dict[Sequence, Outcome], advances: list[Advance]) -> None:
+def take(outcomes: dict[Sequence, Outcome], advances: list[StepOutput]) -> None:
     for advance in advances:
         outcomes[advance.sequence].take(advance)
 
 
 def go_on(model: Model, sequence: Sequence, state: State, **fields: Any) -> Sequence:
     """What `sequence` still has to do, from `state` on."""
-    left = {name: getattr(sequence, name) for name in ("forced", "budget", "stops")}
+    left = {name: getattr(sequence, name) for name in ("prefill_ids", "max_characters", "stops")}
     return make(model, state.seed, state=state, **(left | fields))
 
 
@@ -169,7 +169,7 @@ def differences(model: Model, expected: list[str], seed: int) -> set[int]:
     sequences = [make(model, number) for number in range(SEQUENCES)]
     victims = [make(model, number) for number in (50, 51, 52, 53)]
     outcomes = {sequence: Outcome.of(sequence) for sequence in [*sequences, *victims]}
-    to_come, advances = [*sequences, *victims], list[Advance]()
+    to_come, advances = [*sequences, *victims], list[StepOutput]()
     schedule.shuffle(to_come)
     for _ in range(TICKS):
         for sequence in [to_come.pop() for _ in range(min(len(to_come), schedule.randrange(4)))]:
@@ -205,7 +205,7 @@ def _interfere(engine: Engine, schedule: random.Random, sequences: list[Sequence
             engine.resume(sequence)
 
 
-def _whole(model: Model, advance: Advance) -> bool:
+def _whole(model: Model, advance: StepOutput) -> bool:
     """Whether it ends with a character, and is text."""
     text = model.vocabulary.decode(advance.written)
     return "\ufffd" not in text and (advance.state is None or bool(model.symbols.may_end[advance.state.last]))
@@ -235,7 +235,7 @@ def test_a_text_to_score_is_read_alike_whatever_is_read_beside_it(models: dict[s
     """More readers than one run takes, of very different lengths, some paused in between."""
     model = models["characters"]
     texts = [np.arange(1 + 7 * i % 300) * (i + 1) % 50 for i in range(200)]
-    found = {make(model, 4, forced=text, budget=0, score_forced=True): text for text in texts}
+    found = {make(model, 4, prefill_ids=text, max_characters=0, score_prefill=True): text for text in texts}
     outcomes, engine = {sequence: Outcome.of(sequence) for sequence in found}, Engine(model)
     for sequence in found:
         engine.add(sequence)
@@ -246,7 +246,7 @@ def test_a_text_to_score_is_read_alike_whatever_is_read_beside_it(models: dict[s
         engine.resume(sequence)
     run(engine, outcomes, steps=1, work=3000)
     for sequence, text in list(found.items())[::17]:
-        again = alone(model, make(model, 4, forced=text, budget=0, score_forced=True), work=50)
+        again = alone(model, make(model, 4, prefill_ids=text, max_characters=0, score_prefill=True), work=50)
         assert outcomes[sequence].bits() == again.bits()
         assert len(again.scores) == len(text)
 
@@ -309,43 +309,43 @@ def keeps_the_sampling_of_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def forgets_to_give_states_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(group: Cohort, leaving: list[Sequence]) -> None:
+    def leave(group: DecodeBatch, leaving: list[Sequence]) -> None:
         before = [sequence.state for sequence in leaving]
         sound(group, leaving)
         for sequence, state in zip(leaving, before, strict=True):
             sequence.state = replace(state, position=sequence.state.position, last=sequence.state.last)
 
-    sound = Cohort.leave
-    monkeypatch.setattr(Cohort, "leave", leave)
+    sound = DecodeBatch.leave
+    monkeypatch.setattr(DecodeBatch, "leave", leave)
 
 
 def forgets_the_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(group: Cohort, leaving: list[Sequence]) -> None:
+    def leave(group: DecodeBatch, leaving: list[Sequence]) -> None:
         sound(group, leaving)
         for sequence in leaving:
             sequence.spelling = 0
 
-    sound = Cohort.leave
-    monkeypatch.setattr(Cohort, "leave", leave)
+    sound = DecodeBatch.leave
+    monkeypatch.setattr(DecodeBatch, "leave", leave)
 
 
 def goes_on_after_a_document_that_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    def last_states(group: Cohort, written: Written, ends: Any) -> dict[int, State]:
+    def last_states(group: DecodeBatch, written: Written, ends: Any) -> dict[int, State]:
         states = sound(group, written, ends)
         ended = {row for row, finish in ends.finish.items() if finish is Finish.END}
         return states | {row: replace(states[row], h=written.h_LBH[:, row]) for row in ended}
 
-    sound = Cohort._last_states
-    monkeypatch.setattr(Cohort, "_last_states", last_states)
+    sound = DecodeBatch._last_states
+    monkeypatch.setattr(DecodeBatch, "_last_states", last_states)
 
 
 def goes_on_after_a_document_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def move(group: Readers, sequence: Sequence, h: Any, c: Any, length: int) -> None:
+    def move(group: PrefillQueue, sequence: Sequence, h: Any, c: Any, length: int) -> None:
         sound(group, sequence, h, c, length)
         sequence.state = replace(sequence.state, h=h, c=c)
 
-    sound = Readers._move
-    monkeypatch.setattr(Readers, "_move", move)
+    sound = PrefillQueue._move
+    monkeypatch.setattr(PrefillQueue, "_move", move)
 
 
 def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,12 +356,12 @@ def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def draws_by_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    def at_the_start(group: Cohort, steps: int) -> Any:
+    def at_the_start(group: DecodeBatch, steps: int) -> Any:
         group._rows.drawn_from_B = group._rows.position_B.copy()
         return sound(group, steps)
 
-    sound = Cohort._uniforms
-    monkeypatch.setattr(Cohort, "_uniforms", at_the_start)
+    sound = DecodeBatch._uniforms
+    monkeypatch.setattr(DecodeBatch, "_uniforms", at_the_start)
 
 
 DEFECTS: dict[str, tuple[str, type[Defective] | Callable[[pytest.MonkeyPatch], None], bool]] = {
@@ -420,13 +420,15 @@ def test_a_sequence_cut_anywhere_and_continued_equals_the_uninterrupted_one(
 ) -> None:
     model = models[name]
     for number in (3, 7):
-        fields = {"budget": 40, "stops": StopStrings(), "score_free": True}
+        fields = {"max_characters": 40, "stops": StopStrings(), "score_decode": True}
         whole = alone(model, make(model, number, **fields))
         for cut in range(1, 40, 8):
-            first = alone(model, make(model, number, **(fields | {"budget": cut})), steps)
+            first = alone(model, make(model, number, **(fields | {"max_characters": cut})), steps)
             assert first.state is not None
-            rest = go_on(model, make(model, number, **fields), first.state, forced=nothing(), budget=40 - cut)
-            second = alone(model, replace(rest, score_free=True), steps)
+            rest = go_on(
+                model, make(model, number, **fields), first.state, prefill_ids=nothing(), max_characters=40 - cut
+            )
+            second = alone(model, replace(rest, score_decode=True), steps)
             assert first.written + second.written == whole.written
             assert first.scores + second.scores == whole.scores
             assert replace(second, written=[], scores=[], alternatives=[]).bits() == (
@@ -488,7 +490,7 @@ def test_draining_ends_every_sequence_with_a_state_that_continues_it(
 def test_draining_ends_characters_that_have_begun(models: dict[str, Model]) -> None:
     model, within = models["bytes"], 0
     for number, steps in product((0, 3, 10), range(1, 9)):
-        fields = {"forced": nothing(), "budget": 60, "stops": StopStrings(), "score_free": True}
+        fields = {"prefill_ids": nothing(), "max_characters": 60, "stops": StopStrings(), "score_decode": True}
         sequence = make(model, number, **fields)
         outcome, engine = Outcome.of(sequence), Engine(model)
         engine.add(sequence)
@@ -502,8 +504,8 @@ def test_draining_ends_characters_that_have_begun(models: dict[str, Model]) -> N
         assert outcome.state is not None
         more = len(outcome.written) - before
         assert 0 < more <= model.symbols.longest - unfinished if unfinished else more == 0
-        assert sequence.budget == 60 - len(outcome.scores)
-        rest = alone(model, go_on(model, sequence, outcome.state, budget=sequence.budget))
+        assert sequence.max_characters == 60 - len(outcome.scores)
+        rest = alone(model, go_on(model, sequence, outcome.state, max_characters=sequence.max_characters))
         assert outcome.written + rest.written == whole.written
         within += unfinished > 0
     assert within > 5, "hardly any character had begun"
@@ -515,14 +517,14 @@ def test_a_document_s_end_comes_before_every_other_reason(models: dict[str, Mode
         newline = tuple(model.vocabulary.encode("\n").tolist())
         bias = Sampling(bias=((newline[0], 2.5),))
         for number in range(6):
-            fields = {"forced": nothing(), "sampling": bias}
-            text = alone(model, make(model, number, **fields, budget=500, stops=StopStrings())).written
+            fields = {"prefill_ids": nothing(), "sampling": bias}
+            text = alone(model, make(model, number, **fields, max_characters=500, stops=StopStrings())).written
             assert text[-1:] == list(newline)
             stops = [newline, (*text[-2:-1], *newline)]
-            outcome = alone(model, make(model, number, **fields, budget=500, stops=StopStrings(stops)), steps=3)
+            outcome = alone(model, make(model, number, **fields, max_characters=500, stops=StopStrings(stops)), steps=3)
             assert (outcome.written, outcome.finish, outcome.stop) == (text, Finish.END, None)
             characters = len(model.vocabulary.decode(np.array(text)))
-            outcome = alone(model, make(model, number, **fields, budget=characters, stops=StopStrings()))
+            outcome = alone(model, make(model, number, **fields, max_characters=characters, stops=StopStrings()))
             assert (outcome.written, outcome.finish) == (text, Finish.END)
 
 
@@ -531,7 +533,7 @@ def test_of_equally_likely_symbols_greedy_writes_the_first(kinds_folder: Path) -
     flat = {name: value * np.float32(not name.startswith("output")) for name, value in artifact.weights.items()}
     model = Model(replace(artifact, weights=flat))
     for sampling in (Sampling(0.0), Sampling(0.0, top_k=4)):
-        outcome = alone(model, make(model, 0, sampling=sampling, stops=StopStrings(), budget=30))
+        outcome = alone(model, make(model, 0, sampling=sampling, stops=StopStrings(), max_characters=30))
         assert outcome.written == [1] * 30
 
 
@@ -546,7 +548,10 @@ def test_runs_are_no_wider_than_asked_and_all_take_turns(models: dict[str, Model
             return self._model.write(*inputs, **options)
 
     model = Watched(models["characters"])
-    engine, sequences = Engine(model, rows=4), [make(model, n, forced=nothing(), budget=9999) for n in range(3, 42, 3)]
+    engine, sequences = (
+        Engine(model, rows=4),
+        [make(model, n, prefill_ids=nothing(), max_characters=9999) for n in range(3, 42, 3)],
+    )
     for sequence in sequences:
         sequence.stops = StopStrings()
         engine.add(sequence)
@@ -562,7 +567,7 @@ def test_runs_are_no_wider_than_asked_and_all_take_turns(models: dict[str, Model
 def test_a_pause_within_a_character_loses_nothing(models: dict[str, Model]) -> None:
     model = models["bytes"]
     for number in (0, 3, 9):
-        fields = {"budget": 60, "stops": StopStrings()}
+        fields = {"max_characters": 60, "stops": StopStrings()}
         sequence = make(model, number, **fields)
         outcome, engine, within = Outcome.of(sequence), Engine(model), 0
         engine.add(sequence)
@@ -579,12 +584,12 @@ def test_a_pause_within_a_character_loses_nothing(models: dict[str, Model]) -> N
 
 def test_an_aborted_sequence_is_gone_at_once_and_the_others_go_on(models: dict[str, Model]) -> None:
     model = models["characters"]
-    engine, stays = Engine(model, rows=2), make(model, 0, budget=90, stops=StopStrings())
-    reads, writes, rests, new = (make(model, number, budget=90, stops=StopStrings()) for number in (1, 2, 3, 5))
-    reads.forced, writes.forced, rests.forced = np.ones(5000, dtype=np.int64), nothing(), nothing()
+    engine, stays = Engine(model, rows=2), make(model, 0, max_characters=90, stops=StopStrings())
+    reads, writes, rests, new = (make(model, number, max_characters=90, stops=StopStrings()) for number in (1, 2, 3, 5))
+    reads.prefill_ids, writes.prefill_ids, rests.prefill_ids = np.ones(5000, dtype=np.int64), nothing(), nothing()
     for sequence in (stays, reads, writes, rests):
         engine.add(sequence)
-    while not engine.rows or len(stays.forced):
+    while not engine.rows or len(stays.prefill_ids):
         engine.step(2, 100)
     engine.pause(rests)
     engine.add(new)
@@ -598,7 +603,7 @@ def test_an_aborted_sequence_is_gone_at_once_and_the_others_go_on(models: dict[s
 
 def test_what_a_paused_sequence_wrote_comes_at_the_next_tick(models: dict[str, Model]) -> None:
     model = models["characters"]
-    engine, sequence = Engine(model), make(model, 0, forced=nothing(), budget=90, stops=StopStrings())
+    engine, sequence = Engine(model), make(model, 0, prefill_ids=nothing(), max_characters=90, stops=StopStrings())
     engine.add(sequence)
     first = sum(len(advance.written) for advance in engine.step(8, 100))
     assert engine.step(20, 100) == []
@@ -630,7 +635,7 @@ def test_a_row_that_is_not_finite_ends_by_itself(
     model = models[name]
     good = [make(model, number) for number in range(SEQUENCES)]
     number = 0 if reads else 8
-    bad = poisoned(make(model, number, **({} if reads else {"forced": nothing()})), part)
+    bad = poisoned(make(model, number, **({} if reads else {"prefill_ids": nothing()})), part)
     outcomes, engine = {sequence: Outcome.of(sequence) for sequence in [*good, bad]}, Engine(model)
     for sequence in [*good[:5], bad, *good[5:]]:
         engine.add(sequence)
@@ -653,7 +658,13 @@ def test_what_was_written_before_the_fault_is_handed_out(models: dict[str, Model
             written = self._model.write(*inputs, **options)
             return replace(written, c_LBH=written.c_LBH * np.float32(np.nan if self.runs == 30 else 1))
 
-    fields = {"forced": nothing(), "budget": 90, "stops": StopStrings(), "score_free": True, "alternatives": 2}
+    fields = {
+        "prefill_ids": nothing(),
+        "max_characters": 90,
+        "stops": StopStrings(),
+        "score_decode": True,
+        "alternatives": 2,
+    }
     sequence = make(model, 1, **fields)
     engine, outcome = Engine(FailsLate(model)), Outcome.of(sequence)
     engine.add(sequence)
@@ -673,11 +684,13 @@ def test_what_was_written_before_the_fault_is_handed_out(models: dict[str, Model
 def test_a_stop_string_ends_the_text_at_its_first_completion(models: dict[str, Model], length: int, steps: int) -> None:
     """Wherever ticks begin, also where it takes several of them."""
     model = models["characters"]
-    text = alone(model, make(model, 0, budget=80, stops=StopStrings())).written
+    text = alone(model, make(model, 0, max_characters=80, stops=StopStrings())).written
     for begin in range(0, 60, 7):
         stop = tuple(text[begin : begin + length])
         end = next(i for i in range(length, 81) if tuple(text[i - length : i]) == stop)
-        outcome = alone(model, make(model, 0, budget=80, stops=StopStrings([(999,), stop, stop[-1:] * 40])), steps)
+        outcome = alone(
+            model, make(model, 0, max_characters=80, stops=StopStrings([(999,), stop, stop[-1:] * 40])), steps
+        )
         assert (outcome.written, outcome.finish, outcome.stop) == (text[:end], Finish.STOP, 1)
         assert outcome.state is not None
         assert (outcome.state.last, outcome.state.position) == (stop[-1], outcome.start + end)
@@ -685,21 +698,23 @@ def test_a_stop_string_ends_the_text_at_its_first_completion(models: dict[str, M
 
 def test_of_stop_strings_complete_at_one_symbol_it_is_the_first_in_order(models: dict[str, Model]) -> None:
     model = models["bytes"]
-    ids = np.array(alone(model, make(model, 0, budget=40, stops=StopStrings())).written)
+    ids = np.array(alone(model, make(model, 0, max_characters=40, stops=StopStrings())).written)
     text = model.vocabulary.decode(ids)
     end = next(i for i in range(15, 40) if text.index(text[i - 2 : i]) == i - 2)
     endings = [tuple(model.vocabulary.encode(text[end - n : end]).tolist()) for n in (9, 5, 2)]
     for stops in (endings, endings[::-1]):
-        outcome = alone(model, make(model, 0, budget=40, stops=StopStrings([(256,) * 5, *stops])), steps=4)
+        outcome = alone(model, make(model, 0, max_characters=40, stops=StopStrings([(256,) * 5, *stops])), steps=4)
         assert (model.vocabulary.decode(np.array(outcome.written)), outcome.stop) == (text[:end], 1)
 
 
 def test_the_last_character_that_may_be_written_can_complete_a_stop_string(models: dict[str, Model]) -> None:
     model = models["characters"]
-    text = alone(model, make(model, 0, budget=20, stops=StopStrings())).written
+    text = alone(model, make(model, 0, max_characters=20, stops=StopStrings())).written
     stops = StopStrings([tuple(text[-8:])])
-    assert alone(model, make(model, 0, budget=20, stops=stops), steps=6).finish is Finish.STOP
-    assert alone(model, make(model, 0, budget=19, stops=StopStrings([tuple(text[-8:])]))).finish is Finish.LENGTH
+    assert alone(model, make(model, 0, max_characters=20, stops=stops), steps=6).finish is Finish.STOP
+    assert (
+        alone(model, make(model, 0, max_characters=19, stops=StopStrings([tuple(text[-8:])]))).finish is Finish.LENGTH
+    )
 
 
 @given(
@@ -733,4 +748,4 @@ def first_completed(stops: list[list[int]], before: list[int], chunk: list[int])
 
 def test_a_sequence_must_have_something_to_do(models: dict[str, Model]) -> None:
     with pytest.raises(ValueError, match="a symbol to read or a character to write"):
-        make(models["characters"], 0, forced=nothing(), budget=0)
+        make(models["characters"], 0, prefill_ids=nothing(), max_characters=0)

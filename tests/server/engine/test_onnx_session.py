@@ -84,7 +84,7 @@ def test_an_engine_gives_the_same_with_either(pair: Pair) -> None:
         ids = model.vocabulary.encode("\nThe é cats 你𝄞"[: 3 + seed])
         begun = State.after_first(int(ids[0]), model.state_shape, seed)
         sampling = Sampling(1.2, 30) if seed % 2 else Sampling()
-        sequence = Sequence(begun, ids[1:], 10 + 7 * seed, sampling, score_forced=True, score_free=True)
+        sequence = Sequence(begun, ids[1:], 10 + 7 * seed, sampling, score_prefill=True, score_decode=True)
         engine, advances = Engine(model), []
         engine.add(sequence)
         while len(engine):

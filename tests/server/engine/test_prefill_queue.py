@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_server.engine import prefill_queue as module
 from segue_server.engine.model import Model
-from segue_server.engine.prefill_queue import STEP_ROWS, Readers
+from segue_server.engine.prefill_queue import STEP_ROWS, PrefillQueue
 from segue_server.engine.sequence import Sequence, State
 
 
@@ -35,7 +35,7 @@ def reading(model: Model, text: str) -> Sequence:
 
 def read_all(model: Watched, texts: list[Sequence], work: int) -> list[Sequence]:
     """Read; return the texts in the order in which they were through."""
-    readers, through = Readers(model), list[Sequence]()
+    readers, through = PrefillQueue(model), list[Sequence]()
     for text in texts:
         readers.join(text)
     while len(readers):
@@ -61,7 +61,7 @@ def test_everyone_is_through_once_and_no_character_is_cut(
         for sequence, text in zip(sequences, texts, strict=True)
     }
     positions = {id(sequence): set[int]() for sequence in sequences}
-    readers = Readers(model)
+    readers = PrefillQueue(model)
     for sequence in sequences:
         readers.join(sequence)
     while len(readers):
@@ -70,7 +70,7 @@ def test_everyone_is_through_once_and_no_character_is_cut(
             positions[id(sequence)].add(sequence.state.position - 1)
     for sequence in sequences:
         assert positions[id(sequence)] - {0} <= whole[id(sequence)]
-        assert len(sequence.forced) == 0
+        assert len(sequence.prefill_ids) == 0
     assert sum(length.sum() for length in model.lengths) == sum(len(text.encode()) for text in texts)
 
 
@@ -97,13 +97,13 @@ def test_long_texts_take_turns(kinds_loaded: dict[str, Model]) -> None:
     """More of them than a run has rows: whoever came last waits for one run of each of the others, not for all."""
     model = Watched(kinds_loaded["characters"])
     long, last = [reading(model, "a" * 3000) for _ in range(2 * module._MOST_ROWS)], reading(model, "the cats")
-    readers = Readers(model)
+    readers = PrefillQueue(model)
     for text in [*long, last]:
         readers.join(text)
     for _ in range(3):
         readers.read(5000)
-    assert len(last.forced) == 0
-    assert all(0 < len(text.forced) < 3000 for text in long)
+    assert len(last.prefill_ids) == 0
+    assert all(0 < len(text.prefill_ids) < 3000 for text in long)
 
 
 @pytest.mark.parametrize("lengths", [[10] * 60 + [5000], [1] * 120 + [100] * 8, list(range(1, 129)), [50] * 100])

@@ -26,7 +26,7 @@ from segue_server.engine.model import Model
 from segue_server.engine.onnx_session import CPU, open_session
 from segue_server.engine.random_numbers import uniforms
 from segue_server.engine.sampling import LOG_PROBABILITY_QUANTUM, Sampling, SamplingRows, quantized
-from segue_server.engine.sequence import Advance, Finish, Sequence, State
+from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint
 
@@ -335,9 +335,9 @@ def test_an_engine_writes_what_a_plain_loop_may(
     """One row, one symbol and one call at a time; of bytes, Python's decoder says which may come."""
     model, artifact = kinds_loaded[name], read_artifact(kinds_folder / name / "1")
     session, decoder = open_session(artifact.graph, CPU, 1), codecs.getincrementaldecoder("utf-8")()
-    ids, seed, budget = model.vocabulary.encode("\nThe é你𝄞"), 3, 40
+    ids, seed, max_characters = model.vocabulary.encode("\nThe é你𝄞"), 3, 40
     state = State.after_first(int(ids[0]), model.state_shape, seed)
-    advances = run_alone(model, Sequence(state, ids[1:], budget, sampling, score_free=True))
+    advances = run_alone(model, Sequence(state, ids[1:], max_characters, sampling, score_decode=True))
     written = np.concatenate([advance.written for advance in advances]).tolist()
     scores, expected_scores = np.concatenate([advance.log_probabilities for advance in advances]), [0.0]
     h, c = (part[:, np.newaxis] for part in (state.h, state.c))
@@ -361,13 +361,13 @@ def test_an_engine_writes_what_a_plain_loop_may(
     assert last is not None
     ended = written[-1] == model.symbols.end
     assert ended == (advances[-1].finish is Finish.END)
-    assert len(scores) == budget or ended
+    assert len(scores) == max_characters or ended
     np.testing.assert_allclose(last.h, h[:, 0] * (not ended), rtol=0, atol=1e-4)
     np.testing.assert_allclose(last.c, c[:, 0] * (not ended), rtol=0, atol=1e-4)
 
 
-def run_alone(model: Model, sequence: Sequence) -> list[Advance]:
-    engine, advances = Engine(model), list[Advance]()
+def run_alone(model: Model, sequence: Sequence) -> list[StepOutput]:
+    engine, advances = Engine(model), list[StepOutput]()
     engine.add(sequence)
     while len(engine):
         advances += engine.step(16, 1000)

@@ -8,24 +8,26 @@ import numpy as np
 import pytest
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
-from segue_server.engine.sequence import Advance, Finish, Sequence, State
+from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
 from segue_server.errors import EngineFailed
-from segue_server.runtime.engine_thread import HIGH_WATER, Stream, Worker
+from segue_server.runtime.engine_thread import HIGH_WATER, EngineThread, Stream
 
 FOREVER = 2**40
 PATIENCE = 60
 """Seconds until a test is given up as hanging."""
 
 
-def sequence(model: Model, seed: int, budget: int = FOREVER, forced: int = 0, **fields: object) -> Sequence:
+def sequence(
+    model: Model, seed: int, max_characters: int = FOREVER, prefill_ids: int = 0, **fields: object
+) -> Sequence:
     state = State.after_first(1, model.state_shape, seed)
-    return Sequence(state, np.ones(forced, dtype=np.int64), budget, **fields)
+    return Sequence(state, np.ones(prefill_ids, dtype=np.int64), max_characters, **fields)
 
 
 @asynccontextmanager
-async def working(engine: Engine) -> AsyncIterator[Worker]:
+async def working(engine: Engine) -> AsyncIterator[EngineThread]:
     """A worker that runs `engine` until the end of the block."""
-    worker = Worker(engine, asyncio.get_running_loop(), "test")
+    worker = EngineThread(engine, asyncio.get_running_loop(), "test")
     worker.start()
     try:
         async with asyncio.timeout(PATIENCE):
@@ -34,7 +36,7 @@ async def working(engine: Engine) -> AsyncIterator[Worker]:
         worker.stop()
 
 
-async def heard_by(worker: Worker) -> None:
+async def heard_by(worker: EngineThread) -> None:
     """Wait until every command so far is carried out, the tick after it run, and what that gave delivered."""
     loop = asyncio.get_running_loop()
     for _ in range(2):
@@ -43,19 +45,19 @@ async def heard_by(worker: Worker) -> None:
         await heard.wait()
 
 
-async def until_the_end(stream: Stream) -> list[Advance]:
+async def until_the_end(stream: Stream) -> list[StepOutput]:
     advances = [await stream.advance()]
     while advances[-1].finish is None:
         advances.append(await stream.advance())
     return advances
 
 
-def text_of(advances: list[Advance]) -> list[int]:
+def text_of(advances: list[StepOutput]) -> list[int]:
     return [symbol for advance in advances for symbol in advance.written.tolist()]
 
 
-def alone(model: Model, what: Sequence, steps: int = 16) -> list[Advance]:
-    engine, advances = Engine(model), list[Advance]()
+def alone(model: Model, what: Sequence, steps: int = 16) -> list[StepOutput]:
+    engine, advances = Engine(model), list[StepOutput]()
     engine.add(what)
     while len(engine):
         advances += engine.step(steps, 1000)
@@ -72,7 +74,7 @@ async def test_a_stalled_reader_stops_the_stream_and_loses_nothing(model: Model)
         while not engine.idle:  # what was written until then is still handed out
             await asyncio.sleep(0.01)
         paused_at = endless.state
-        assert len(text_of(await until_the_end(worker.open(sequence(model, seed=2, budget=200))))) == 200
+        assert len(text_of(await until_the_end(worker.open(sequence(model, seed=2, max_characters=200))))) == 200
         assert endless.state is paused_at, "a tick was spent on a stream that nobody reads"
         assert stalled._buffered > HIGH_WATER
         text = text_of([await stalled.advance()])
@@ -80,13 +82,13 @@ async def test_a_stalled_reader_stops_the_stream_and_loses_nothing(model: Model)
         while len(text) < paused_at.position + 2 * HIGH_WATER:  # read again, it goes on
             text += text_of([await stalled.advance()])
         worker.close(endless)
-    assert text == text_of(alone(model, sequence(model, seed=1, budget=len(text)), steps=64))
+    assert text == text_of(alone(model, sequence(model, seed=1, max_characters=len(text)), steps=64))
 
 
 async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scores(model: Model) -> None:
     """Each advance counts, also one that brings no symbols."""
-    stream = Stream(sequence(model, 1), Worker(Engine(model), asyncio.get_running_loop(), "test"))
-    nothing = Advance(stream._sequence, np.empty(0, dtype=np.int64), np.empty(0), 1)
+    stream = Stream(sequence(model, 1), EngineThread(Engine(model), asyncio.get_running_loop(), "test"))
+    nothing = StepOutput(stream._sequence, np.empty(0, dtype=np.int64), np.empty(0), 1)
     for _ in range(HIGH_WATER):
         stream.deliver(nothing)
     assert not stream._paused
@@ -108,15 +110,15 @@ async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: M
             if self.calls == 3:
                 raise MemoryError
 
-        def step(self, steps: int, reading_work: int) -> list[Advance]:
+        def step(self, steps: int, reading_work: int) -> list[StepOutput]:
             self.count("step")
             return super().step(steps, reading_work)
 
-        def collect(self) -> list[Advance]:
+        def collect(self) -> list[StepOutput]:
             self.count("collect")
             return super().collect()
 
-    worker = Worker(Breaking(model), asyncio.get_running_loop(), "test")
+    worker = EngineThread(Breaking(model), asyncio.get_running_loop(), "test")
     streams = [worker.open(sequence(model, seed)) for seed in range(3)]
     worker.start()
     async with asyncio.timeout(PATIENCE):
@@ -134,7 +136,7 @@ async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: M
 async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
     engine, leaving = Engine(model), sequence(model, 2)
     async with working(engine) as worker:
-        kept, closed = worker.open(sequence(model, 1, budget=50)), worker.open(leaving)
+        kept, closed = worker.open(sequence(model, 1, max_characters=50)), worker.open(leaving)
         await closed.advance()
         worker.close(leaving)
         worker.close(leaving)  # once more is no harm
@@ -147,7 +149,7 @@ async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
 
 async def test_draining_ends_every_stream_with_its_state(model: Model) -> None:
     async with working(Engine(model)) as worker:
-        streams = [worker.open(sequence(model, seed, forced=3)) for seed in range(5)]
+        streams = [worker.open(sequence(model, seed, prefill_ids=3)) for seed in range(5)]
         begun = [await stream.advance() for stream in streams]
         worker.drain()
         for seed, (stream, first) in enumerate(zip(streams, begun, strict=True)):
@@ -156,15 +158,15 @@ async def test_draining_ends_every_stream_with_its_state(model: Model) -> None:
             assert advances[-1].state is not None
             text = text_of(advances)
             assert advances[-1].state.position == 1 + 3 + len(text)
-            assert text == text_of(alone(model, sequence(model, seed, budget=len(text), forced=3)))
+            assert text == text_of(alone(model, sequence(model, seed, max_characters=len(text), prefill_ids=3)))
 
 
 async def test_many_streams_that_come_and_go_each_get_their_own_text(model: Model) -> None:
     """The thread, its queue and the event loop between them mix nothing up."""
 
-    async def read(worker: Worker, seed: int) -> list[int]:
+    async def read(worker: EngineThread, seed: int) -> list[int]:
         await asyncio.sleep(0.001 * (seed % 7))
-        what = sequence(model, seed, budget=1 + 37 * seed % 400, forced=seed % 30)
+        what = sequence(model, seed, max_characters=1 + 37 * seed % 400, prefill_ids=seed % 30)
         text = text_of(await until_the_end(worker.open(what)))
         worker.close(what)
         return text
@@ -172,7 +174,7 @@ async def test_many_streams_that_come_and_go_each_get_their_own_text(model: Mode
     async with working(Engine(model, rows=8)) as worker:
         texts = await asyncio.gather(*(read(worker, seed) for seed in range(40)))
     for seed, text in enumerate(texts):
-        again = sequence(model, seed, budget=1 + 37 * seed % 400, forced=seed % 30)
+        again = sequence(model, seed, max_characters=1 + 37 * seed % 400, prefill_ids=seed % 30)
         assert text == text_of(alone(model, again))
 
 
@@ -180,10 +182,10 @@ async def test_what_waits_for_a_reader_is_one_advance(model: Model) -> None:
     """With all symbols, scores and alternatives in order, and the position and the end of the last."""
 
     def reads_and_writes() -> Sequence:
-        return sequence(model, 0, 90, forced=500, score_forced=True, score_free=True, alternatives=3)
+        return sequence(model, 0, 90, prefill_ids=500, score_prefill=True, score_decode=True, alternatives=3)
 
     waits, engine = reads_and_writes(), Engine(model)
-    stream = Stream(waits, Worker(engine, asyncio.get_running_loop(), "test"))
+    stream = Stream(waits, EngineThread(engine, asyncio.get_running_loop(), "test"))
     engine.add(waits)
     delivered = 0
     while len(engine):
@@ -207,8 +209,8 @@ async def test_what_waits_for_a_reader_is_one_advance(model: Model) -> None:
 
 
 async def test_what_was_taken_does_not_come_again(model: Model) -> None:
-    engine, what = Engine(model), sequence(model, 0, 30, score_free=True, alternatives=1)
-    stream = Stream(what, Worker(engine, asyncio.get_running_loop(), "test"))
+    engine, what = Engine(model), sequence(model, 0, 30, score_decode=True, alternatives=1)
+    stream = Stream(what, EngineThread(engine, asyncio.get_running_loop(), "test"))
     engine.add(what)
     taken = []
     while len(engine):

@@ -21,7 +21,7 @@ from segue_server.runtime.registry import Served
 from segue_server.state import tickets
 from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.snapshot import Snapshot, pack, unpack
-from segue_server.state.tickets import _HEADER, TicketOffice, ticket_bytes
+from segue_server.state.tickets import _HEADER, TicketCodec, ticket_bytes
 
 LIFETIME = 1000.0
 TENANT = "tenant-a"
@@ -58,8 +58,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def office(ring: KeyRing, clock: Clock) -> TicketOffice:
-    return TicketOffice(ring, LIFETIME, clock)
+def office(ring: KeyRing, clock: Clock) -> TicketCodec:
+    return TicketCodec(ring, LIFETIME, clock)
 
 
 def some_snapshot(model: Model, seed: int = 0, position: int = 9, **settings: Any) -> Snapshot:
@@ -73,7 +73,7 @@ def with_state(snapshot: Snapshot, **changes: Any) -> Snapshot:
     return replace(snapshot, state=replace(snapshot.state, **changes))
 
 
-def write(office: TicketOffice, snapshot: Snapshot, served: Served, tenant: str = TENANT) -> bytes:
+def write(office: TicketCodec, snapshot: Snapshot, served: Served, tenant: str = TENANT) -> bytes:
     return office.write(snapshot, served.build, served.model, tenant)
 
 
@@ -94,7 +94,7 @@ def bits(snapshot: Snapshot) -> tuple[object, ...]:
 def test_a_state_and_its_settings_survive_their_ticket_to_the_bit(
     model: Model, ring: KeyRing, seed: int, position: int, **settings: float
 ) -> None:
-    office, served = TicketOffice(ring, LIFETIME), served_of(model)
+    office, served = TicketCodec(ring, LIFETIME), served_of(model)
     snapshot = some_snapshot(model, seed, position, **settings)
     ticket = write(office, snapshot, served)
     again = office.read(ticket, served, TENANT)
@@ -103,7 +103,7 @@ def test_a_state_and_its_settings_survive_their_ticket_to_the_bit(
     assert again.build == served.build
 
 
-def test_states_make_the_round_trip_by_the_thousand(model: Model, office: TicketOffice) -> None:
+def test_states_make_the_round_trip_by_the_thousand(model: Model, office: TicketCodec) -> None:
     served, digests = served_of(model), [hashlib.blake2b(), hashlib.blake2b()]
     generator = np.random.default_rng(0)
     for _ in range(STATES):
@@ -117,7 +117,7 @@ def test_states_make_the_round_trip_by_the_thousand(model: Model, office: Ticket
 
 
 def check_refused(
-    office: TicketOffice, hostile: Iterable[bytes], served: Served, tenant: str = TENANT, *, parsed: int = 0
+    office: TicketCodec, hostile: Iterable[bytes], served: Served, tenant: str = TENANT, *, parsed: int = 0
 ) -> None:
     """Each is refused in the same words; only `parsed` of them are of a seal that opens, and read at all."""
     seen: list[bytes] = []
@@ -146,15 +146,13 @@ def flipped(ticket: bytes) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-def test_every_flipped_bit_of_a_hundred_tickets_is_noticed(
-    kinds_loaded: dict[str, Model], office: TicketOffice
-) -> None:
+def test_every_flipped_bit_of_a_hundred_tickets_is_noticed(kinds_loaded: dict[str, Model], office: TicketCodec) -> None:
     served = served_of(kinds_loaded["characters"])
     for number in range(TICKETS):
         check_refused(office, flipped(write(office, some_snapshot(served.model, number), served)), served)
 
 
-def test_every_cut_and_every_splice_of_two_tickets_is_noticed(model: Model, office: TicketOffice) -> None:
+def test_every_cut_and_every_splice_of_two_tickets_is_noticed(model: Model, office: TicketCodec) -> None:
     served = served_of(model)
     ticket, other = (write(office, some_snapshot(model, seed), served) for seed in (1, 2))
     check_refused(office, [*(ticket[:n] for n in range(len(ticket))), ticket + bytes(1), 2 * ticket], served)
@@ -163,23 +161,23 @@ def test_every_cut_and_every_splice_of_two_tickets_is_noticed(model: Model, offi
     assert len(spliced) > len(ticket) / 2
 
 
-def test_the_ticket_of_another_tenant_or_key_does_not_open(model: Model, office: TicketOffice, tmp_path: Path) -> None:
+def test_the_ticket_of_another_tenant_or_key_does_not_open(model: Model, office: TicketCodec, tmp_path: Path) -> None:
     served = served_of(model)
     ticket = write(office, some_snapshot(model), served)
     for tenant in ("tenant-b", "", "tenant-", "tenant-aa"):
         check_refused(office, [ticket], served, tenant)
     keys = tmp_path / "keys"
     make_key_file(keys)
-    before = TicketOffice(KeyRing(keys), LIFETIME)
+    before = TicketCodec(KeyRing(keys), LIFETIME)
     check_refused(before, [ticket], served)
     old = write(before, some_snapshot(model), served)
     assert before.read(old, served, TENANT)
     keys.write_text("2 " + "ab" * 32 + "\n")
-    check_refused(TicketOffice(KeyRing(keys), LIFETIME), [old], served)
+    check_refused(TicketCodec(KeyRing(keys), LIFETIME), [old], served)
 
 
 def test_the_ticket_of_another_model_is_refused(
-    model: Model, kinds_loaded: dict[str, Model], office: TicketOffice
+    model: Model, kinds_loaded: dict[str, Model], office: TicketCodec
 ) -> None:
     ticket = write(office, some_snapshot(model), served_of(model))
     check_refused(office, [ticket], served_of(kinds_loaded["characters"]))  # of another size
@@ -193,7 +191,7 @@ def test_the_ticket_of_another_model_is_refused(
     check_refused(office, [ticket], served_of(stranger), parsed=1)
 
 
-def test_a_ticket_expires_at_its_time_and_no_earlier(model: Model, office: TicketOffice, clock: Clock) -> None:
+def test_a_ticket_expires_at_its_time_and_no_earlier(model: Model, office: TicketCodec, clock: Clock) -> None:
     served = served_of(model)
     ticket = write(office, some_snapshot(model), served)
     clock.now += LIFETIME
@@ -217,7 +215,7 @@ def test_a_ticket_expires_at_its_time_and_no_earlier(model: Model, office: Ticke
     ids=str,
 )
 def test_a_state_that_no_text_leads_to_is_refused_though_it_is_sealed(
-    model: Model, office: TicketOffice, change: dict[str, Any]
+    model: Model, office: TicketCodec, change: dict[str, Any]
 ) -> None:
     snapshot, served = some_snapshot(model), served_of(model)
     (name, value), *_ = change.items()
@@ -229,7 +227,7 @@ def test_a_state_that_no_text_leads_to_is_refused_though_it_is_sealed(
     check_refused(office, [seal_as_ticket(office, served, pack(forged))], served, parsed=1)
 
 
-def seal_as_ticket(office: TicketOffice, served: Served, packed: bytes) -> bytes:
+def seal_as_ticket(office: TicketCodec, served: Served, packed: bytes) -> bytes:
     """What only a server with a bug could seal."""
     build = served.build
     header = _HEADER.pack(build.sha256, build.family, build.host_class, 2**40)
@@ -250,27 +248,27 @@ def seal_as_ticket(office: TicketOffice, served: Served, packed: bytes) -> bytes
     ids=str,
 )
 def test_settings_that_no_request_may_have_are_refused(
-    model: Model, office: TicketOffice, settings: dict[str, float]
+    model: Model, office: TicketCodec, settings: dict[str, float]
 ) -> None:
     served = served_of(model)
     check_refused(office, [write(office, some_snapshot(model, **settings), served)], served, parsed=1)
 
 
-def test_a_sealed_ticket_of_a_wrong_shape_is_refused(model: Model, office: TicketOffice) -> None:
+def test_a_sealed_ticket_of_a_wrong_shape_is_refused(model: Model, office: TicketCodec) -> None:
     served = served_of(model)
     packed = pack(some_snapshot(model))
     for wrong in (b"", packed[:-4], packed + bytes(4), packed[: len(packed) // 2]):
         check_refused(office, [seal_as_ticket(office, served, wrong)], served)
 
 
-def test_a_state_that_rounding_carried_past_one_is_accepted(model: Model, office: TicketOffice) -> None:
+def test_a_state_that_rounding_carried_past_one_is_accepted(model: Model, office: TicketCodec) -> None:
     served, snapshot = served_of(model), some_snapshot(model)
     h = np.nextafter(np.nextafter(np.ones_like(snapshot.state.h), 2), 2)  # what float32 kernels make of tanh(9)
     again = office.read(write(office, with_state(snapshot, h=h), served), served, TENANT)
     assert again.snapshot.state.h.tobytes() == h.tobytes()
 
 
-def test_a_last_symbol_that_the_vocabulary_does_not_hold_is_refused(model: Model, office: TicketOffice) -> None:
+def test_a_last_symbol_that_the_vocabulary_does_not_hold_is_refused(model: Model, office: TicketCodec) -> None:
     served = served_of(model)
     known = with_state(some_snapshot(model), last=len(model.vocabulary) - 1)
     assert office.read(write(office, known, served), served, TENANT)
@@ -279,7 +277,7 @@ def test_a_last_symbol_that_the_vocabulary_does_not_hold_is_refused(model: Model
 
 
 def test_a_ticket_within_a_character_is_neither_read_nor_written(
-    kinds_loaded: dict[str, Model], office: TicketOffice
+    kinds_loaded: dict[str, Model], office: TicketCodec
 ) -> None:
     model = kinds_loaded["bytes"]
     served = served_of(model)
@@ -291,7 +289,7 @@ def test_a_ticket_within_a_character_is_neither_read_nor_written(
 
 
 def test_after_the_end_of_a_document_a_ticket_holds_the_zero_state(
-    kinds_loaded: dict[str, Model], office: TicketOffice
+    kinds_loaded: dict[str, Model], office: TicketCodec
 ) -> None:
     model = kinds_loaded["lines"]
     served = served_of(model)

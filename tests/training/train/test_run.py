@@ -8,21 +8,21 @@ from segue_training.errors import CorpusError, Interrupted
 from segue_training.recipes import TrainingConfig
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint
-from segue_training.train.distributed import World
+from segue_training.train.distributed import ProcessGroup
 from segue_training.train.interruption import StopRequest
-from segue_training.train.run import Keeper, train, training_data
-from segue_training.train.run_spec import Job, begin_job, resume_job
+from segue_training.train.run import Checkpointer, train, training_data
+from segue_training.train.run_spec import RunSpec, begin_job, resume_job
 from segue_training.train.train_state import load_moment, moment_files
-from segue_training.train.trainer import Progress, Run
+from segue_training.train.trainer import Progress, Trainer
 
 
-def job(path: Path, config: TrainingConfig) -> Job:
+def job(path: Path, config: TrainingConfig) -> RunSpec:
     return begin_job(str(path), None, "tiny", config, path.parent / "run")
 
 
 def finished(path: Path, config: TrainingConfig) -> tuple[Checkpoint, EncodedCorpus]:
     made = job(path, config)
-    checkpoint = train(made, lambda _: None, World())
+    checkpoint = train(made, lambda _: None, ProcessGroup())
     assert checkpoint is not None
     return checkpoint, made.corpus
 
@@ -89,16 +89,16 @@ def test_a_request_to_stop_saves_whatever_the_clock_says(
     made.folder.mkdir()
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     with StopRequest() as stop:
-        keeper = Keeper(made, World(), stop, save_every=3600)
+        keeper = Checkpointer(made, ProcessGroup(), stop, save_every=3600)
 
-        def between(run: Run) -> None:
+        def after_step(run: Trainer) -> None:
             if run.progression.step == 7:
                 signal.raise_signal(number)
             keeper(run)
 
         data = training_data(made.corpus)
         with pytest.raises(Interrupted, match=rf"stopped by {number.name} after step 7; go on") as caught:
-            Run(data, tiny).train(lambda _: None, between)
+            Trainer(data, tiny).train(lambda _: None, after_step)
     assert caught.value.exit_code == 128 + number
     assert load_moment(made.folder)[1].progression.step == 7
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
@@ -110,9 +110,9 @@ def test_a_run_that_was_interrupted_while_it_validated_has_no_step_to_repeat(
     made = job(text_file, tiny)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("segue_training.train.run.validate", lambda *_: signal.raise_signal(signal.SIGINT))
-        train(made, lambda _: None, World())
+        train(made, lambda _: None, ProcessGroup())
     reports: list[Progress] = []
-    checkpoint = train(resume_job(made.folder, None, None, ()), reports.append, World())
+    checkpoint = train(resume_job(made.folder, None, None, ()), reports.append, ProcessGroup())
     assert checkpoint is not None
     assert (reports, checkpoint.steps) == ([], finished(text_file, tiny)[0].steps)
 
@@ -125,7 +125,7 @@ def test_a_signal_during_the_last_step_is_heeded_before_validation(text_file: Pa
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=f"after step {tiny.steps}"):
-        train(made, report, World())
+        train(made, report, ProcessGroup())
 
 
 def test_moments_are_saved_every_so_often(text_file: Path, tiny: TrainingConfig) -> None:
@@ -133,5 +133,7 @@ def test_moments_are_saved_every_so_often(text_file: Path, tiny: TrainingConfig)
     made.folder.mkdir()
     with StopRequest() as stop:
         for save_every, kept in ((3600, 0), (0, 2)):
-            Run(training_data(made.corpus), tiny).train(lambda _: None, Keeper(made, World(), stop, save_every))
+            Trainer(training_data(made.corpus), tiny).train(
+                lambda _: None, Checkpointer(made, ProcessGroup(), stop, save_every)
+            )
             assert len(moment_files(made.folder)) == kept

@@ -5,28 +5,28 @@ import pytest
 from segue_training.errors import ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig
 from segue_training.train.run import training_data
-from segue_training.train.run_spec import Job, begin_job, resume_job
+from segue_training.train.run_spec import RunSpec, begin_job, resume_job
 from segue_training.train.train_state import load_moment, moment_files, save_moment
-from segue_training.train.trainer import Run
+from segue_training.train.trainer import Trainer
 
 
 class Stopped(Exception):  # noqa: N818
     pass
 
 
-def train_to(step: int, job: Job) -> None:
+def train_to(step: int, job: RunSpec) -> None:
     """Train on, save the run after `step`, and leave it."""
 
-    def between(run: Run) -> None:
+    def after_step(run: Trainer) -> None:
         if run.progression.step == step:
             save_moment(job.folder, job.origin, run.moment())
             raise Stopped
 
-    run = Run(training_data(job.corpus), job.origin.training)
+    run = Trainer(training_data(job.corpus), job.origin.training)
     if job.moment is not None:
         run.restore(job.moment)
     with pytest.raises(Stopped):
-        run.train(lambda _: None, between)
+        run.train(lambda _: None, after_step)
 
 
 @pytest.fixture

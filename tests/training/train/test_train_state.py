@@ -7,9 +7,9 @@ from segue_training.errors import CheckpointError
 from segue_training.recipes import TrainingConfig
 from segue_training.train.train_state import (
     Evaluation,
-    Moment,
     Origin,
     Progression,
+    TrainState,
     drop_moments,
     load_moment,
     moment_files,
@@ -23,12 +23,12 @@ def origin(tiny: TrainingConfig) -> Origin:
     return Origin("cats.txt", None, "tiny", tiny, ("<unk>", "a", "\n", "é", "𝄞"), "f" * 64)
 
 
-def moment(step: int) -> Moment:
+def moment(step: int) -> TrainState:
     history = (Evaluation(1, 2, 0.1, 3.14159265358979, 2.5, 1e-3),)
     progression = Progression(step, 3, 4, 5, 6.5, (1 / 3, 2), 1, 0, history)
     weights = torch.Generator().manual_seed(step)
     tensors = {"model/a": torch.randn(3, 4, generator=weights), "optimizer/0/step": torch.tensor(7.0)}
-    return Moment(progression, tensors)
+    return TrainState(progression, tensors)
 
 
 def test_a_moment_comes_back_to_the_bit(tmp_path: Path, origin: Origin) -> None:

@@ -13,12 +13,12 @@ from segue_training.models import LanguageModel
 from segue_training.recipes import TrainingConfig, d2l_lstm
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train import trainer as loop
-from segue_training.train.distributed import World
-from segue_training.train.train_state import Moment
+from segue_training.train.distributed import ProcessGroup
+from segue_training.train.train_state import TrainState
 from segue_training.train.trainer import (
     Progress,
-    Run,
     Trained,
+    Trainer,
     TrainingData,
     learning_rate,
     new_model,
@@ -231,9 +231,9 @@ class StopAt:
 
     def __init__(self, step: int) -> None:
         self._step = step
-        self.moment: Moment | None = None
+        self.moment: TrainState | None = None
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Trainer) -> None:
         if run.progression.step == self._step:
             self.moment = run.moment()
             raise Stopped
@@ -243,9 +243,9 @@ def resumed(data: TrainingData, config: TrainingConfig, step: int, report: Calla
     """Train to `step` with one Run, and on from its moment with another."""
     stop = StopAt(step)
     with pytest.raises(Stopped):
-        Run(data, config).train(report, stop)
+        Trainer(data, config).train(report, stop)
     assert stop.moment is not None
-    again = Run(data, config)
+    again = Trainer(data, config)
     again.restore(stop.moment)
     return again.train(report, lambda _: None)
 
@@ -286,9 +286,9 @@ def test_the_best_weights_are_kept_also_where_at_first_the_last_were_wanted(
     measuring(monkeypatch, [1.0, 3.0, 2.0])
     stop, wanted = StopAt(41), replace(tiny, keep="last")
     with pytest.raises(Stopped):
-        Run(data, wanted).train(lambda _: None, stop)
+        Trainer(data, wanted).train(lambda _: None, stop)
     assert stop.moment is not None
-    again = Run(data, replace(wanted, keep="best"))
+    again = Trainer(data, replace(wanted, keep="best"))
     again.restore(stop.moment)
     assert again.train(lambda _: None, lambda _: None).steps == 60
 
@@ -306,7 +306,7 @@ def test_the_best_weights_survive_a_resumption(
 def test_a_moment_holds_no_more_than_it_must(data: TrainingData, tiny: TrainingConfig) -> None:
     stop = StopAt(3)
     with pytest.raises(Stopped):
-        Run(data, tiny).train(lambda _: None, stop)
+        Trainer(data, tiny).train(lambda _: None, stop)
     assert stop.moment is not None
     kinds = {name.split("/")[0] for name in stop.moment.tensors}
     assert kinds == {"model", "best", "state", "optimizer"}
@@ -323,7 +323,7 @@ def test_a_short_precision_is_refused_where_the_fused_layers_have_none(
     data: TrainingData, tiny: TrainingConfig
 ) -> None:
     with pytest.raises(ConfigurationError, match="precision is 'bfloat16', which the fused layers have on a GPU only"):
-        Run(data, replace(tiny, precision="bfloat16"))
+        Trainer(data, replace(tiny, precision="bfloat16"))
 
 
 def test_a_short_precision_needs_no_gpu_where_no_layer_is_fused(data: TrainingData, tiny: TrainingConfig) -> None:
@@ -334,8 +334,8 @@ def test_a_short_precision_needs_no_gpu_where_no_layer_is_fused(data: TrainingDa
 def test_fewer_documents_than_rows_cannot_be_shared_out(
     data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(World, "share", lambda _, model: model)
-    alone = Run(data, replace(tiny, documents="lines", batch=2**14), World(0, 2))
+    monkeypatch.setattr(ProcessGroup, "share", lambda _, model: model)
+    alone = Trainer(data, replace(tiny, documents="lines", batch=2**14), ProcessGroup(0, 2))
     with pytest.raises(ConfigurationError, match=r"has fewer documents, .* among 2 processes: set a smaller batch"):
         alone.train(lambda _: None, lambda _: None)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from segue_training.data.corpus import Corpus, find_corpus
 from segue_training.data.d2l_text import PREPARATIONS
-from segue_training.data.text_file import Spool, spooled, temporary_file
+from segue_training.data.text_file import TempText, spooled, temporary_file
 from segue_training.errors import ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig
 from segue_training.text.documents import whole_documents, without_empty_lines
@@ -109,13 +109,13 @@ def encode_with(corpus: Corpus, vocabulary: Vocabulary, reading: Reading) -> Enc
         return _encoded(corpus.name, text, _split(text, reading), vocabulary, reading)
 
 
-def _split(text: Spool, reading: Reading) -> int:
+def _split(text: TempText, reading: Reading) -> int:
     """Return the code points of the training part: 90 %, to the end of a line where documents are lines."""
     split = text.characters * 9 // 10
     return text.next_line(split) if reading.documents == "lines" else split
 
 
-def _vocabulary(text: Spool, split: int, config: TrainingConfig) -> Vocabulary:
+def _vocabulary(text: TempText, split: int, config: TrainingConfig) -> Vocabulary:
     if config.alphabet == "bytes":
         return Vocabulary.of_bytes()
     counts = count_characters(text.first(split))
@@ -130,7 +130,7 @@ def _vocabulary(text: Spool, split: int, config: TrainingConfig) -> Vocabulary:
     return vocabulary
 
 
-def _encoded(name: str, text: Spool, split: int, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
+def _encoded(name: str, text: TempText, split: int, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
     ids_N = _ids(text, vocabulary)
     if vocabulary.alphabet == "bytes":
         split = sum(len(block.encode()) for block in text.first(split))
@@ -155,7 +155,7 @@ def _beginning(ids_N: Ids, longest: int, vocabulary: Vocabulary, reading: Readin
     return whole_documents(ids_N[:longest], vocabulary.line_feed)
 
 
-def _ids(text: Spool, vocabulary: Vocabulary) -> Ids:
+def _ids(text: TempText, vocabulary: Vocabulary) -> Ids:
     """Encode `text` into a temporary file and map that into memory."""
     largest = LARGEST_BYTE + 1 if vocabulary.alphabet == "bytes" else len(vocabulary) - 1
     dtype = np.min_scalar_type(largest)

@@ -16,7 +16,7 @@ from segue_training.text.decoding import utf_8_blocks
 
 
 @dataclass(frozen=True)
-class Spool:
+class TempText:
     """A text in a file."""
 
     file: BinaryIO
@@ -50,7 +50,7 @@ class Spool:
 
 
 @contextmanager
-def spooled(blocks: Iterable[str]) -> Iterator[Spool]:
+def spooled(blocks: Iterable[str]) -> Iterator[TempText]:
     """Write a text to a temporary file, which lasts as long as the context. Raises CorpusError."""
     with temporary_file() as file:
         digest, characters = hashlib.sha256(), 0
@@ -59,7 +59,7 @@ def spooled(blocks: Iterable[str]) -> Iterator[Spool]:
             file.write(content)
             digest.update(content)
             characters += len(block)
-        yield Spool(file, digest.hexdigest(), characters)
+        yield TempText(file, digest.hexdigest(), characters)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Between a model from scratch and the one layout of checkpoints, which is that of the fused layers.
+"""AfterStep a model from scratch and the one layout of checkpoints, which is that of the fused layers.
 
 With the gates g of a layer in PyTorch's order, one below the other:
 

@@ -26,7 +26,7 @@ _PATIENCE: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process among `size`, 0 .. size - 1, and where it computes."""
 
     rank: int = 0
@@ -84,7 +84,7 @@ class World:
 
 
 @contextmanager
-def join_world(device: str) -> Iterator[World]:
+def join_world(device: str) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, or be the only one. Raises ConfigurationError.
 
     `device` is "cpu", "cuda", or "auto": CUDA where there is one.
@@ -96,11 +96,11 @@ def join_world(device: str) -> Iterator[World]:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device)
     if size == 1:
-        yield World(device=chosen)
+        yield ProcessGroup(device=chosen)
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield World(dist.get_rank(), size, chosen)
+        yield ProcessGroup(dist.get_rank(), size, chosen)
     finally:
         dist.destroy_process_group()
 

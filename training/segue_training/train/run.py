@@ -12,29 +12,29 @@ from segue_training.errors import Diverged, Interrupted
 from segue_training.evaluation.evaluate import validate
 from segue_training.models import to_checkpoint
 from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools
-from segue_training.train.distributed import World
+from segue_training.train.distributed import ProcessGroup
 from segue_training.train.interruption import StopRequest
-from segue_training.train.run_spec import Job
+from segue_training.train.run_spec import RunSpec
 from segue_training.train.train_state import moment_files, moment_step, save_moment
-from segue_training.train.trainer import Report, Run, Trained, TrainingData
+from segue_training.train.trainer import Report, Trained, Trainer, TrainingData
 
 SAVE_EVERY: Final = 60.0
 """Seconds of training that a crash may cost."""
 
 
-def train(job: Job, report: Report, world: World, save_every: float = SAVE_EVERY) -> Checkpoint | None:
+def train(job: RunSpec, report: Report, world: ProcessGroup, save_every: float = SAVE_EVERY) -> Checkpoint | None:
     """Train on the first part of the corpus and validate on the rest; return the checkpoint in the first process.
 
     A moment is saved every `save_every` seconds. Raises ConfigurationError, CheckpointError, Diverged, and
     Interrupted after a signal: the run was saved then.
     """
     data = training_data(job.corpus)
-    run = Run(data, job.origin.training, world)
+    run = Trainer(data, job.origin.training, world)
     if job.moment is not None:
         run.restore(job.moment)
     try:
         with StopRequest() as stop:
-            keeper = Keeper(job, world, stop, save_every)
+            keeper = Checkpointer(job, world, stop, save_every)
             trained = run.train(report, keeper)
             keeper.save(run)  # validation takes a while, and may be interrupted
     except Diverged as error:
@@ -42,23 +42,23 @@ def train(job: Job, report: Report, world: World, save_every: float = SAVE_EVERY
     return _checkpoint(job, data, trained) if world.is_first else None
 
 
-class Keeper:
+class Checkpointer:
     """Saves moments of a run: every so often, and when it is asked to stop."""
 
-    def __init__(self, job: Job, world: World, stop: StopRequest, save_every: float) -> None:
+    def __init__(self, job: RunSpec, world: ProcessGroup, stop: StopRequest, save_every: float) -> None:
         self._job = job
         self._world = world
         self._stop = stop
         self._save_every = save_every
         self._saved = time.monotonic()
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Trainer) -> None:
         """Save `run` if it is time. Raises Interrupted if it is to stop."""
         world, stopped = self._world, self._stop.signal is not None
         if world.any(stopped or self._is_due()):
             self.save(run)
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Trainer) -> None:
         """Save `run` now. Raises Interrupted if it is to stop."""
         world, stopped = self._world, self._stop.signal is not None
         moment = run.moment()
@@ -90,7 +90,7 @@ def training_data(corpus: EncodedCorpus) -> TrainingData:
     return TrainingData(corpus.training, corpus.validation, len(vocabulary), vocabulary.line_feed)
 
 
-def _checkpoint(job: Job, data: TrainingData, trained: Trained) -> Checkpoint:
+def _checkpoint(job: RunSpec, data: TrainingData, trained: Trained) -> Checkpoint:
     config, corpus = job.origin.training, job.corpus
     model = trained.model.cpu()
     return Checkpoint(
@@ -110,7 +110,7 @@ def _checkpoint(job: Job, data: TrainingData, trained: Trained) -> Checkpoint:
     )
 
 
-def _remedy(job: Job) -> str:
+def _remedy(job: RunSpec) -> str:
     """Say how to go on from the last moment, if there is one."""
     if not (files := moment_files(job.folder)):
         return ""

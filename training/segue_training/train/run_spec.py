@@ -8,31 +8,31 @@ from segue_training.data.encoding import EncodedCorpus, encode_corpus
 from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig, check_resumable
 from segue_training.settings import override
-from segue_training.train.train_state import Moment, Origin, load_moment
+from segue_training.train.train_state import Origin, TrainState, load_moment
 
 RUNS: Final = Path("runs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RunSpec:
     """What to train and where to keep it."""
 
     corpus: EncodedCorpus
     origin: Origin
     folder: Path
-    moment: Moment | None = None
+    moment: TrainState | None = None
     """Where to go on; None to begin."""
 
 
-def begin_job(source: str, field: str | None, recipe: str, config: TrainingConfig, folder: Path | None) -> Job:
+def begin_job(source: str, field: str | None, recipe: str, config: TrainingConfig, folder: Path | None) -> RunSpec:
     """Encode the corpus that `source` names; without a `folder` the run gets the corpus's name. Raises CorpusError."""
     corpus = encode_corpus(source, config, field)
     _check_length(corpus, config)
     origin = Origin(source, field, recipe, config, corpus.vocabulary.characters, corpus.sha256)
-    return Job(corpus=corpus, origin=origin, folder=folder or RUNS / corpus.name)
+    return RunSpec(corpus=corpus, origin=origin, folder=folder or RUNS / corpus.name)
 
 
-def resume_job(folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...]) -> Job:
+def resume_job(folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...]) -> RunSpec:
     """Go on with the run in `folder` from its last moment, or that of `step`, with some settings changed.
 
     The corpus is that of the run; `source` names it anew where it has moved. Raises CheckpointError where the moment
@@ -47,7 +47,7 @@ def resume_job(folder: Path, step: int | None, source: str | None, assignments: 
     source = source or origin.source
     corpus = encode_corpus(source, config, origin.field)
     _check_same_corpus(origin, corpus)
-    return Job(corpus=corpus, origin=replace(origin, source=source, training=config), folder=folder, moment=moment)
+    return RunSpec(corpus=corpus, origin=replace(origin, source=source, training=config), folder=folder, moment=moment)
 
 
 def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:

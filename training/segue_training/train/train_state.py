@@ -86,7 +86,7 @@ class Progression:
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainState:
     """A progression and its tensors: weights, best weights, optimizer, states of the rows."""
 
     progression: Progression
@@ -99,7 +99,7 @@ class _Record:
     progression: Progression
 
 
-def save_moment(folder: Path, origin: Origin, moment: Moment) -> Path:
+def save_moment(folder: Path, origin: Origin, moment: TrainState) -> Path:
     """Write `moment` to `folder` and drop all but the newest. Raises CheckpointError.
 
     Moments of later steps are dropped as well: the run went back behind them, and what is resumed is the last one.
@@ -138,7 +138,7 @@ def drop_moments(folder: Path) -> None:
         path.unlink()
 
 
-def load_moment(folder: Path, step: int | None = None) -> tuple[Origin, Moment]:
+def load_moment(folder: Path, step: int | None = None) -> tuple[Origin, TrainState]:
     """Read and verify the newest moment in `folder`, or that of `step`.
 
     Raises CheckpointError where it is missing or damaged; the message names the one before it, if there is one.
@@ -156,14 +156,14 @@ def load_moment(folder: Path, step: int | None = None) -> tuple[Origin, Moment]:
         raise CheckpointError(f"{path} is damaged ({error}){_remedy(files, path)}") from error
 
 
-def _read(path: Path) -> tuple[Origin, Moment]:
+def _read(path: Path) -> tuple[Origin, TrainState]:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:12]
     match = _FILE.fullmatch(path.name)
     if match is None or match[2] != digest:
         raise ValueError(f"its SHA-256 begins with {digest}")
     record = msgspec.json.decode(_metadata(content)[_METADATA], type=_Record)
-    return record.origin, Moment(record.progression, load(content))
+    return record.origin, TrainState(record.progression, load(content))
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -29,8 +29,8 @@ from segue_training.randomness import seed_for
 from segue_training.recipes import TrainingConfig
 from segue_training.text.documents import whole_documents
 from segue_training.text.vocabulary import Ids
-from segue_training.train.distributed import World
-from segue_training.train.train_state import Evaluation, Moment, Progression
+from segue_training.train.distributed import ProcessGroup
+from segue_training.train.train_state import Evaluation, Progression, TrainState
 
 WATCHED: Final = 32_768
 """Symbols of the validation text on which progress is measured."""
@@ -72,18 +72,18 @@ class Trained:
 
 
 Report = Callable[[Progress], None]
-Between = Callable[["Run"], None]
+AfterStep = Callable[["Trainer"], None]
 """Called after every step; may save a moment of the run, and may raise to stop it."""
 
 
-class Run:
+class Trainer:
     """A model on its way: its weights, its optimizer, the states of its rows, and how far it has come."""
 
-    def __init__(self, data: TrainingData, config: TrainingConfig, world: World | None = None) -> None:
+    def __init__(self, data: TrainingData, config: TrainingConfig, world: ProcessGroup | None = None) -> None:
         """Begin at step 0. Raises ConfigurationError."""
         self.config = config
         self.progression = Progression()
-        self._world = world or World()
+        self._world = world or ProcessGroup()
         self._world.check_batch(config.batch)
         self._data = data
         self.model = new_model(data.vocabulary_size, config).to(self._world.device)
@@ -95,7 +95,7 @@ class Run:
         self._best = self._weights()
         self._began = time.monotonic()
 
-    def train(self, report: Report, between: Between) -> Trained:
+    def train(self, report: Report, after_step: AfterStep) -> Trained:
         """Take the steps that are left. Raises Diverged for a loss or a gradient that is not finite.
 
         PyTorch's global random state is left as it was.
@@ -110,10 +110,10 @@ class Run:
                 report(Progress(self.progression.step, loss, evaluation, self.model))
                 if self._is_over():
                     return self._end()
-                between(self)
+                after_step(self)
         raise AssertionError("epochs never end")
 
-    def moment(self) -> Moment:
+    def moment(self) -> TrainState:
         """Return all that `restore` needs. In a world of several processes each has to call it.
 
         Raises Diverged where the last update left weights that are not finite, as no loss has shown yet.
@@ -127,9 +127,9 @@ class Run:
             tensors |= {f"scaler/{name}": torch.tensor(v) for name, v in self._scaler.state_dict().items()}
         if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
             raise self._diverged(f"{broken[0]} after step {self.progression.step}", math.nan)
-        return Moment(replace(self.progression, seconds=time.monotonic() - self._began), tensors)
+        return TrainState(replace(self.progression, seconds=time.monotonic() - self._began), tensors)
 
-    def restore(self, moment: Moment) -> None:
+    def restore(self, moment: TrainState) -> None:
         """Go on from `moment`, which a run of the same data and configuration gave."""
         self.progression = moment.progression
         self.model.load_state_dict(_below("model/", moment))
@@ -140,7 +140,7 @@ class Run:
         if scaler := _below("scaler/", moment):
             self._scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
 
-    def _restore_optimizer(self, moment: Moment) -> None:
+    def _restore_optimizer(self, moment: TrainState) -> None:
         values: dict[int, dict[str, Tensor]] = {}
         for path, tensor in _below("optimizer/", moment).items():
             number, name = path.split("/")
@@ -269,7 +269,7 @@ class Run:
 
 def train(data: TrainingData, config: TrainingConfig, report: Report) -> Trained:
     """Train in this process from the first step to the last."""
-    return Run(data, config).train(report, lambda _: None)
+    return Trainer(data, config).train(report, lambda _: None)
 
 
 def in_turn(*reports: Report) -> Report:
@@ -312,7 +312,7 @@ def reset_rows(state: State, keep_B: Tensor) -> State:
     return tuple(part * keep_B[:, None] for part in state)
 
 
-def _below(prefix: str, moment: Moment) -> dict[str, Tensor]:
+def _below(prefix: str, moment: TrainState) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in moment.tensors.items() if name.startswith(prefix)}
 
 
@@ -320,7 +320,7 @@ def _compiled(model: LanguageModel, config: TrainingConfig) -> nn.Module:
     return torch.compile(model) if config.compile == "yes" else model  # type: ignore[return-value]
 
 
-def _check_precision(model: LanguageModel, config: TrainingConfig, world: World) -> None:
+def _check_precision(model: LanguageModel, config: TrainingConfig, world: ProcessGroup) -> None:
     if config.precision != "float32" and isinstance(model, Recurrent) and world.device.type == "cpu":
         raise ConfigurationError(
             f"precision is {config.precision!r}, which the fused layers have on a GPU only: "

@@ -20,7 +20,7 @@ from segue_client.errors import InvalidRequest
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import ScoreOptions
 from segue_client.messages.windows import WindowSize
-from segue_client.protocol.batching import call_text
+from segue_client.protocol.batching import rename_in_error
 from segue_client.protocol.score_stream import ScoreProgress, collected
 
 SMALL_BYTES: Final = 65_536
@@ -212,7 +212,7 @@ class Scorer:
                 yield sent.popleft(), score
         except InvalidRequest as error:
             if sent:
-                call_text(name_of(sent[0]), error)
+                rename_in_error(name_of(sent[0]), error)
             raise
 
     def _as_they_come(
@@ -245,7 +245,7 @@ def _called(name: str) -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        call_text(name, error)
+        rename_in_error(name, error)
         raise
 
 

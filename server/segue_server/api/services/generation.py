@@ -11,17 +11,17 @@ from segue.v1 import generation_pb2_grpc
 
 from segue_server.api.generation_request import Generation, read_generation, read_samples
 from segue_server.api.score_accumulator import alternatives_messages
-from segue_server.api.services.response_stream import Output
+from segue_server.api.services.response_stream import ResponseStream
 from segue_server.api.services.streams import check_end, opened, read_to_end, state_after
 from segue_server.api.services.task_group import tasks_of_call
 from segue_server.api.tenants import tenant_of
 from segue_server.engine.sampling import Ids
-from segue_server.engine.sequence import Advance, Finish, State
+from segue_server.engine.sequence import Finish, State, StepOutput
 from segue_server.prefix_cache.cache import Prefix, PrefixCache
 from segue_server.runtime.admission import Admission, GiveBack
 from segue_server.runtime.engine_thread import Stream
 from segue_server.runtime.registry import Registry, Served
-from segue_server.state.start import Origin, Starts
+from segue_server.state.start import StartResolver, StartState
 
 _REASONS: Final = {
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -37,7 +37,12 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Streams what each sample's sequence writes, as much at a time as has come since its last message."""
 
     def __init__(
-        self, registry: Registry, admission: Admission, starts: Starts, prefixes: PrefixCache, stall_timeout: float
+        self,
+        registry: Registry,
+        admission: Admission,
+        starts: StartResolver,
+        prefixes: PrefixCache,
+        stall_timeout: float,
     ) -> None:
         """`stall_timeout`: seconds that a client may leave its stream unread once all buffers on the way are full."""
         self._registry = registry
@@ -58,7 +63,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 return self._prefixes.find(state, ids, served.model, tenant, behind)
 
             generation = read_generation(request, served.model, origin).after_prefix(find)
-            output = Output(context, self._stall_timeout)
+            output = ResponseStream(context, self._stall_timeout)
             ticket = self._starts.tickets(origin, generation.sampling, served, tenant)
             await _Call(request, generation, origin, served, output, ticket, give_back).answer()
 
@@ -70,9 +75,9 @@ class _Call:
         self,
         request: pb.GenerateRequest,
         generation: Generation,
-        origin: Origin,
+        origin: StartState,
         served: Served,
-        output: Output,
+        output: ResponseStream,
         ticket: Callable[[State], bytes],
         give_back: GiveBack,
     ) -> None:
@@ -110,7 +115,7 @@ class _Call:
     async def _write_sample(self, sample: int, stream: Stream) -> None:
         """Send the text of one sample, from its first message to its last."""
         progress = _Progress(self._generation, self._origin, self._request.ticket_interval)
-        advance: Advance | None = None
+        advance: StepOutput | None = None
         while advance is None or advance.finish is None:
             advance = await stream.advance()
             ticket_due = progress.take(advance)
@@ -138,7 +143,7 @@ class _Call:
             )
         )
 
-    def _text(self, advance: Advance, *, ticket_due: bool) -> pb.GeneratedText:
+    def _text(self, advance: StepOutput, *, ticket_due: bool) -> pb.GeneratedText:
         model = self._served.model
         return pb.GeneratedText(
             text=model.vocabulary.decode(advance.written),
@@ -148,14 +153,14 @@ class _Call:
             ticket=self._ticket(state_after(advance)) if ticket_due else b"",
         )
 
-    def _finished(self, last: Advance) -> pb.GenerationFinished:
+    def _finished(self, last: StepOutput) -> pb.GenerationFinished:
         assert last.finish is not None
         generation = self._generation
         wants_ticket = self._request.return_ticket or last.finish is Finish.DRAINED
         return pb.GenerationFinished(
             reason=_REASONS[last.finish],
             stop="" if last.stop is None else generation.stops[last.stop],
-            generated_count=generation.budget - last.sequence.budget,
+            generated_count=generation.max_characters - last.sequence.max_characters,
             ticket=self._ticket(state_after(last)) if wants_ticket else b"",
             position=last.position,
         )
@@ -164,16 +169,16 @@ class _Call:
 class _Progress:
     """What one sample has read and written so far, as far as its origin or its next ticket asks."""
 
-    def __init__(self, generation: Generation, origin: Origin, ticket_interval: int) -> None:
+    def __init__(self, generation: Generation, origin: StartState, ticket_interval: int) -> None:
         self._generation = generation
         self._origin = origin
         self._ticket_interval = ticket_interval
-        self._prompt_end = generation.state.position + len(generation.forced)
+        self._prompt_end = generation.state.position + len(generation.prefill_ids)
         self._ticket_at = self._prompt_end
         self._written: list[Ids] = []
         self._note(generation.state)
 
-    def take(self, advance: Advance) -> bool:
+    def take(self, advance: StepOutput) -> bool:
         """Note what has come; return whether a ticket is due with it."""
         if self._origin.session:
             self._written.append(advance.written)

@@ -8,7 +8,7 @@ import grpc.aio
 from segue_server.errors import Stalled
 
 
-class Output:
+class ResponseStream:
     """Takes one message at a time, of however many tasks."""
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any], stall_timeout: float) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from segue.v1 import scoring_pb2 as pb
 
 from segue_server.api.encoding import normalizer
-from segue_server.api.score_accumulator import Tally
+from segue_server.api.score_accumulator import ScoreAccumulator
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import TextStart, most_characters, next_text, read_wanted
-from segue_server.api.services.response_stream import Output
+from segue_server.api.services.response_stream import ResponseStream
 from segue_server.api.services.score_reading import read_behind
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import NO_IDS, State
@@ -19,7 +19,7 @@ from segue_server.errors import InvalidRequest, Stopping
 from segue_server.limits import LIMITS
 from segue_server.runtime.registry import Served
 from segue_server.state.session_record import snapshot_distance
-from segue_server.state.start import Origin
+from segue_server.state.start import StartState
 from segue_server.validation import check_at_most
 
 
@@ -29,9 +29,9 @@ class ScoreStreamCall:
     def __init__(
         self,
         request: pb.ScoreStreamStart,
-        origin: Origin,
+        origin: StartState,
         served: Served,
-        output: Output,
+        output: ResponseStream,
         ticket: Callable[[State], bytes],
     ) -> None:
         """Check `request`; raises InvalidRequest."""
@@ -46,7 +46,7 @@ class ScoreStreamCall:
         self._most = most_characters(self._wanted)
         if self._wanted.windows is not None:
             self._most = min(self._most, LIMITS.max_windows)
-        self._tally = Tally(self._wanted, model)
+        self._tally = ScoreAccumulator(self._wanted, model)
         self._normalizer = normalizer(model, origin.state)
         self._state = origin.state
         self._seed = TextStart.of(origin).seed

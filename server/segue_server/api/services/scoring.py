@@ -10,7 +10,7 @@ import numpy as np
 from segue.v1 import scoring_pb2 as pb
 from segue.v1 import scoring_pb2_grpc
 
-from segue_server.api.score_accumulator import Reading, Tally, Wanted
+from segue_server.api.score_accumulator import Reading, ScoreAccumulator, Wanted
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import (
     TextStart,
@@ -20,7 +20,7 @@ from segue_server.api.scoring_request import (
     read_wanted,
     whole_text,
 )
-from segue_server.api.services.response_stream import Output
+from segue_server.api.services.response_stream import ResponseStream
 from segue_server.api.services.score_reading import read_all, read_behind, read_one
 from segue_server.api.services.score_stream import ScoreStreamCall, next_request
 from segue_server.api.tenants import tenant_of
@@ -29,7 +29,7 @@ from segue_server.engine.sequence import State
 from segue_server.errors import InvalidRequest, Stalled
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry, Served
-from segue_server.state.start import Origin, Starts
+from segue_server.state.start import StartResolver, StartState
 
 WINDOW: Final = 256
 """How many texts of one call are in the engine at once. They share the matrix products."""
@@ -42,7 +42,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     """Scores each text as a sequence that only reads."""
 
-    def __init__(self, registry: Registry, admission: Admission, starts: Starts, stall_timeout: float) -> None:
+    def __init__(self, registry: Registry, admission: Admission, starts: StartResolver, stall_timeout: float) -> None:
         """`stall_timeout`: seconds that a client may leave a stream of scores unread."""
         self._registry = registry
         self._admission = admission
@@ -81,7 +81,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             served, tenant = self._registry.find(start.model.name, start.model.version), tenant_of(context)
             origin = await self._starts.resolve(start.start, served, tenant)
             ticket = self._starts.tickets(origin, origin.sampling, served, tenant)
-            call = ScoreStreamCall(start, origin, served, Output(context, self._stall_timeout), ticket)
+            call = ScoreStreamCall(start, origin, served, ResponseStream(context, self._stall_timeout), ticket)
             await call.answer(requests)
 
     async def _start_of(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamStart:
@@ -139,7 +139,7 @@ class _Reply:
 
     def score(self, text: TextToScore, reading: Reading, state: State | None) -> pb.TextScore:
         """Return the score of one text, behind which `state` stands."""
-        tally = Tally(self.wanted, self.model)
+        tally = ScoreAccumulator(self.wanted, self.model)
         tally.add(text.text, text.unknown_at, reading)
         tally.end()
         if state is None:
@@ -148,7 +148,7 @@ class _Reply:
 
 
 async def _read_in_session(
-    texts: list[TextToScore], wanted: Wanted, served: Served, origin: Origin
+    texts: list[TextToScore], wanted: Wanted, served: Served, origin: StartState
 ) -> tuple[Reading, State | None]:
     """Read the one text of a call that advances a session, and have the session stand behind it."""
     if len(texts) != 1:

@@ -23,10 +23,10 @@ from segue_server.limits import LIMITS
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry, Served
 from segue_server.state.session_record import Record
-from segue_server.state.sessions import Held, Sessions, check_position
+from segue_server.state.sessions import Sessions, StoredSession, check_position
 from segue_server.state.snapshot import Snapshot
-from segue_server.state.start import Starts, check_exact
-from segue_server.state.tickets import TicketOffice
+from segue_server.state.start import StartResolver, check_exact
+from segue_server.state.tickets import TicketCodec
 from segue_server.validation import check_at_most
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,8 +47,8 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         self,
         registry: Registry,
         admission: Admission,
-        starts: Starts,
-        office: TicketOffice,
+        starts: StartResolver,
+        office: TicketCodec,
         sessions: Sessions,
         idle_times: IdleTimes,
     ) -> None:
@@ -132,7 +132,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
     def _served(self, model: common_pb2.ModelReference) -> Served:
         return self._registry.find(model.name, model.version)
 
-    async def _find(self, reference: common_pb2.SessionReference, served: Served, tenant: str) -> Held:
+    async def _find(self, reference: common_pb2.SessionReference, served: Served, tenant: str) -> StoredSession:
         held = await self._sessions.find(reference.name, served, tenant)
         check_position(held, reference.position if reference.HasField("position") else None)
         return held
@@ -182,7 +182,7 @@ def _character_begins(ids: Ids, model: Model) -> Ids:
     return np.flatnonzero(model.symbols.begins_V[ids])
 
 
-def _position_before(held: Held, characters: int, model: Model) -> int:
+def _position_before(held: StoredSession, characters: int, model: Model) -> int:
     """Return where the last `characters` of a session begin; raises NotRewindable."""
     record = held.record
     begins = _character_begins(record.tail, model)

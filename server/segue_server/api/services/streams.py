@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
 
-from segue_server.engine.sequence import Advance, Finish, Sequence, State
+from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
 from segue_server.errors import EngineFailed, Stopping
-from segue_server.runtime.engine_thread import Stream, Worker
+from segue_server.runtime.engine_thread import EngineThread, Stream
 
 
 @contextmanager
-def opened(sequences: Items[Sequence], worker: Worker) -> Iterator[list[Stream]]:
+def opened(sequences: Items[Sequence], worker: EngineThread) -> Iterator[list[Stream]]:
     """Have `worker` run the sequences as long as the block lasts."""
     try:
         yield [worker.open(sequence) for sequence in sequences]
@@ -19,9 +19,9 @@ def opened(sequences: Items[Sequence], worker: Worker) -> Iterator[list[Stream]]
             worker.close(sequence)
 
 
-async def advances_to_end(stream: Stream, take: Callable[[State], None] = lambda _: None) -> list[Advance]:
+async def advances_to_end(stream: Stream, take: Callable[[State], None] = lambda _: None) -> list[StepOutput]:
     """Wait until a sequence that only reads has ended; return all that came. `take` gets every state of it."""
-    advances: list[Advance] = []
+    advances: list[StepOutput] = []
     while not advances or advances[-1].finish is None:
         advances.append(await stream.advance())
         if (state := advances[-1].state) is not None:
@@ -35,15 +35,15 @@ async def read_to_end(stream: Stream, take: Callable[[State], None] = lambda _: 
     return state_after((await advances_to_end(stream, take))[-1])
 
 
-def state_after(advance: Advance) -> State:
+def state_after(advance: StepOutput) -> State:
     """Return the state that an advance was to bring."""
     assert advance.state is not None, "a state that nobody asked for"
     return advance.state
 
 
-def check_end(last: Advance) -> None:
+def check_end(last: StepOutput) -> None:
     """Raise what a sequence's end means for its call, where that is nothing to send."""
     if last.finish is Finish.FAULT:
         raise EngineFailed("the model gave no finite probabilities for this stream")
-    if len(last.sequence.forced):
+    if len(last.sequence.prefill_ids):
         raise Stopping("the server is stopping and has not read the whole text; send the request to another one")

@@ -10,7 +10,7 @@ BUCKET_SECONDS: Final = 60
 """Keys come due at most this much late."""
 
 
-class Agenda(Generic[Key]):
+class ExpiryQueue(Generic[Key]):
     """Keys, each with a time at which somebody wants to look at it."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from segue_server.errors import StoreFull
-from segue_server.state.stores.expiry_queue import Agenda
+from segue_server.state.stores.expiry_queue import ExpiryQueue
 from segue_server.state.stores.store import Entry, new_revision
 
 DEFAULT_MAX_BYTES: Final = 1_000_000_000
@@ -33,7 +33,7 @@ class MemoryStore:
         self._clock = clock
         self._entries: dict[_Key, Entry] = {}
         self._names: dict[str, list[str]] = {}
-        self._agenda: Agenda[_Key] = Agenda()
+        self._agenda: ExpiryQueue[_Key] = ExpiryQueue()
         self._bytes = 0
 
     async def read(self, space: str, name: str) -> Entry | None:

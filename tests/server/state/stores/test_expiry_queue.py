@@ -1,6 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from segue_server.state.stores.expiry_queue import BUCKET_SECONDS, Agenda
+from segue_server.state.stores.expiry_queue import BUCKET_SECONDS, ExpiryQueue
 
 keys = st.integers(0, 9)
 steps = st.lists(
@@ -15,7 +15,7 @@ steps = st.lists(
 
 @given(steps=steps)
 def test_what_is_due_comes_once_in_time_and_what_was_removed_never(steps: list[tuple]) -> None:
-    agenda, times = Agenda[int](), dict[int, float]()
+    agenda, times = ExpiryQueue[int](), dict[int, float]()
     for kind, *rest in steps:
         match kind, rest:
             case "set", [key, time] if key not in times:
@@ -35,7 +35,7 @@ def test_what_is_due_comes_once_in_time_and_what_was_removed_never(steps: list[t
 
 
 def test_keys_that_come_and_go_leave_nothing_behind() -> None:
-    agenda = Agenda[int]()
+    agenda = ExpiryQueue[int]()
     for i in range(100_000):
         agenda.set(i, i % 600)
         agenda.remove(i)
