@@ -22,16 +22,16 @@ from segue_client import (
     ServerFault,
     ServerUnavailable,
     SessionReference,
-    score_calls,
-    score_settings,
 )
+from segue_client.messages import score_request
+from segue_client.protocol import batching
 
 
 @pytest.fixture
 def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that short texts reach: 1,000 characters a call, of which 100 are sent where there is a choice."""
-    monkeypatch.setattr(score_settings, "CHARACTERS_PER_CALL", 1000)
-    monkeypatch.setattr(score_calls, "CHARACTERS_AT_ONCE", 100)
+    monkeypatch.setattr(score_request, "CHARACTERS_PER_CALL", 1000)
+    monkeypatch.setattr(batching, "CHARACTERS_AT_ONCE", 100)
 
 
 TEXT = "a text, with lines\r\nof some length.\n" * 2000

@@ -19,8 +19,8 @@ from segue_client import (
     Score,
     ScoreProgress,
     ServerUnavailable,
-    score_settings,
 )
+from segue_client.messages import score_request
 from segue_client.protocol.score_stream import StreamScoring, collected
 from segue_export.export import export_checkpoint
 from segue_training.train.checkpoint import Checkpoint, save_checkpoint
@@ -84,7 +84,7 @@ def test_it_goes_on_from_tickets_as_if_it_had_not_broken(
     """Each call is given up behind so many messages, as if the connection had been lost."""
     options = {**DETAILS, "windows": 16, "end": "line-feed", "return_ticket": True}
     whole = client.score(text, **options)
-    settings = score_settings.text_settings(**options)
+    settings = score_request.text_settings(**options)
     scoring = StreamScoring(settings, piece_characters=size, resume_interval=interval)
     stream = client._stream([text], scoring, client._resumption(None))
     left = iter(breaks)
@@ -111,7 +111,7 @@ def test_it_goes_on_from_tickets_as_if_it_had_not_broken(
 
 
 def test_a_long_text_is_scored_as_its_parts_are(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_settings, "CHARACTERS_PER_CALL", 10_000)
+    monkeypatch.setattr(score_request, "CHARACTERS_PER_CALL", 10_000)
     text = TEXT * 400
     whole = client.score(text, return_ticket=True, windows="lines")
     some = Score()
@@ -149,7 +149,7 @@ def test_a_killed_server_is_taken_over_in_the_midst_of_a_stream(start_server: An
             Client([one.address, other.address, last.address]) as lucky,
         ):
             scoring = StreamScoring(
-                score_settings.text_settings(windows=100, end="line-feed"),
+                score_request.text_settings(windows=100, end="line-feed"),
                 piece_characters=2_000,
                 resume_interval=10_000,
             )
