@@ -40,7 +40,7 @@ format: install ## lay out the code
 protos: install ## regenerate the Python code of the .proto files
 	$(BIN)/python protos/generate.py
 
-# About ten minutes on two cores. SEGUE_BENCH_TRITON=FOLDER adds a rival: see benchmarks/rival_triton.py.
+# About ten minutes on two cores. SEGUE_BENCH_TRITON=FOLDER adds a rival: see benchmarks/rival/triton_server.py.
 bench: install ## measure this machine
 	$(BIN)/python benchmarks/ceiling.py
 	$(BIN)/python benchmarks/rivals.py

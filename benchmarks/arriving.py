@@ -11,10 +11,10 @@ import random
 import time
 
 import grpc.aio
-from arrivals import Arrivals, Load
+from harness.arrivals import Arrivals, Load
+from harness.tables import parser
 from segue.v1 import generation_pb2, generation_pb2_grpc
 from streams import PROMPT, read, request
-from tables import parser
 
 LONG_PROMPT = PROMPT * 2500
 

@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+from harness.served import Server, make_model, segue_server
+from harness.tables import Column, Row, numbers, parser, show
 from onnx import TensorProto, helper, numpy_helper
 from segue_export.artifact import Artifact, read_artifact
 from segue_export.graphs.quantization import quantize
 from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_server.engine.onnx_session import CPU, open_session
-from served import Server, make_model, segue_server
 from streams import length_for, measure
-from tables import Column, Row, numbers, parser, show
 
 STEPS = 16
 SQUARE = 1024

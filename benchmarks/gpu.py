@@ -28,6 +28,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from harness.served import TEXT_CHARACTERS
+from harness.tables import Column, Row, numbers, parser, show
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from segue_export.graphs.portable import portable_graph
@@ -39,8 +41,6 @@ from segue_export.manifest import FORMAT_VERSION, CorpusDescription, Manifest, W
 from segue_server.engine.onnx_session import CPU, CUDA, cuda_is_built_in, open_session
 from segue_training.models import Architecture, ModelConfig, build_model
 from segue_training.text.vocabulary import Vocabulary
-from served import TEXT_CHARACTERS
-from tables import Column, Row, numbers, parser, show
 
 STEPS: Final = 16
 SQUARE: Final = 8192

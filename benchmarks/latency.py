@@ -20,10 +20,10 @@ from statistics import median
 from typing import Any
 
 import arriving
-from arrivals import Load
-from served import Server, make_model, segue_server
+from harness.arrivals import Load
+from harness.served import Server, make_model, segue_server
+from harness.tables import Column, parser, show
 from streams import measure
-from tables import Column, parser, show
 
 COLUMNS = (
     Column("load", "load"),

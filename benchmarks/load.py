@@ -21,12 +21,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from machine import resident_bytes
+from harness.machine import resident_bytes
+from harness.served import make_model, room_for, segue_server
+from harness.tables import Column, Row, numbers, parser, show
 from rich.console import Console
 from rich.progress import Progress
-from served import make_model, room_for, segue_server
 from streams import length_for, measure
-from tables import Column, Row, numbers, parser, show
 
 COLUMNS: Final = (
     Column("streams", "streams", ",.0f"),

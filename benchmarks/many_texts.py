@@ -20,12 +20,12 @@ from typing import Final
 
 import grpc
 import numpy as np
-from machine import cpu_seconds
+from harness.machine import cpu_seconds
+from harness.served import TEXT_CHARACTERS, make_model, segue_server
+from harness.tables import Column, Row, parser, show
 from segue.v1 import scoring_pb2, scoring_pb2_grpc
 from segue_export.artifact import find_artifacts, read_artifact
 from segue_server.engine.model import Model
-from served import TEXT_CHARACTERS, make_model, segue_server
-from tables import Column, Row, parser, show
 
 COLUMNS: Final = (
     Column("name", "scored by"),

@@ -18,9 +18,9 @@ from statistics import median
 from typing import Any, Final
 
 import grpc
+from harness.served import TEXT_CHARACTERS, make_model, segue_server
+from harness.tables import Column, numbers, parser, show
 from segue.v1 import generation_pb2, generation_pb2_grpc
-from served import TEXT_CHARACTERS, make_model, segue_server
-from tables import Column, numbers, parser, show
 
 COLUMNS: Final = (
     Column("length", "characters of prompt", ",d"),

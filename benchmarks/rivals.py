@@ -6,7 +6,7 @@
     grpc.aio   (a) a gRPC server of an afternoon: one ONNX Runtime run and one message for each character of each stream
     nn.LSTM    (b) PyTorch in process, one stream after another, as d2l's predict; no server at all
     Triton     (c) NVIDIA Triton's sequence batching with the Python backend, where --triton names a folder that
-               `python benchmarks/rival_triton.py FOLDER` has set up
+               `python -m rival.triton_server FOLDER` has set up
 
 All run the same shape on the same cores, ONNX Runtime with one thread each; the clients share these cores with the
 servers, each a process of its own. Repeats alternate; medians are printed. `ratio` is segue's characters/s by the
@@ -30,14 +30,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from harness.served import Server, make_model, segue_server, serving
+from harness.tables import Column, Row, numbers, parser, show
 from rich.console import Console
 from rich.progress import Progress
-from rival_torch import TorchLoop, thread_counts
-from rival_triton import Installation, triton_server
+from rival.torch_loop import TorchLoop, thread_counts
+from rival.triton_server import Installation, triton_server
 from segue_export.artifact import MODEL_FILE
-from served import Server, make_model, segue_server, serving
 from streams import SHORTEST, length_for, measure
-from tables import Column, Row, numbers, parser, show
 
 COLUMNS: Final = (
     Column("streams", "streams", ",d"),
@@ -62,7 +62,7 @@ def contenders(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str
     """Start all servers; those that are not asked cost nothing."""
     models = folder / "models"
     graph = make_model(models, arguments.layers, arguments.hidden) / MODEL_FILE
-    naive = [sys.executable, str(Path(__file__).with_name("rival_grpc.py")), str(graph)]
+    naive = [sys.executable, str(Path(__file__).parent / "rival" / "grpc_aio.py"), str(graph)]
     with ExitStack() as stack:
         found: dict[str, Contender] = {
             OURS: over_grpc(stack.enter_context(segue_server(models))),
@@ -165,14 +165,14 @@ def main() -> None:
         "--triton",
         type=Path,
         default=os.environ.get("SEGUE_BENCH_TRITON"),
-        help="the folder that rival_triton.py has set up [default: the environment's SEGUE_BENCH_TRITON]",
+        help="the folder that rival.triton_server has set up [default: the environment's SEGUE_BENCH_TRITON]",
     )
     arguments = options.parse_args()
     arguments.triton = arguments.triton and Path(arguments.triton)
     facts = {}
     if arguments.triton is None or not Installation(arguments.triton).complete:
         facts["triton"] = (
-            "not measured: set it up with python benchmarks/rival_triton.py FOLDER, then say --triton FOLDER"
+            "not measured: set it up with: cd benchmarks; python -m rival.triton_server FOLDER, then say --triton FOLDER"
         )
         arguments.triton = None
     title = f"{arguments.layers} x {arguments.hidden} LSTM, medians of {arguments.repeats}"

@@ -32,15 +32,15 @@ from statistics import mean, median
 from typing import Any, Final
 
 import numpy as np
-from arrivals import percentile
+from harness.arrivals import percentile
+from harness.served import make_model
+from harness.tables import Column, Row, numbers, parser, show
 from rich.console import Console
 from rich.progress import Progress
 from segue_export.artifact import read_artifact
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import Sequence, State, StepOutput
-from served import make_model
-from tables import Column, Row, numbers, parser, show
 
 COLUMNS: Final = (
     Column("load", "load %", "d"),

@@ -29,13 +29,13 @@ from statistics import median
 from typing import Any, Final
 
 import torch
-from machine import cpu_seconds
+from harness.machine import cpu_seconds
+from harness.served import TEXT_CHARACTERS, Server, make_model, make_module, segue_server
+from harness.tables import Column, Row, parser, show
 from rich.console import Console
 from rich.progress import Progress
-from rival_torch import thread_counts, torch_threads
+from rival.torch_loop import thread_counts, torch_threads
 from segue_client import AsyncClient
-from served import TEXT_CHARACTERS, Server, make_model, make_module, segue_server
-from tables import Column, Row, parser, show
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 

@@ -26,8 +26,10 @@ from typing import Any, Final
 
 import grpc.aio
 import numpy as np
-from arrivals import percentile
-from machine import resident_bytes
+from harness.arrivals import percentile
+from harness.machine import resident_bytes
+from harness.served import Server, make_model, segue_server
+from harness.tables import Column, parser, show
 from rich.progress import track
 from segue.v1 import common_pb2, generation_pb2_grpc, session_pb2_grpc
 from segue.v1 import generation_pb2 as pb
@@ -46,8 +48,6 @@ from segue_server.state.snapshot import Snapshot
 from segue_server.state.stores.memory import MemoryStore
 from segue_server.state.stores.sqlite import SqliteStore
 from segue_server.state.stores.store import SessionStore
-from served import Server, make_model, segue_server
-from tables import Column, parser, show
 
 COSTS: Final = (
     Column("store", "store"),

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from harness.served import TEXT_CHARACTERS, make_model, segue_server
+from harness.tables import Column, Row, parser, show
 from segue.v1 import common_pb2, scoring_pb2_grpc
 from segue.v1 import scoring_pb2 as pb
-from served import TEXT_CHARACTERS, make_model, segue_server
-from tables import Column, Row, parser, show
 
 COLUMNS: Final = (
     Column("characters", "characters so far", ",d"),

@@ -18,11 +18,11 @@ from itertools import cycle
 from typing import Final, cast
 
 import grpc.aio
-from arrivals import Arrivals, Load
-from machine import cpu_seconds, watched_memory
+from harness.arrivals import Arrivals, Load
+from harness.machine import cpu_seconds, watched_memory
+from harness.served import Server
+from harness.tables import parser
 from segue.v1 import generation_pb2, generation_pb2_grpc
-from served import Server
-from tables import parser
 
 STREAMS_PER_CONNECTION: Final = 256
 MOST_CONNECTIONS: Final = 8

@@ -23,6 +23,8 @@ from typing import Any, Final
 import numpy as np
 import streams
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from harness.served import Server, make_model, segue_server
+from harness.tables import Column, Row, numbers, parser, show
 from load import medians
 from segue_export.artifact import read_artifact
 from segue_server.engine.build import Build
@@ -33,8 +35,6 @@ from segue_server.runtime.registry import Served
 from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.snapshot import Snapshot, packed_bytes
 from segue_server.state.tickets import TicketCodec, ticket_bytes
-from served import Server, make_model, segue_server
-from tables import Column, Row, numbers, parser, show
 
 COSTS: Final = (
     Column("shape", "shape"),

@@ -24,7 +24,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `segue train` does
 
 import numpy as np
 import torch
-from machine import hardware
+from harness.machine import hardware
 from rich.console import Console
 from rich.table import Table
 from segue_training.data.batches import epoch

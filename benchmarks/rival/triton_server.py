@@ -1,12 +1,12 @@
 """Rival (c): NVIDIA Triton with sequence batching and the Python backend on the same graph, without a container.
 
-    python benchmarks/rival_triton.py FOLDER [--python /usr/bin/python3.11]
+    cd benchmarks && python -m rival.triton_server FOLDER [--python /usr/bin/python3.11]
 
 sets it up in FOLDER (about 0.5 GB): a virtual environment with the package `nvidia-pytriton`, which holds Triton's
 server and its Python backend. The interpreter must be a distribution's own Python 3.11, with its `venv`: Triton's stub
 is linked against the shared library of such a one. `python benchmarks/rivals.py --triton FOLDER` then measures it.
 
-The backend is the Python one because the package holds no other; `rival_triton_model.py` is what it runs.
+The backend is the Python one because the package holds no other; `triton_model.py` is what it runs.
 """
 
 import os
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-from served import Server, stop
-from tables import parser
+from harness.served import Server, stop
+from harness.tables import parser
 
 PACKAGE: Final = "nvidia-pytriton==0.7.0"
 MODEL: Final = "benchmark"
@@ -82,7 +82,7 @@ class Installation:
     @property
     def load_generator(self) -> list[str]:
         """Return the command of the load generator, which needs Triton's messages."""
-        return [str(self.python), str(_HERE / "rival_triton_client.py")]
+        return ["env", f"PYTHONPATH={_HERE.parent}", str(self.python), str(_HERE / "triton_client.py")]
 
 
 def install(folder: Path, python: Path) -> Installation:
@@ -139,7 +139,7 @@ def _fill(repository: Path, graph: Path) -> None:
     version = repository / MODEL / "1"
     version.mkdir(parents=True)
     (version.parent / "config.pbtxt").write_text(f'name: "{MODEL}"\n{CONFIGURATION}')
-    shutil.copy2(_HERE / "rival_triton_model.py", version / "model.py")
+    shutil.copy2(_HERE / "triton_model.py", version / "model.py")
     shutil.copy2(graph, version / "model.onnx")
 
 

@@ -1,6 +1,6 @@
 """Rival (b): PyTorch's nn.LSTM, stepped as the predict function of d2l's chapters does, one stream after another.
 
-    python benchmarks/rival_torch.py [--layers 1] [--hidden 256] [--streams 64] [--characters 200]
+    cd benchmarks && python -m rival.torch_loop [--layers 1] [--hidden 256] [--streams 64] [--characters 200]
 
 In process: no server, no messages, no client beside it. Three more things favour the rival: no gradients are recorded
 (d2l's function records them), the next character is the likeliest rather than a sampled one, and of one thread and as
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from tables import parser
+from harness.tables import parser
 from torch import nn
 from torch.nn.functional import one_hot
 

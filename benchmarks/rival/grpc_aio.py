@@ -1,6 +1,6 @@
 """Rival (a): a gRPC server as a competent engineer would write it in an afternoon.
 
-    python benchmarks/rival_grpc.py models/NAME/VERSION/model.onnx
+    python benchmarks/rival/grpc_aio.py models/NAME/VERSION/model.onnx
 
 It speaks segue.v1's Generate, so that the same load generator drives it: the portable graph, one run a character and
 stream, a state for each call, a sample by NumPy, a message for each character. One thread for ONNX Runtime, whose

@@ -1,8 +1,8 @@
 """The load generator of rival (c): what `streams.py` is for segue.v1, for the Open Inference Protocol.
 
-    FOLDER/environment/bin/python benchmarks/rival_triton_client.py HOST:PORT [--streams 64] [--characters 100]
+    PYTHONPATH=benchmarks FOLDER/environment/bin/python benchmarks/rival/triton_client.py HOST:PORT [--streams 64]
 
-It runs in the environment that `rival_triton.py` makes: Triton's messages register names that need an older protobuf.
+It runs in the environment that `triton_server.py` makes: Triton's messages register names that need an older protobuf.
 A stream is a sequence of calls of ModelInfer, each with the character that the reply before it brought. Messages are
 made by hand, because the wrappers of `tritonclient` take longer. The bidirectional ModelStreamInfer was tried: it was
 no faster, and this version of Triton ended in a segmentation fault under it.
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-from arrivals import Arrivals, Load
+from harness.arrivals import Arrivals, Load
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-not-found]  # see above
 
 MODEL: Final = "benchmark"

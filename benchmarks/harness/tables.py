@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from machine import hardware
 from rich.console import Console
 from rich.table import Table
+
+from harness.machine import hardware
 
 Row = Mapping[str, Any]
 """What was measured, by the key of its column. None: does not apply."""

@@ -1,0 +1,1 @@
+"""What every benchmark needs: the server measured, arrivals, tables, the machine."""

@@ -1,0 +1,1 @@
+"""What segue is compared with."""
