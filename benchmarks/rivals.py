@@ -171,9 +171,7 @@ def main() -> None:
     arguments.triton = arguments.triton and Path(arguments.triton)
     facts = {}
     if arguments.triton is None or not Installation(arguments.triton).complete:
-        facts["triton"] = (
-            "not measured: set it up with: cd benchmarks; python -m rival.triton_server FOLDER, then say --triton FOLDER"
-        )
+        facts["triton"] = "not measured: cd benchmarks; python -m rival.triton_server FOLDER; then say --triton FOLDER"
         arguments.triton = None
     title = f"{arguments.layers} x {arguments.hidden} LSTM, medians of {arguments.repeats}"
     show(title, COLUMNS, measure_all(arguments), as_json=arguments.json, **facts)
