@@ -1,26 +1,23 @@
-"""What is kept of a text that did not come to its end."""
+"""What is kept of a generation that was interrupted."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from segue_client._sync.generation import Generation
-from segue_client.commands.ticket_file import write_ticket
+from segue_client.commands.atomic_file import write_ticket
 from segue_client.errors import SegueError
 from segue_client.messages.events import Chunk
 
-_PATIENCE: Final = 5.0
-"""Seconds that a user who has pressed Ctrl-C waits for the server to bring the state."""
+_TICKET_SECONDS: Final = 5.0
+"""How long a user who pressed Ctrl-C waits for the server's last ticket."""
 
 
 def keep_interrupted(generation: Generation, chunks: Sequence[Chunk], path: Path) -> str:
-    """Write a ticket to the state after all that has come, or the nearest before it; say what was done.
-
-    `chunks` is what has come.
-    """
+    """Write a ticket for the state after the received `chunks`, or the nearest earlier one; return what was kept."""
     text = "".join(chunk.text for chunk in chunks)
     try:
-        ticket = generation.rewind(0, timeout=_PATIENCE)
+        ticket = generation.rewind(0, timeout=_TICKET_SECONDS)
     except SegueError:
         return _keep_latest(generation.latest_ticket, text, path)
     write_ticket(path, ticket)
@@ -28,9 +25,9 @@ def keep_interrupted(generation: Generation, chunks: Sequence[Chunk], path: Path
 
 
 def _keep_latest(latest: tuple[int, bytes] | None, text: str, path: Path) -> str:
-    """Write the last ticket that came on the way, which some characters came after."""
+    """Write the last ticket that the stream delivered; some characters may be newer."""
     if latest is None:
-        return f"after {len(text):,} characters; no ticket has come that --ticket-out could keep"
+        return f"after {len(text):,} characters; no ticket has arrived for --ticket-out"
     count, ticket = latest
     write_ticket(path, ticket)
     return (

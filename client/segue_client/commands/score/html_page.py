@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Final, Protocol
 
-from segue_client.commands.atomic_file import READABLE, written_atomically
+from segue_client.commands.atomic_file import READABLE, atomic_file
 from segue_client.commands.render import printable, visible
 from segue_client.messages.events import Alternative
 from segue_client.messages.score import Score
@@ -98,7 +98,7 @@ class HtmlPage:
 @contextmanager
 def html_page(path: Path) -> Iterator[HtmlPage]:
     """Write a page to `path`: either whole or, whatever fails, not at all."""
-    with written_atomically(path, READABLE) as file:
+    with atomic_file(path, READABLE) as file:
         text = io.TextIOWrapper(file, encoding="utf-8")
         page = HtmlPage(text)
         yield page

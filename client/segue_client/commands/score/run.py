@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from segue_client._sync.client import Client
+from segue_client.commands.atomic_file import write_ticket
 from segue_client.commands.score.arguments import Arguments
 from segue_client.commands.score.html_page import HtmlPage, html_page
 from segue_client.commands.score.inputs import opened, size_of
@@ -26,7 +27,6 @@ from segue_client.commands.score.records import scored
 from segue_client.commands.score.rows import Row, score_fields
 from segue_client.commands.score.scorer import Painter, Scorer
 from segue_client.commands.score.sorting import sorted_rows
-from segue_client.commands.ticket_file import write_ticket
 from segue_client.messages.model import Model
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TEXTS_PER_CALL_WITH_TICKETS, ScoreOptions

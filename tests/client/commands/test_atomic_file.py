@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from segue_client.commands.ticket_file import write_ticket
+from segue_client.commands.atomic_file import write_ticket
 
 
 def test_a_ticket_is_written_for_its_owner_alone(tmp_path: Path) -> None:
