@@ -21,8 +21,7 @@ from segue.v1 import model_pb2
 from segue_client import Client, Score
 from segue_client.commands.main import segue
 from segue_client.commands.score import inputs, scorer
-from segue_client.commands.score.rows import Row
-from segue_client.commands.score.sorting import sorted_rows
+from segue_client.commands.score.rows import Row, sorted_rows
 
 LINES = "abc\r\n\r\nzzz\ra\x85b\u2028c\nlast"
 EVIL = "<i>&\"'</pre><script>alert(1)</script>\x1b\n"
