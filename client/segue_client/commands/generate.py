@@ -181,7 +181,7 @@ def _one_text(
     """Read one text to its end; where that does not come, keep what there is of its state."""
     from segue_client.commands import generation_output as written
     from segue_client.commands.atomic_file import write_ticket
-    from segue_client.commands.interruption import keep_interrupted
+    from segue_client.commands.generation_output import keep_interrupted
     from segue_client.errors import SegueError
 
     chunks: list[Chunk] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, TextIO
 
 from segue_client.commands.atomic_file import READABLE, atomic_file
 from segue_client.commands.render import printable, visible
@@ -52,14 +52,10 @@ _HEAD: Final = """<!DOCTYPE html>
 """
 
 
-class _Writable(Protocol):
-    def write(self, text: str, /) -> object: ...
-
-
 class HtmlPage:
     """A painter that writes HTML."""
 
-    def __init__(self, file: _Writable) -> None:
+    def __init__(self, file: TextIO) -> None:
         self._file = file
         self._score: Score | None = None
         file.write(_HEAD.format(title="Surprisal", style=_STYLE + _shades(), legend=_legend()))

@@ -5,8 +5,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import click
 from rich.console import Console
@@ -109,11 +108,11 @@ class TerminalPainter:
         self._last = "\n"
 
 
-class Bar:
+class Bar(Progress):
     """Shows how many bytes were read, and out of how many if `total` is known; nothing unless `is_shown`."""
 
     def __init__(self, total: int | None, *, is_shown: bool) -> None:
-        self._bar = Progress(
+        super().__init__(
             TextColumn("read"),
             BarColumn(),
             DownloadColumn(),
@@ -125,12 +124,12 @@ class Bar:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._task = self._bar.add_task("", total=total)
+        self._bytes = self.add_task("", total=total)
         self._shares_terminal = is_shown and sys.stdout.isatty()
 
     def note(self, count: int) -> None:
         """Add `count` bytes; any thread may call it."""
-        self._bar.advance(self._task, count)
+        self.advance(self._bytes, count)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -138,20 +137,11 @@ class Bar:
         if not self._shares_terminal:
             yield
             return
-        self._bar.stop()
+        self.stop()
         try:
             yield
         finally:
-            self._bar.start()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+            self.start()
 
 
 def print_json(fields: dict[str, object]) -> None:

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from segue_client._sync.client import Client
 from segue_client._sync.concurrency import in_order
 from segue_client._sync.score_stream import ScoreStream
+from segue_client.commands.score.html_page import HtmlPage
 from segue_client.commands.score.inputs import opened, size_of
+from segue_client.commands.score.printing import TerminalPainter
 from segue_client.commands.score.records import Record, read_records
 from segue_client.commands.score.rows import Row
 from segue_client.errors import InvalidRequest
@@ -34,14 +36,8 @@ LABEL_CHARACTERS: Final = 40
 _Item = TypeVar("_Item")
 
 
-class Painter(Protocol):
-    """Shows texts character by character as they are scored."""
-
-    def begin(self, name: str) -> None:
-        """Begin the next text."""
-
-    def add(self, part: Score) -> None:
-        """Show the next part of it."""
+Painter: TypeAlias = TerminalPainter | HtmlPage
+"""Shows texts character by character as they are scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
