@@ -167,20 +167,16 @@ def translate(error: grpc.RpcError, target: str) -> SegueError:
         return ServerUnavailable(_unavailable(details, target, reason), reason=reason, was_reached=was_reached)
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _KINDS.get(code, ServerFault)(_message(code, details, target), reason=reason)
-    if _is_oversized(details):
+    if "larger than max" in details:  # gRPC refused the size: waiting, as for a full server, never helps
         return InvalidRequest(f"{details}; send less at once or raise max_message_bytes", reason=reason)
     return ServerBusy(details, reason=reason, retry_after=_retry_after(status))
 
 
 def _is_broken(code: grpc.StatusCode, details: str) -> bool:
     """Whether the call was ended by a proxy that lost its server, or that answers with an HTML page."""
-    match code:
-        case grpc.StatusCode.INTERNAL:
-            return "RST_STREAM" in details or details == _WRITTEN_TOO_LATE
-        case grpc.StatusCode.UNKNOWN:
-            return details.startswith("Stream removed")
-        case _:
-            return False
+    if code is grpc.StatusCode.INTERNAL:
+        return "RST_STREAM" in details or details == _WRITTEN_TOO_LATE
+    return code is grpc.StatusCode.UNKNOWN and details.startswith("Stream removed")
 
 
 def _message(code: grpc.StatusCode, details: str, target: str) -> str:
@@ -201,11 +197,6 @@ def _unavailable(details: str, target: str, reason: str) -> str:
         return f"the server at {target} cannot answer: {details}"
     cause = details.rsplit(": ", 1)[-1] or "no connection"
     return f"no server is available at {target} ({cause}); start one with: segue serve MODELS_FOLDER"
-
-
-def _is_oversized(details: str) -> bool:
-    """Whether gRPC refused a message for its size, so that waiting never helps."""
-    return "larger than max" in details
 
 
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status:

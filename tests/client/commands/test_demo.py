@@ -56,9 +56,7 @@ def test_a_server_that_fails_is_named_with_its_log(program: Any, tmp_path: Path,
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_says_nothing_is_given_up_and_stopped(
-    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_is_stopped(program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "START_SECONDS", 0.3)
     program(POLITE + "time.sleep(60)")
     with pytest.raises(DemoFailed, match="did not get ready"):

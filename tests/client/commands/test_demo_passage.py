@@ -25,7 +25,7 @@ def test_a_pattern_gives_the_end_of_its_last_file(tmp_path: Path, pattern: str) 
     assert natural_passage(str(tmp_path / pattern)) == "two\nthree"
 
 
-def test_of_a_large_file_the_end_alone_is_read(tmp_path: Path) -> None:
+def test_only_the_end_of_a_large_file_is_read(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(2**40)
         file.seek(0, os.SEEK_END)

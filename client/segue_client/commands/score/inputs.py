@@ -84,10 +84,6 @@ class Input:
         if rest:
             yield rest
 
-    def text(self) -> str:
-        """Return the whole text."""
-        return "".join(self.pieces())
-
     def _read(self) -> bytes:
         # `read1` returns what is available; `read` would wait for more.
         chunk = self._file.read1(CHUNK_BYTES) if isinstance(self._file, io.BufferedReader) else self._file.read()

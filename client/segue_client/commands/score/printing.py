@@ -37,10 +37,14 @@ class JsonPrinter:
 
 
 class TablePrinter:
-    """Prints columns of numbers, the name and the text of each row; at the end the total of several."""
+    """Prints columns of numbers, the name and the text of each row; at the end the total of several.
 
-    def __init__(self, *, with_total: bool = True) -> None:
+    With `in_colour` the texts are coloured by surprisal.
+    """
+
+    def __init__(self, *, with_total: bool, in_colour: bool) -> None:
         self._with_total = with_total
+        self._console = console(forced=True) if in_colour else None
         self._count = 0
         self._total = Score()
 
@@ -50,34 +54,20 @@ class TablePrinter:
             click.secho(f"{score_headings()}  text", bold=True)
         self._count += 1
         self._total += totals(row.score)
-        self._print(f"{score_cells(row.score)}  {row.name}", row)
-
-    def end(self) -> None:
-        """Print the total."""
-        if self._with_total and self._count > 1:
-            click.secho(f"{score_cells(self._total)}  together", bold=True)
-
-    def _print(self, cells: str, row: Row) -> None:
-        text = printable(row.excerpt.removesuffix("\n")).replace("\n", "\u240a")
-        click.echo(printable(cells) + (f"  {text}" if row.excerpt else ""))
-
-
-class ColouredTablePrinter(TablePrinter):
-    """A table with the texts coloured by surprisal."""
-
-    def __init__(self, *, with_total: bool = True) -> None:
-        super().__init__(with_total=with_total)
-        self._console = console(forced=True)
+        cells = printable(f"{score_cells(row.score)}  {row.name}")
+        if self._console:
+            coloured = surprisal_text(row.score.text.replace("\n", "\u240a"), row.score.log_probabilities)
+            self._console.print(Text(f"{cells}  ").append_text(coloured))
+        else:
+            text = printable(row.excerpt.removesuffix("\n")).replace("\n", "\u240a")
+            click.echo(f"{cells}  {text}" if row.excerpt else cells)
 
     def end(self) -> None:
         """Print the total, and what the colours mean."""
-        super().end()
-        self._console.print(surprisal_legend())
-
-    def _print(self, cells: str, row: Row) -> None:
-        line = Text(f"{printable(cells)}  ")
-        line.append_text(surprisal_text(row.score.text.replace("\n", "\u240a"), row.score.log_probabilities))
-        self._console.print(line)
+        if self._with_total and self._count > 1:
+            click.secho(f"{score_cells(self._total)}  together", bold=True)
+        if self._console:
+            self._console.print(surprisal_legend())
 
 
 class TerminalPainter:

@@ -15,7 +15,6 @@ from segue_client.commands.score.html_page import HtmlPage, html_page
 from segue_client.commands.score.inputs import opened, size_of
 from segue_client.commands.score.printing import (
     Bar,
-    ColouredTablePrinter,
     JsonPrinter,
     TablePrinter,
     TerminalPainter,
@@ -157,8 +156,7 @@ class _Run:
         if arguments.as_json:
             return JsonPrinter()
         with_total = arguments.top is None and not arguments.running
-        is_coloured = self._is_heatmap and not self._is_whole
-        return (ColouredTablePrinter if is_coloured else TablePrinter)(with_total=with_total)
+        return TablePrinter(with_total=with_total, in_colour=self._is_heatmap and not self._is_whole)
 
     def _scorer(self, bar: Bar, painters: list[Painter]) -> Scorer:
         arguments = self._arguments

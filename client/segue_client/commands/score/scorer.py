@@ -135,7 +135,7 @@ class Scorer:
     def _small_texts(self, files: Iterable[str]) -> Iterator[tuple[str, str]]:
         for file in files:
             with opened(file, self.note) as source:
-                yield source.name, source.text()
+                yield source.name, "".join(source.pieces())
 
     def _file(self, file: str) -> Row:
         with opened(file, self.note) as source:
