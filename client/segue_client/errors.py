@@ -1,19 +1,19 @@
-"""What goes wrong between a client and a server, as one line for the person who can mend it.
+"""What can go wrong between a client and a server; each message is one line for the person who can fix it.
 
 SegueError
-|-- InvalidRequest       INVALID_ARGUMENT: a field out of its range, an unusable ticket, a refused character
-|   `-- NotRewindable    OUT_OF_RANGE: further back than is remembered; `rewindable_count` says how far is possible
+|-- InvalidRequest       INVALID_ARGUMENT: a field out of range, an unusable ticket, a refused character
+|   `-- NotRewindable    OUT_OF_RANGE: further back than possible; `rewindable_count` says how far is
 |-- ModelNotFound        NOT_FOUND: no such model is loaded
-|-- SessionNotFound      NOT_FOUND: no such session; it was never opened, was closed, or has expired
+|-- SessionNotFound      NOT_FOUND: the session was never opened, was closed, or has expired
 |-- SessionExists        ALREADY_EXISTS: the name is taken
-|-- SessionMoved         ABORTED: the session stands elsewhere than the caller thought
-|-- NotExact             FAILED_PRECONDITION: this host would go on with other roundings; `exact=False` lets it
-|-- ForeignSession       FAILED_PRECONDITION: the session is of another model of this name, or of another key
-|-- ServerBusy           RESOURCE_EXHAUSTED: the server is full; `retry_after` says for how long
-|-- ServerUnavailable    UNAVAILABLE: nobody answers, the server is stopping, or the connection broke
-|-- DeadlineExceeded     DEADLINE_EXCEEDED: the timeout was over first
-|-- Cancelled            CANCELLED: one of the two sides gave the call up
-`-- ServerFault          INTERNAL, UNKNOWN and every other status, or a reply against the contract
+|-- SessionMoved         ABORTED: the session is not at the position that the caller expected
+|-- NotExact             FAILED_PRECONDITION: this host would round differently; `exact=False` allows it
+|-- ForeignSession       FAILED_PRECONDITION: the session belongs to another model of this name, or another key
+|-- ServerBusy           RESOURCE_EXHAUSTED: the server is full; `retry_after` says when to try again
+|-- ServerUnavailable    UNAVAILABLE: no answer, the server is stopping, or the connection broke
+|-- DeadlineExceeded     DEADLINE_EXCEEDED: the timeout passed first
+|-- Cancelled            CANCELLED: one side cancelled the call
+`-- ServerFault          INTERNAL, UNKNOWN and any other status, or a reply that breaks the contract
 """
 
 # ruff: noqa: N818 - each class is named after what happened; the base carries the suffix
@@ -33,11 +33,11 @@ DOMAIN: Final = "segue"
 class SegueError(Exception):
     """The base of everything that the client raises on purpose.
 
-    `reason` is the server's machine-readable reason, such as "INVALID_TICKET"; "" where it gave none.
+    `reason` is the server's machine-readable reason, such as "INVALID_TICKET"; "" if it gave none.
     """
 
     exit_code: ClassVar[int] = 1
-    """The exit status of a command that ends with this error: 2 where its input is at fault, otherwise 1."""
+    """The exit status of a command that ends with this error: 2 for bad input, otherwise 1."""
 
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
@@ -45,13 +45,13 @@ class SegueError(Exception):
 
 
 class InvalidRequest(SegueError):
-    """The request cannot be served as it is; the message names the field, its value and the range."""
+    """The request is invalid; the message names the field, its value and the range."""
 
     exit_code = 2
 
 
 class NotRewindable(InvalidRequest):
-    """Further back than is remembered. `rewindable_count` is how far is possible, None where only the message says."""
+    """Further back than possible. `rewindable_count` is how far is, None if only the message says."""
 
     def __init__(self, message: str, *, reason: str = "", rewindable_count: int | None = None) -> None:
         super().__init__(message, reason=reason)
@@ -59,42 +59,42 @@ class NotRewindable(InvalidRequest):
 
 
 class ModelNotFound(SegueError):
-    """No such model is loaded; the message lists those that are."""
+    """No such model is loaded; the message lists the loaded ones."""
 
     exit_code = 2
 
 
 class SessionNotFound(SegueError):
-    """There is no such session: it was never opened, was closed, or has expired."""
+    """The session was never opened, was closed, or has expired."""
 
     exit_code = 2
 
 
 class SessionExists(SegueError):
-    """A session has this name already."""
+    """A session of this name exists."""
 
     exit_code = 2
 
 
 class SessionMoved(SegueError):
-    """The session stands elsewhere than the caller thought: somebody else has used it. The message says where."""
+    """The session is not at the expected position: someone else has used it. The message says where it is."""
 
 
 class NotExact(SegueError):
-    """What follows would not be, to the bit, what the host that the state is from would have brought.
+    """The result would not be bit for bit that of the host that made the state.
 
     The state is from another build of the model or another class of host, which `exact=False` allows.
     """
 
 
 class ForeignSession(SegueError):
-    """The session is of another model of the same name, or was sealed with another key."""
+    """The session belongs to another model of the same name, or was sealed with another key."""
 
     exit_code = 2
 
 
 class ServerBusy(SegueError):
-    """The server is full. `retry_after` is its advice in seconds, None where it gave none."""
+    """The server is full. `retry_after` is its advice in seconds, None if it gave none."""
 
     def __init__(self, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, reason=reason)
@@ -102,9 +102,9 @@ class ServerBusy(SegueError):
 
 
 class ServerUnavailable(SegueError):
-    """Nobody answers at the address, the server there is stopping, or the connection to it broke.
+    """No server answers at the address, or it is stopping, or the connection to it broke.
 
-    `was_reached` tells the last two from the first.
+    `was_reached` is false only in the first case.
     """
 
     def __init__(self, message: str, *, reason: str = "", was_reached: bool = False) -> None:
@@ -117,15 +117,15 @@ class DeadlineExceeded(SegueError):
 
 
 class Cancelled(SegueError):
-    """The call was given up before its end."""
+    """The call was cancelled before its end."""
 
 
 class ServerFault(SegueError):
-    """The server failed, or sent what the contract does not allow."""
+    """The server failed, or broke the contract."""
 
 
 STOPPING: Final = "STOPPING"
-"""The reason that a server gives which is going away."""
+"""The reason given by a server that is stopping."""
 
 _KINDS: Final[Mapping[grpc.StatusCode, type[SegueError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -133,7 +133,7 @@ _KINDS: Final[Mapping[grpc.StatusCode, type[SegueError]]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.CANCELLED: Cancelled,
 }
-"""Without RESOURCE_EXHAUSTED and UNAVAILABLE, which know more, and those that are the server's fault."""
+"""RESOURCE_EXHAUSTED and UNAVAILABLE are handled in `translate`; every other status is a ServerFault."""
 
 _KINDS_BY_REASON: Final[Mapping[str, type[SegueError]]] = {
     "UNKNOWN_SESSION": SessionNotFound,
@@ -143,20 +143,20 @@ _KINDS_BY_REASON: Final[Mapping[str, type[SegueError]]] = {
     "NOT_EXACT": NotExact,
     "FOREIGN_SESSION": ForeignSession,
 }
-"""Where the reason says more than the status; their messages are for the caller."""
+"""Reasons that say more than the status; their messages are for the caller."""
 
 _WRITTEN_TOO_LATE: Final = "Internal error from Core"
 
 _BROKEN: Final = (
     *("Stream removed", "Socket closed", "GOAWAY", "Cancelling all calls"),
-    _WRITTEN_TOO_LATE,  # of grpc.aio, about a message to a call that has just ended
-    *("with status: 50", "no replica"),  # of a proxy that has lost its server: by itself, and as docs/resume.md has it
+    _WRITTEN_TOO_LATE,  # grpc.aio, on writing to a call that has just ended
+    *("with status: 50", "no replica"),  # a proxy that lost its server: by default, and set up as in docs/resume.md
 )
-"""What is said of a connection that was there and broke."""
+"""Parts of messages about an established connection that broke."""
 
 
 def translate(error: grpc.RpcError, target: str) -> SegueError:
-    """Return the exception that says what `error`, the end of a call to the address `target`, means."""
+    """Return the exception for `error`, with which a call to the address `target` ended."""
     code, details = error.code(), error.details() or ""
     status = _rich_status(error)
     reason = _reason(status)
@@ -167,20 +167,16 @@ def translate(error: grpc.RpcError, target: str) -> SegueError:
         return ServerUnavailable(_unavailable(details, target, reason), reason=reason, was_reached=was_reached)
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _KINDS.get(code, ServerFault)(_message(code, details, target), reason=reason)
-    if _is_oversized(details):
+    if "larger than max" in details:  # gRPC refused the size: waiting, as for a full server, never helps
         return InvalidRequest(f"{details}; send less at once or raise max_message_bytes", reason=reason)
     return ServerBusy(details, reason=reason, retry_after=_retry_after(status))
 
 
 def _is_broken(code: grpc.StatusCode, details: str) -> bool:
-    """Whether a proxy that lost its server in the middle of a call, or answers with a page of HTML, ended it."""
-    match code:
-        case grpc.StatusCode.INTERNAL:
-            return "RST_STREAM" in details or details == _WRITTEN_TOO_LATE
-        case grpc.StatusCode.UNKNOWN:
-            return details.startswith("Stream removed")
-        case _:
-            return False
+    """Whether the call was ended by a proxy that lost its server, or that answers with an HTML page."""
+    if code is grpc.StatusCode.INTERNAL:
+        return "RST_STREAM" in details or details == _WRITTEN_TOO_LATE
+    return code is grpc.StatusCode.UNKNOWN and details.startswith("Stream removed")
 
 
 def _message(code: grpc.StatusCode, details: str, target: str) -> str:
@@ -196,20 +192,15 @@ def _message(code: grpc.StatusCode, details: str, target: str) -> str:
 
 
 def _unavailable(details: str, target: str, reason: str) -> str:
-    """Keep the last clause of gRPC's nested details, such as "Connection refused"; a server's own words whole."""
+    """Keep a server's own words; of gRPC's nested details only the last clause, such as "Connection refused"."""
     if reason:
         return f"the server at {target} cannot answer: {details}"
     cause = details.rsplit(": ", 1)[-1] or "no connection"
     return f"no server is available at {target} ({cause}); start one with: segue serve MODELS_FOLDER"
 
 
-def _is_oversized(details: str) -> bool:
-    """Whether gRPC refused a message for its size: waiting, as for a full server, never helps."""
-    return "larger than max" in details
-
-
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status:
-    """Return the machine-readable details of `error`; an empty status where they are absent or damaged."""
+    """Return the machine-readable details of `error`; an empty status if they are missing or damaged."""
     try:
         return rpc_status.from_call(error) or status_pb2.Status()
     except (ValueError, DecodeError):
@@ -230,7 +221,7 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 
 def _details(status: status_pb2.Status, kind: type[_Detail]) -> Iterator[_Detail]:
-    """Yield the details of one kind; those that do not parse are passed over."""
+    """Yield the details of one kind; skip those that do not parse."""
     for packed in status.details:
         detail = kind()
         try:

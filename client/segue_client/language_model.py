@@ -1,27 +1,27 @@
-"""A model under the names that users of KenLM's Python module know.
+"""A model with the interface of KenLM's Python module.
 
     from segue_client import Client
     from segue_client.language_model import LanguageModel
 
     with Client("127.0.0.1:50051") as client:
         model = LanguageModel(client)
-        model.score("the cats were full")           # log10, as KenLM gives it
+        model.score("the cats were full")           # log10, as in KenLM
         model.perplexity("the cats were full")
 
-What is different:
+Differences:
 
-- A symbol is a character, not a word; texts are not split into tokens. `full_scores` brings one for each character, and
-  perplexities are those of a character.
-- `bos`: the model's `begin` character, a line feed for nearly all models, stands before the text. `eos`: a line feed
-  stands behind it and is scored; that is the end of a sentence as far as such a model knows one. A text that ends with
-  its own line feed gets no other.
-- Without `bos` the first character has nothing before it; it is read and not scored, where KenLM gives a word its
-  unigram probability. A model of documents always begins with `begin`: there `bos=False` is refused.
-- A context has no order at which it ends: `ngram_length` is the number of all characters up to this one.
-- A state is a value, which can be held, copied, stored (its ticket is bytes) and continued any number of times, but not
-  compared: tickets of one state differ. `score_next` returns the state behind the characters, where KenLM's
-  `BaseScore` fills one in.
-- Everything is in log10 here, as in KenLM. `Client.score` gives nats, and exact sums.
+- A symbol is a character, not a word; texts are not tokenized. `full_scores` yields one score per character, and
+  perplexities are per character.
+- `bos` puts the model's `begin` character, a line feed for nearly all models, before the text. `eos` scores a line feed
+  after it, which is the closest such a model has to an end of sentence. A text that ends with a line feed gets no
+  second one.
+- Without `bos` the first character is read but not scored; KenLM gives a word its unigram probability. A model of
+  documents always begins with `begin`: there `bos=False` is refused.
+- The context is unlimited: `ngram_length` is the number of all characters up to this one.
+- A state is a value that can be kept, copied, stored (its ticket is bytes) and continued any number of times, but not
+  compared: tickets of one state differ. `score_next` returns the state after the characters; KenLM's `BaseScore` fills
+  one in.
+- Everything is in log10, as in KenLM. `Client.score` gives nats, and exact sums.
 """
 
 import math
@@ -35,7 +35,7 @@ from segue_client.messages.policies import BeginPolicy, EndPolicy
 from segue_client.messages.score import Score
 
 _NATS: Final = math.log(10)
-"""How many nats there are to a factor of ten."""
+"""Nats per factor of ten."""
 
 
 class FullScore(NamedTuple):
@@ -44,22 +44,22 @@ class FullScore(NamedTuple):
     log_probability: float
     """log10."""
     ngram_length: int
-    """How many characters it rests on, with itself and with `begin` where that stands before the text."""
+    """Characters up to and including this one, with `begin` if it precedes the text."""
     oov: bool
-    """Whether the model does not know it: it was read as `<unk>`."""
+    """Whether it is unknown to the model, and was read as `<unk>`."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What was read so far."""
+    """The state after some text."""
 
     ticket: bytes | None = None
-    """None: nothing but what `begin` says."""
+    """None: nothing was read but what `begin` says."""
     begin: BeginPolicy = "begin"
 
 
 class LanguageModel:
-    """One model of a server. Any number of threads may use it."""
+    """One model of a server. Thread-safe."""
 
     def __init__(self, client: Client, model: str = "", version: int = 0) -> None:
         """`model`, `version`: "" is the server's only model, 0 its newest version."""
@@ -72,7 +72,7 @@ class LanguageModel:
         return self._score(text, bos=bos, eos=eos).sum_log_probability / _NATS
 
     def full_scores(self, text: str, bos: bool = True, eos: bool = True) -> Iterator[FullScore]:
-        """Yield the score of each character, of the line feed at the end last."""
+        """Yield the score of each character, including the final line feed."""
         score = self._score(text, bos=bos, eos=eos, in_full=True)
         characters = score.text[len(score.text) - score.scored_count :]
         for length, (character, log_probability) in enumerate(
@@ -81,23 +81,23 @@ class LanguageModel:
             yield FullScore(log_probability / _NATS, length, character not in self)
 
     def perplexity(self, text: str) -> float:
-        """Return the perplexity of a character of `text`, the line feed at its end included."""
+        """Return the perplexity per character of `text`, including the final line feed."""
         perplexity = self._score(text, bos=True, eos=True).perplexity
-        assert perplexity is not None  # the line feed at least was scored
+        assert perplexity is not None  # at least the line feed was scored
         return perplexity
 
     def begin_state(self) -> State:
-        """Return the state at the beginning of a text: behind `begin`."""
+        """Return the state at the beginning of a text, after `begin`."""
         return State(begin="begin")
 
     def null_state(self) -> State:
-        """Return the state in which nothing was read."""
+        """Return the zero state."""
         return State(begin="nothing")
 
     def score_next(self, state: State, characters: str) -> tuple[float, State]:
-        """Return the log10 probability of `characters` behind `state`, and the state behind them.
+        """Return the log10 probability of `characters` after `state`, and the state after them.
 
-        The line feed that `eos` adds elsewhere is a character like any other here.
+        A line feed is a character like any other here.
         """
         score = self._client.score(
             characters,
@@ -118,7 +118,7 @@ class LanguageModel:
 
     @cached_property
     def _vocabulary(self) -> frozenset[str] | None:
-        """The characters that the model knows; None: all."""
+        """The characters known to the model; None: all."""
         model = self._client.model(self._model, self._version)
         return None if model.alphabet == "bytes" else frozenset(model.vocabulary[1:])
 

@@ -86,7 +86,7 @@ def test_a_reason_says_more_than_its_status(
         (grpc.StatusCode.INTERNAL, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))", True),
     ],
 )
-def test_a_connection_that_broke_is_told_from_none(code: grpc.StatusCode, details: str, was_reached: bool) -> None:
+def test_a_broken_connection_is_distinguished_from_none(code: grpc.StatusCode, details: str, was_reached: bool) -> None:
     error = translate(rpc_error(code, details), "there:1")
     assert isinstance(error, ServerUnavailable)
     assert error.was_reached == was_reached

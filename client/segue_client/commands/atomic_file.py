@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import os
 import tempfile
@@ -12,10 +12,10 @@ READABLE: Final = 0o644
 
 
 @contextmanager
-def written_atomically(path: Path, permissions: int = PRIVATE) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of `path` at the end of the block; whatever fails, `path` stays as it was.
+def atomic_file(path: Path, permissions: int = PRIVATE) -> Iterator[BinaryIO]:
+    """Yield a file that replaces `path` when the block ends; on any failure `path` is unchanged.
 
-    What is no regular file, such as a pipe, keeps its place and is written into.
+    A special file, such as a pipe, is not replaced but written to.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as special:
@@ -27,15 +27,21 @@ def written_atomically(path: Path, permissions: int = PRIVATE) -> Iterator[Binar
             file.flush()
             os.fchmod(file.fileno(), permissions)
             os.fsync(file.fileno())
-            os.replace(file.name, path)  # noqa: PTH105 - the name of the file is a string
+            os.replace(file.name, path)  # noqa: PTH105 - the file's name is a string
         except BaseException:
-            os.unlink(file.name)  # noqa: PTH108 - the name of the file is a string
+            os.unlink(file.name)  # noqa: PTH108 - the file's name is a string
             raise
     _sync_folder(path.parent)
 
 
+def write_ticket(path: Path, ticket: bytes) -> None:
+    """Write `ticket` to `path`, readable by its owner alone."""
+    with atomic_file(path) as file:
+        file.write(ticket)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power failure."""
+    """Make the new name survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

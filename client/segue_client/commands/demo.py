@@ -1,13 +1,13 @@
-"""`segue demo`: the whole path from a text to a served model, through the commands that a user types."""
+"""`segue demo`: from a text to a served model, through the commands that a user types."""
 
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -22,7 +22,7 @@ MODEL: Final = "demo"
 TEMPERATURES: Final = (0.5, 0.8, 1.0)
 SAMPLE_CHARACTERS: Final = 400
 CLEARLY: Final = 1.5
-"""How many times the natural passage's perplexity the scrambled one's has to reach."""
+"""Least ratio of the shuffled passage's perplexity to the natural one's."""
 
 START_SECONDS: Final = 120
 STOP_SECONDS: Final = 30
@@ -32,16 +32,9 @@ READY: Final = "ready: "
 class DemoFailed(Exception):  # noqa: N818 - named after what happened
     """A step of the demo failed; the message names the step and where to look."""
 
-    exit_code = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """How fast one text came over gRPC."""
-
-    first_character: float
-    """Seconds from the request to the first text."""
-    characters_per_second: float
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @click.command()
@@ -51,44 +44,54 @@ class Speed:
     type=click.Path(file_okay=False, path_type=Path),
     default="demo",
     show_default=True,
-    help="Where everything is written.",
+    help="Folder for everything that is written.",
 )
-@click.option("--recipe", help="The recipe to train by.  [default: that of `segue train`]")
+@click.option("--recipe", help="Recipe to train with.  [default: that of `segue train`]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe.")
 def demo(corpus: str, *, folder: Path, recipe: str | None, settings: tuple[str, ...]) -> None:
     """Train on CORPUS, export, serve, generate and score.
 
-    CORPUS is what `segue train` takes. It ends with status 0 only if the model finds a natural passage
-    clearly likelier than the same characters in disorder.
+    CORPUS is what `segue train` takes. The exit status is 0 only if the model finds a natural passage clearly more
+    probable than the same characters shuffled.
     """
     from segue_client._sync.client import Client
-    from segue_client.commands.demo_passage import natural_passage, prompt_for, scrambled
+    from segue_client.commands.demo_passage import natural_passage, prompt_for, shuffled
+    from segue_client.messages.score import Score
 
-    passage, prompt = natural_passage(corpus), prompt_for(corpus)  # before the minutes that training takes
+    passage = natural_passage(corpus)
+    prompt = prompt_for(passage)
     signal.signal(signal.SIGTERM, _leave)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, models = folder / "run", folder / "models"
-    training_seconds = _run("train", corpus, "--out", checkpoint, "--force", *_training_options(recipe, settings))
-    _run("export", checkpoint, "--models", models, "--name", MODEL)
+    run, models = folder / "run", folder / "models"
+    options = ["--recipe", recipe] if recipe else []
+    options += [part for setting in settings for part in ("--set", setting)]
+    training_seconds = _run("train", corpus, "--out", run, "--force", *options)
+    _run("export", run, "--models", models, "--name", MODEL)
     with _server(models, folder / "server.log") as address, Client(address) as client:
         model = client.model(MODEL)
         passages = passage.splitlines() if model.documents == "lines" else [passage]
-        prompt = prompt.lstrip("\n").partition("\n")[0]  # a document is a line
-        speeds = [_sample(client, prompt, temperature) for temperature in TEMPERATURES]
-        _announce("score", "a passage, and the same characters in disorder")
-        natural, disorder = (_score(client, texts) for texts in (passages, map(scrambled, passages)))
-    _print_results(training_seconds, model.validation_perplexity, speeds, natural, disorder)
-    _judge(natural, disorder)
+        samples = [_sample(client, prompt, temperature) for temperature in TEMPERATURES]
+        _announce("score", "a passage, and the same characters shuffled")
+        natural, shuffle = (
+            Score.merge(client.score_many(texts, model=MODEL)) for texts in (passages, [*map(shuffled, passages)])
+        )
+    first, rate = map(median, zip(*samples, strict=True))
+    _print_results(
+        {
+            "training": f"{training_seconds:.1f} s",
+            "perplexity of the held-out text": f"{model.validation_perplexity:.2f}",
+            "perplexity of a natural passage": f"{natural.perplexity:.2f}",
+            "perplexity of the same characters shuffled": f"{shuffle.perplexity:.2f}",
+            "first character": f"{1000 * first:.1f} ms",
+            "one stream": f"{rate:,.0f} characters/s",
+        }
+    )
+    _judge(natural, shuffle)
+    click.echo(f"\n{next_steps(models, run / 'report.html', prompt)}")
 
 
 def _leave(_signal: int, _frame: object) -> NoReturn:
-    """End by way of every `finally`, so that no process is left behind."""
+    """Exit through every `finally`, so that no process is left running."""
     sys.exit(128 + signal.SIGTERM)
-
-
-def _training_options(recipe: str | None, settings: Sequence[str]) -> list[str]:
-    chosen = ["--recipe", recipe] if recipe else []
-    return chosen + [part for setting in settings for part in ("--set", setting)]
 
 
 def _announce(command: str, *arguments: object) -> None:
@@ -105,13 +108,14 @@ def _run(name: str, *arguments: object) -> float:
     began = time.monotonic()
     status = subprocess.run(_command(name, *arguments), check=False).returncode  # noqa: S603 - our own command
     if status:
-        raise DemoFailed(f"the step `segue {name}` failed with status {status}; its messages are above")
+        exit_code = 2 if status == 2 else 1  # noqa: PLR2004 - 2: the input is at fault
+        raise DemoFailed(f"the step `segue {name}` failed with status {status}; its messages are above", exit_code)
     return time.monotonic() - began
 
 
 @contextmanager
 def _server(models: Path, log: Path) -> Iterator[str]:
-    """Serve `models` on a free port of this machine; yield the address, and stop the server afterwards."""
+    """Serve `models` on a free local port; yield the address, and stop the server afterwards."""
     arguments = (models, "--host", "127.0.0.1", "--port", 0)
     _announce("serve", *arguments)
     with (
@@ -129,7 +133,7 @@ def _server(models: Path, log: Path) -> Iterator[str]:
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
-    """Wait for the one line that the server prints once it is serving."""
+    """Wait for the line that the server prints once it is ready."""
     assert process.stdout
     readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
     line = process.stdout.readline() if readable else ""
@@ -139,7 +143,7 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[str]) -> int:
-    """Ask the server to stop; kill it where it does not. Return its exit status."""
+    """Ask the server to stop, kill it if it does not, and return its exit status."""
     process.terminate()
     try:
         return process.wait(STOP_SECONDS)
@@ -148,11 +152,11 @@ def _stop(process: subprocess.Popen[str]) -> int:
         return process.wait()
 
 
-def _sample(client: "Client", prompt: str, temperature: float) -> Speed:
-    """Print one text as it comes; return how fast it came."""
+def _sample(client: "Client", prompt: str, temperature: float) -> tuple[float, float]:
+    """Print one text as it arrives; return the seconds to its first character, and its characters per second."""
     from segue_client.commands.render import printable
 
-    _announce("generate", repr(prompt), "--temperature", temperature)
+    _announce("generate", shlex.quote(printable(prompt)), "--temperature", temperature)
     click.secho(printable(prompt), dim=True, nl=False)
     began, first, count = time.monotonic(), 0.0, 0
     for chunk in client.generate(
@@ -162,43 +166,34 @@ def _sample(client: "Client", prompt: str, temperature: float) -> Speed:
         count += len(chunk.text)
         click.echo(printable(chunk.text), nl=False)
     click.echo()
-    return Speed(first_character=first, characters_per_second=count / (time.monotonic() - began))
+    return first, count / (time.monotonic() - began)
 
 
-def _score(client: "Client", texts: Iterable[str]) -> "Score":
-    """Score texts together."""
-    from segue_client.messages.score import Score
-
-    return Score.merge(client.score_many(list(texts), model=MODEL))
-
-
-def _print_results(
-    training_seconds: float,
-    validation_perplexity: float,
-    speeds: Sequence[Speed],
-    natural: "Score",
-    disorder: "Score",
-) -> None:
-    from rich.table import Table
-
-    from segue_client.commands.render import console
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("training", f"{training_seconds:.1f} s")
-    table.add_row("perplexity of the held-out text", f"{validation_perplexity:.2f}")
-    table.add_row("perplexity of a natural passage", f"{natural.perplexity:.2f}")
-    table.add_row("perplexity of the same characters in disorder", f"{disorder.perplexity:.2f}")
-    table.add_row("first character", f"{1000 * median(speed.first_character for speed in speeds):.1f} ms")
-    table.add_row("one stream", f"{median(speed.characters_per_second for speed in speeds):,.0f} characters/s")
+def _print_results(results: dict[str, str]) -> None:
     click.echo()
-    console().print(table)
+    for name, value in results.items():
+        click.echo(f"{name:<43}{value:>20}")
 
 
-def _judge(natural: "Score", disorder: "Score") -> None:
-    """Fail where the model has learnt no order."""
+def _judge(natural: "Score", shuffle: "Score") -> None:
+    """Raise DemoFailed if the model has not learned the order of characters."""
     assert natural.perplexity
-    assert disorder.perplexity
-    if disorder.perplexity < CLEARLY * natural.perplexity:
-        raise DemoFailed("the model does not find the natural passage clearly likelier; train it for longer")
+    assert shuffle.perplexity
+    if shuffle.perplexity < CLEARLY * natural.perplexity:
+        raise DemoFailed("the model does not find the natural passage clearly more probable; train it for longer")
+
+
+def next_steps(models: Path, report: Path, prompt: str) -> str:
+    """Return what to do next; the commands work as typed in the current folder."""
+    from segue_client.commands.render import printable
+
+    activate, here = Path(sys.prefix) / "bin" / "activate", Path.cwd()
+    lines = [f"segue serve {shlex.quote(str(models))}", f"segue generate {shlex.quote(printable(prompt))}"]
+    if sys.prefix != sys.base_prefix and activate.is_file():
+        shown = activate.relative_to(here) if activate.is_relative_to(here) else activate
+        lines = [f". {shlex.quote(str(shown))}\n  {line}" for line in lines]
+    serve, generate = lines
+    return (
+        f"Next:\n  {serve}\nIn another terminal:\n  {generate}\n"
+        f"Report of the training, to open in a browser: {shlex.quote(str(report))}"
+    )

@@ -122,7 +122,7 @@ def generate(  # noqa: PLR0913 - the options of the command
     """
     from segue_client._sync.client import Client
     from segue_client.commands import generation_output as written
-    from segue_client.commands.utf8 import decoded
+    from segue_client.commands.generation_output import decoded
 
     _check_tickets(ticket_out, ticket_interval, samples)
     prompt = decoded("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
@@ -180,8 +180,8 @@ def _one_text(
 ) -> tuple["Generation", "GeneratedText"]:
     """Read one text to its end; where that does not come, keep what there is of its state."""
     from segue_client.commands import generation_output as written
-    from segue_client.commands.interruption import keep_interrupted
-    from segue_client.commands.ticket_file import write_ticket
+    from segue_client.commands.atomic_file import write_ticket
+    from segue_client.commands.generation_output import keep_interrupted
     from segue_client.errors import SegueError
 
     chunks: list[Chunk] = []
@@ -203,7 +203,7 @@ def _one_text(
 
 def _keep_ticket(texts: Sequence["GeneratedText"], path: Path | None) -> None:
     """Write the ticket where it was asked for; fail where the server stopped before the end of a text."""
-    from segue_client.commands.ticket_file import write_ticket
+    from segue_client.commands.atomic_file import write_ticket
     from segue_client.errors import ServerUnavailable
     from segue_client.messages.events import FinishReason
 

@@ -1,24 +1,30 @@
-"""What `segue generate` brings: texts for a person to read, or fields for a script."""
+"""The output of `segue generate`: texts for a reader, or fields for a script."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import click
 
 from segue_client._sync.generation import Generation, Samples
+from segue_client.commands.atomic_file import write_ticket
 from segue_client.commands.render import alternatives_table, console, printable
+from segue_client.errors import InvalidRequest, SegueError
 from segue_client.messages.events import Alternative, Chunk, Finished
 
 SEEDS: Final = 2**64
-"""Behind the last seed comes the first."""
+"""Seeds wrap around here."""
+
+_TICKET_SECONDS: Final = 5.0
+"""How long a user who pressed Ctrl-C waits for the server's last ticket."""
 
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """One text that has ended."""
+    """A finished text."""
 
     seed: int
     chunks: Sequence[Chunk]
@@ -26,22 +32,31 @@ class GeneratedText:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return "".join(chunk.text for chunk in self.chunks)
 
     @property
     def log_probabilities(self) -> list[float]:
-        """That of each character, where requested."""
+        """One per character, in nats; empty unless requested."""
         return list(chain.from_iterable(chunk.log_probabilities for chunk in self.chunks))
 
     @property
     def alternatives(self) -> list[tuple[Alternative, ...]]:
-        """Those of each character, where requested."""
+        """One tuple per character; empty unless requested."""
         return list(chain.from_iterable(chunk.alternatives for chunk in self.chunks))
 
 
+def decoded(name: str, data: bytes) -> str:
+    """Decode UTF-8; raise InvalidRequest, naming the text, if it is not."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        message = f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at position {error.start:,}"
+        raise InvalidRequest(message) from error
+
+
 def read(generation: Generation, note: Callable[[Chunk], None]) -> GeneratedText:
-    """Read the one text to its end; `note` gets each chunk as it comes."""
+    """Read one text to its end; call `note` with each chunk as it arrives."""
     chunks: list[Chunk] = []
     for chunk in generation:
         note(chunk)
@@ -51,7 +66,7 @@ def read(generation: Generation, note: Callable[[Chunk], None]) -> GeneratedText
 
 
 def read_samples(samples: Samples) -> Iterator[GeneratedText]:
-    """Yield several texts in their order, each as soon as it is known that it and those before it have ended."""
+    """Yield several texts in order, each once it and all before it are known to be finished."""
     chunks: list[list[Chunk]] = [[] for _ in samples.finished]
     first, ended = samples.started.seed, 0
     for sample, chunk in samples:
@@ -65,36 +80,34 @@ def read_samples(samples: Samples) -> Iterator[GeneratedText]:
 
 
 def show(prompt: str, generation: Generation, note: Callable[[Chunk], None]) -> GeneratedText:
-    """Print the prompt, and the text as it comes; without a line feed of their own in a pipe.
+    """Print the prompt, then the text as it arrives; add no final line feed in a pipe.
 
-    `note` gets each chunk first.
+    Calls `note` with each chunk before printing it.
     """
-    on_terminal = sys.stdout.isatty()
-    click.secho(_printed(prompt), dim=True, nl=False)
-    chunks: list[Chunk] = []
-    for chunk in generation:
+
+    def note_and_print(chunk: Chunk) -> None:
         note(chunk)
-        chunks.append(chunk)
         click.echo(_printed(chunk.text), nl=False)
-    assert generation.finished
-    written = GeneratedText(generation.started.seed, chunks, generation.finished)
-    if on_terminal or written.alternatives:
-        _end_line(written.text)
-    _show_alternatives(written)
-    return written
+
+    click.secho(_printed(prompt), dim=True, nl=False)
+    text = read(generation, note_and_print)
+    if sys.stdout.isatty() or text.alternatives:
+        _end_line(text.text)
+    _show_alternatives(text)
+    return text
 
 
 def show_samples(prompt: str, samples: Samples) -> list[GeneratedText]:
-    """Print each text whole, below a heading and behind the prompt."""
+    """Print each text whole, after a heading and the prompt."""
     texts: list[GeneratedText] = []
-    for written in read_samples(samples):
-        texts.append(written)
-        title = f"sample {len(texts)} of {len(samples.finished)}, seed {written.seed}, {written.finished.reason}"
+    for text in read_samples(samples):
+        texts.append(text)
+        title = f"sample {len(texts)} of {len(samples.finished)}, seed {text.seed}, {text.finished.reason}"
         click.secho(f"--- {title} ---", bold=True)
         click.secho(_printed(prompt), dim=True, nl=False)
-        click.echo(_printed(written.text), nl=False)
-        _end_line(prompt + written.text)
-        _show_alternatives(written)
+        click.echo(_printed(text.text), nl=False)
+        _end_line(prompt + text.text)
+        _show_alternatives(text)
     return texts
 
 
@@ -107,16 +120,38 @@ def _end_line(text: str) -> None:
         click.echo()
 
 
-def _show_alternatives(written: GeneratedText) -> None:
-    if written.alternatives:
-        table = alternatives_table(written.text, written.log_probabilities, written.alternatives)
-        console().print(table)
+def _show_alternatives(text: GeneratedText) -> None:
+    if text.alternatives:
+        console().print(alternatives_table(text.text, text.log_probabilities, text.alternatives))
+
+
+def keep_interrupted(generation: Generation, chunks: Sequence[Chunk], path: Path) -> str:
+    """Write a ticket for the state after the received `chunks`, or the nearest earlier one; return what was kept."""
+    text = "".join(chunk.text for chunk in chunks)
+    try:
+        ticket = generation.rewind(0, timeout=_TICKET_SECONDS)
+    except SegueError:
+        return _keep_latest(generation.latest_ticket, text, path)
+    write_ticket(path, ticket)
+    return f"after {len(text):,} characters; continue with --ticket-in {path}"
+
+
+def _keep_latest(latest: tuple[int, bytes] | None, text: str, path: Path) -> str:
+    """Write the last ticket that the stream delivered; some characters may be newer."""
+    if latest is None:
+        return f"after {len(text):,} characters; no ticket has arrived for --ticket-out"
+    count, ticket = latest
+    write_ticket(path, ticket)
+    return (
+        f"after {len(text):,} characters; {path} keeps the state after {count:,} of them, "
+        f"before the last {len(text) - count:,}: {text[count:]!r}"
+    )
 
 
 def summary(answer: Generation | Samples, texts: Sequence[GeneratedText], seconds: float) -> str:
-    """Say in one line what came, and how fast."""
+    """Return one line: model, length, speed, how it ended."""
     started, resumed_count = answer.started, answer.resumed_count
-    count = sum(written.finished.generated_count for written in texts)
+    count = sum(text.finished.generated_count for text in texts)
     samples = f"{len(texts)} samples, " if len(texts) > 1 else ""
     reason = texts[0].finished.reason
     end = f"seeds {texts[0].seed} to {texts[-1].seed}" if len(texts) > 1 else f"{reason}, seed {started.seed}"
@@ -130,7 +165,7 @@ def summary(answer: Generation | Samples, texts: Sequence[GeneratedText], second
 def generation_fields(
     prompt: str, answer: Generation | Samples, texts: Sequence[GeneratedText], seconds: float
 ) -> dict[str, object]:
-    """Return everything as one JSON object: that of the one text, or with a list of several."""
+    """Return all results as one JSON object; several texts become its list `samples`."""
     started = answer.started
     fields: dict[str, object] = {
         "prompt": prompt,
@@ -145,19 +180,19 @@ def generation_fields(
     }
     if len(texts) == 1:
         return fields | _text_fields(texts[0])
-    return fields | {"samples": [{"seed": written.seed} | _text_fields(written) for written in texts]}
+    return fields | {"samples": [{"seed": text.seed} | _text_fields(text) for text in texts]}
 
 
-def _text_fields(written: GeneratedText) -> dict[str, object]:
+def _text_fields(text: GeneratedText) -> dict[str, object]:
     fields: dict[str, object] = {
-        "text": written.text,
-        "reason": written.finished.reason,
-        "stop": written.finished.stop,
-        "generated_count": written.finished.generated_count,
-        "position": written.finished.position,
+        "text": text.text,
+        "reason": text.finished.reason,
+        "stop": text.finished.stop,
+        "generated_count": text.finished.generated_count,
+        "position": text.finished.position,
     }
-    if written.log_probabilities:
-        fields["log_probabilities"] = written.log_probabilities
-    if written.alternatives:
-        fields["alternatives"] = [[each._asdict() for each in place] for place in written.alternatives]
+    if text.log_probabilities:
+        fields["log_probabilities"] = text.log_probabilities
+    if text.alternatives:
+        fields["alternatives"] = [[each._asdict() for each in place] for place in text.alternatives]
     return fields

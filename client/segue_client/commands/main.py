@@ -1,18 +1,16 @@
-"""The `segue` command: finds the subcommands of all folders, and ends each of them properly.
+"""The `segue` command: finds the subcommands of all folders, and turns how they end into an exit status.
 
-A folder registers its subcommands in the entry-point group `segue.commands`; their modules import click
-alone, so that the list of commands is quick and complete, whichever extras are installed.
+A folder registers its subcommands in the entry-point group `segue.commands`. Their modules import only click, so
+that the list of commands is quick and complete, whichever extras are installed.
 
-How a subcommand ends:
+    0    success
+    1    failure
+    2    bad input
+    130  interrupted by the user
+    141  the output is no longer read
 
-    0    it did what it was asked
-    1    it failed
-    2    its input is at fault
-    130  the user interrupted it
-    141  nobody reads its output any more
-
-An exception that carries an `exit_code`, as those of all folders do, is expected: its message is printed as
-one line. Every other one is a bug, and keeps its traceback.
+An exception with an `exit_code`, as those of all folders have, is expected: its message is printed as one line. Any
+other is a bug, and keeps its traceback.
 """
 
 import difflib
@@ -41,11 +39,11 @@ EXTRAS: Final[Mapping[str, str]] = {
     "export": "pip install 'segue[export]'",
     "serve": "pip install 'segue[server]' (or 'segue[server-gpu]' for a GPU)",
 }
-"""How to install what a subcommand needs beyond the client."""
+"""How to install what a subcommand needs besides the client."""
 
 
 class Unavailable(click.Command):
-    """Stands for a subcommand whose module cannot be imported: it is listed, and says what is missing."""
+    """A subcommand whose module cannot be imported: it is listed, and says what is missing."""
 
     def __init__(self, name: str, error: ModuleNotFoundError) -> None:
         super().__init__(
@@ -64,7 +62,7 @@ class Unavailable(click.Command):
 
 
 class Commands(click.Group):
-    """A group whose subcommands are imported when they are needed."""
+    """A group that imports its subcommands when they are needed."""
 
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
@@ -76,7 +74,7 @@ class Commands(click.Group):
         return sorted(self._entry_points)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one subcommand; None where there is none of that name."""
+        """Import one subcommand; None if there is none of that name."""
         del ctx
         if cmd_name not in self._entry_points:
             return None
@@ -96,7 +94,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; turn the ways in which it may end into an exit status and at most one line."""
+        """Run the subcommand; turn its end into an exit status and at most one line."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
@@ -107,9 +105,11 @@ class Commands(click.Group):
             _discard_output()
             ctx.exit(BROKEN_PIPE)
         except ModuleNotFoundError as error:
-            if _is_ours(error):
+            if _module(error).startswith("segue"):  # no extra installs it: a bug
                 raise
-            raise click.ClickException(_missing(ctx.invoked_subcommand or "", error)) from error
+            command, module = ctx.invoked_subcommand or "", _module(error)
+            remedy = EXTRAS.get(command, f"install {module}")
+            raise click.ClickException(f"segue {command} needs {module}: {remedy}") from error
         except OSError as error:
             if error.errno is None:
                 raise
@@ -123,38 +123,27 @@ class Commands(click.Group):
 
 
 def _refused(error: OSError) -> click.ClickException:
-    """Say what the system has refused, and of which file where that is known."""
+    """Return the system's reason, with the file if it is known."""
     if error.filename is not None:
         return click.ClickException(f"{error.filename}: {error.strerror}")
-    _discard_output()  # it may be what could not be written
+    _discard_output()  # which may be what could not be written
     return click.ClickException(f"{error.strerror}")
-
-
-def _missing(command: str, error: ModuleNotFoundError) -> str:
-    module = _module(error)
-    remedy = EXTRAS.get(command, f"install {module}")
-    return f"segue {command} needs {module}: {remedy}"
 
 
 def _module(error: ModuleNotFoundError) -> str:
     return (error.name or str(error)).partition(".")[0]
 
 
-def _is_ours(error: ModuleNotFoundError) -> bool:
-    """Whether the missing module is segue's own: no extra brings it."""
-    return (error.name or "").startswith("segue")
-
-
 def _discard_output() -> None:
-    """Point standard output nowhere, so that flushing it at exit cannot fail once more."""
-    with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:  # no file where a test captures it
+    """Redirect standard output to nowhere, so that flushing it at exit cannot fail again."""
+    with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:  # a test's output is no file
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="segue", message="%(prog)s %(version)s")
 def segue() -> None:
-    """Train, export and serve character-level language models, and talk to their servers."""
+    """Train, export and serve character-level language models, and use their servers."""
 
 
 def main() -> NoReturn:

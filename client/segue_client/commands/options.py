@@ -1,9 +1,15 @@
-"""What several of the client's subcommands can be told."""
+"""Options that several of the client's commands share."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+if TYPE_CHECKING:
+    from segue_client._sync.client import Client
 
 
 def _addresses(_ctx: click.Context, _param: click.Parameter, value: str) -> list[str]:
@@ -19,30 +25,67 @@ SERVER: Final = click.option(
     envvar="SEGUE_SERVER",
     show_envvar=True,
     callback=_addresses,
-    help="Where the server listens; several are as good as each other, and tried in turn.",
+    help="Address of the server; several equivalent ones are tried in turn.",
 )
 TENANT: Final = click.option(
-    "--tenant", default="", envvar="SEGUE_TENANT", show_envvar=True, help="Whose tickets and sessions these are."
+    "--tenant", default="", envvar="SEGUE_TENANT", show_envvar=True, help="Owner of the tickets and sessions."
 )
 TIMEOUT: Final = click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this time."
 )
-JSON: Final = click.option(
-    "--json", "as_json", is_flag=True, help="Write JSON, one object a line, for a script to read."
-)
-MODEL: Final = click.option("--model", default="", help="The model.  [default: the server's only one]")
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="Write JSON for scripts, one object per line.")
+MODEL: Final = click.option("--model", default="", help="Name of the model.  [default: the server's only one]")
 MODEL_VERSION: Final = click.option(
-    "--model-version", type=click.IntRange(min=0), default=0, help="Its version.  [default: the newest]"
+    "--model-version", type=click.IntRange(min=0), default=0, help="Version of the model.  [default: the newest]"
 )
 UNKNOWN: Final = click.option(
     "--unknown",
     type=click.Choice(["replace", "refuse"]),
     default="replace",
     show_default=True,
-    help="What becomes of characters that the model does not know.",
+    help="What to do with characters that the model does not know.",
 )
 TICKET_IN: Final = click.option(
     "--ticket-in",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Start from the ticket in this file.",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """The server to call, as whom, and the model there."""
+
+    server: list[str]
+    tenant: str
+    timeout: float | None
+    """Seconds for each call; None: no limit."""
+    model: str
+    version: int
+
+    def client(self, *, resume: bool = True) -> "Client":
+        """Return a client of the server."""
+        from segue_client._sync.client import Client
+
+        return Client(self.server, tenant=self.tenant, timeout=self.timeout, resume=resume)
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a Connection to `command`, which takes them as `connection`."""
+
+    @wraps(command)
+    def with_connection(
+        *arguments: Any,
+        server: list[str],
+        tenant: str,
+        timeout: float | None,
+        model: str,
+        model_version: int,
+        **options: Any,
+    ) -> None:
+        connection = Connection(server=server, tenant=tenant, timeout=timeout, model=model, version=model_version)
+        command(*arguments, connection=connection, **options)
+
+    for option in (TIMEOUT, MODEL_VERSION, MODEL, TENANT, SERVER):
+        with_connection = option(with_connection)
+    return with_connection

@@ -1,4 +1,4 @@
-"""Scores, models and texts for a person to look at."""
+"""Scores, models and texts laid out for a terminal."""
 
 import math
 import sys
@@ -14,40 +14,40 @@ from segue_client.messages.model import Model
 from segue_client.messages.score import Score
 
 SURPRISAL_COLOURS: Final = ((1, "green"), (2, "cyan"), (4, "yellow"), (7, "magenta"))
-"""Upper bounds in bits, 1 in 2, 4, 16 and 128, with the colour of the characters below."""
+"""Upper bounds in bits (probabilities of 1 in 2, 4, 16 and 128), with the colour of characters below them."""
 HIGHEST_COLOUR: Final = "bold red"
 UNSCORED_STYLE: Final = "dim"
 
 PIPE_WIDTH: Final = 10_000
-"""Columns, where no person looks: enough for every name to stand on one line."""
+"""Columns in a pipe: enough to keep every name on one line."""
 
 _CONTROL_PICTURES: Final = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: 0x2421,
     **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
-    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # of a file's name that is not UTF-8
+    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # from file names that are not UTF-8
 }
 
 _VISIBLE_PICTURES: Final = {ord(" "): "\u2423", ord("\n"): "\u240a", ord("\t"): "\u2409"}
-"""Of what else would not be seen where a character stands alone."""
+"""For characters that are invisible on their own."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """Leave it to the command how it ends where nobody reads its output."""
+        """Let the command decide how to end when its output is no longer read."""
         raise BrokenPipeError
 
 
 def console(*, forced: bool = False) -> Console:
-    """Return standard output: in a pipe of any width and, unless `forced`, without colour."""
+    """Return standard output: in a pipe without line wrapping and, unless `forced`, without colour."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return _Console(highlight=False, soft_wrap=True, width=width, force_terminal=forced or None)
 
 
 def printable(text: str) -> str:
-    """Show control characters, which could steer a terminal, as pictures; keep line feeds and tabs.
+    """Replace control characters, which could steer a terminal, by pictures; keep line feeds and tabs.
 
-    A lone surrogate, which cannot be printed, is replaced.
+    Lone surrogates, which cannot be printed, are replaced too.
     """
     return text.translate(_CONTROL_PICTURES)
 
@@ -55,8 +55,8 @@ def printable(text: str) -> str:
 def surprisal_text(text: str, log_probabilities: Sequence[float]) -> Text:
     """Colour each character by its surprisal.
 
-    `log_probabilities` (nats) are one for each character, or, where the text began from the zero state, for
-    each but the first, which is dim. Raises ValueError for any other number.
+    `log_probabilities` (nats) has one value per character, or, for a text from the zero state, one fewer: then the
+    first character is dim. Raises ValueError for any other number.
     """
     unscored = len(text) - len(log_probabilities)
     if unscored not in (0, 1):
@@ -73,7 +73,7 @@ def _colour(surprisal: float) -> str:
 
 
 def surprisal_legend() -> Text:
-    """Say which colour means what."""
+    """Return what each colour means."""
     legend = Text("surprisal in bits: ", style="dim")
     for bound, colour in SURPRISAL_COLOURS:
         legend.append(f"<{bound} ", style=colour)
@@ -83,7 +83,7 @@ def surprisal_legend() -> Text:
 def alternatives_table(
     text: str, log_probabilities: Sequence[float], alternatives: Sequence[Sequence[Alternative]]
 ) -> Table:
-    """Lay out each character with its probability, beside the likeliest ones in its place; all are one for each."""
+    """Lay out each character with its probability and the most probable ones in its place."""
     table = Table("character", Column("probability", justify="right"), "likeliest", box=None, pad_edge=False)
     for character, log_probability, likeliest in zip(text, log_probabilities, alternatives, strict=True):
         chosen = Text(visible(character), style=_colour(-log_probability))
@@ -102,12 +102,12 @@ def _likeliest_cell(chosen: str, likeliest: Iterable[Alternative]) -> Text:
 
 
 def visible(character: str) -> str:
-    """Show a character that stands alone, such as a space, by a picture where it would not be seen."""
+    """Return a character as it is shown on its own: a picture for a space and other invisible ones."""
     return printable(character).translate(_VISIBLE_PICTURES)
 
 
 SCORE_COLUMNS: Final = (("bits/char", 10), ("perplexity", 12), ("log-probability", 17), ("scored", 12), ("unknown", 9))
-"""What is told of a score, and in how many columns."""
+"""The headings of a score, and their widths."""
 
 
 def score_headings() -> str:
@@ -116,7 +116,7 @@ def score_headings() -> str:
 
 
 def score_cells(score: Score) -> str:
-    """Return a score in columns, so that rows can be printed as they come."""
+    """Return a score in columns of fixed width, so that rows can be printed one by one."""
     cells = (
         _decimal(score.bits_per_character),
         _decimal(score.perplexity),
@@ -130,11 +130,11 @@ def score_cells(score: Score) -> str:
 def _decimal(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,.3f}" if value < 1e6 else f"{value:.3g}"  # noqa: PLR2004 - what the column has room for
+    return f"{value:,.3f}" if value < 1e6 else f"{value:.3g}"  # noqa: PLR2004 - the width of the column
 
 
 def model_table(models: Iterable[Model]) -> Table:
-    """Lay out what a server has loaded."""
+    """Lay out the models of a server."""
     table = Table("model", "architecture", "corpus", box=None, pad_edge=False)
     for heading in ("alphabet", "perplexity", "ticket", "live"):
         table.add_column(heading, justify="right")

@@ -1,60 +1,56 @@
-"""`segue sessions`: the states that a server holds under names."""
+"""`segue sessions`: named states on a server."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from segue_client.commands.options import JSON, MODEL, MODEL_VERSION, SERVER, TENANT, TICKET_IN, TIMEOUT
+from segue_client.commands.options import JSON, TICKET_IN, Connection, connected
 
 if TYPE_CHECKING:
     from segue_client._sync.client import Client
     from segue_client._sync.sessions import Session
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_SEED: Final = click.option("--seed", type=click.IntRange(min=0), help="Of the texts written in it.")
-
-
-def _connected(command: _Command) -> _Command:
-    """Give `command` the options of every subcommand."""
-    for option in reversed((SERVER, TENANT, MODEL, MODEL_VERSION, TIMEOUT, JSON)):
-        command = option(command)
-    return command
+_SEED: Final = click.option("--seed", type=click.IntRange(min=0), help="Seed of the texts generated in the session.")
 
 
 @click.group()
 def sessions() -> None:
-    """List, open and close sessions, fork and rewind them.
+    """List, open, fork, rewind and close sessions.
 
-    A session is a state that the server holds under a name: `segue generate --session NAME` goes on from it.
+    A session is a state that the server keeps under a name; `segue generate --session NAME` continues from it.
     """
 
 
 @sessions.command("list")
-@_connected
-def list_sessions(**connection: Any) -> None:
+@connected
+@JSON
+def list_sessions(*, connection: Connection, as_json: bool) -> None:
     """List your own sessions of a model, by name."""
-    with _client(connection) as client:
-        found = client.sessions(model=connection["model"], version=connection["model_version"])
-    _print(found, as_json=connection["as_json"])
+    with connection.client() as client:
+        found = client.sessions(model=connection.model, version=connection.version)
+    _print(found, as_json=as_json)
 
 
 @sessions.command("open")
 @click.argument("name", default="")
 @TICKET_IN
-@click.option("--inexact", is_flag=True, help="Take a ticket of another kind of host too.")
+@click.option("--inexact", is_flag=True, help="Also accept a ticket from another class of host.")
 @_SEED
 @click.option(
-    "--idle-seconds", type=click.IntRange(min=0), default=0, help="Keep it so long unused.  [default: the server's]"
+    "--idle-seconds",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Expire after this time without use.  [default: the server's]",
 )
 @click.option(
-    "--rewind-characters", type=click.IntRange(min=0), default=0, help="So many characters can be taken back."
+    "--rewind-characters", type=click.IntRange(min=0), default=0, help="How many characters can be taken back."
 )
-@_connected
-def open_session(  # noqa: PLR0913 - the options of the command
+@connected
+@JSON
+def open_session(  # noqa: PLR0913 - one parameter for each option
     name: str,
     *,
     ticket_in: Path | None,
@@ -62,10 +58,11 @@ def open_session(  # noqa: PLR0913 - the options of the command
     seed: int | None,
     idle_seconds: int,
     rewind_characters: int,
-    **connection: Any,
+    connection: Connection,
+    as_json: bool,
 ) -> None:
-    """Open the session NAME; without a name, one is made up."""
-    with _client(connection) as client:
+    """Open the session NAME, or one with a generated name."""
+    with connection.client() as client:
         session = client.open_session(
             name,
             ticket=ticket_in.read_bytes() if ticket_in else None,
@@ -73,82 +70,80 @@ def open_session(  # noqa: PLR0913 - the options of the command
             seed=seed,
             idle_seconds=idle_seconds,
             rewind_characters=rewind_characters,
-            model=connection["model"],
-            version=connection["model_version"],
+            model=connection.model,
+            version=connection.version,
         )
-    _print([session], as_json=connection["as_json"])
+    _print([session], as_json=as_json)
 
 
 @sessions.command("show")
 @click.argument("name")
-@_connected
-def show_session(name: str, **connection: Any) -> None:
-    """Say where the session NAME stands."""
-    with _client(connection) as client:
+@connected
+@JSON
+def show_session(name: str, *, connection: Connection, as_json: bool) -> None:
+    """Describe the session NAME."""
+    with connection.client() as client:
         session = _find(client, name, connection)
-    _print([session], as_json=connection["as_json"])
+    _print([session], as_json=as_json)
 
 
 @sessions.command("fork")
 @click.argument("name")
 @click.argument("new_names", nargs=-1, metavar="NEW...", required=True)
-@_connected
-def fork_session(name: str, new_names: tuple[str, ...], **connection: Any) -> None:
-    """Make the sessions NEW..., which stand where the session NAME does, each with a seed of its own."""
-    with _client(connection) as client:
+@connected
+@JSON
+def fork_session(name: str, new_names: tuple[str, ...], *, connection: Connection, as_json: bool) -> None:
+    """Copy the session NAME to the sessions NEW..., each with its own seed."""
+    with connection.client() as client:
         forks = _find(client, name, connection).fork(new_names)
-    _print(forks, as_json=connection["as_json"])
+    _print(forks, as_json=as_json)
 
 
 @sessions.command("rewind")
 @click.argument("name")
 @click.argument("characters", type=click.IntRange(min=1))
 @_SEED
-@_connected
-def rewind_session(name: str, characters: int, *, seed: int | None, **connection: Any) -> None:
-    """Take back the last CHARACTERS of the session NAME; with another --seed it writes something else there."""
-    with _client(connection) as client:
+@connected
+@JSON
+def rewind_session(name: str, characters: int, *, seed: int | None, connection: Connection, as_json: bool) -> None:
+    """Take back the last CHARACTERS of the session NAME; another --seed makes it continue differently."""
+    with connection.client() as client:
         session = _find(client, name, connection)
         session.rewind(characters, seed=seed)
-    _print([session], as_json=connection["as_json"])
+    _print([session], as_json=as_json)
 
 
 @sessions.command("close")
 @click.argument("name")
-@click.option("--ticket-out", type=click.Path(dir_okay=False, path_type=Path), help="Keep its last state in this file.")
-@_connected
-def close_session(name: str, *, ticket_out: Path | None, **connection: Any) -> None:
+@click.option("--ticket-out", type=click.Path(dir_okay=False, path_type=Path), help="Save its last state to this file.")
+@connected
+@JSON
+def close_session(name: str, *, ticket_out: Path | None, connection: Connection, as_json: bool) -> None:
     """End the session NAME."""
     if ticket_out and not ticket_out.parent.is_dir():
         raise click.UsageError(f"--ticket-out: there is no folder {ticket_out.parent}")
-    with _client(connection) as client:
+    with connection.client() as client:
         session = _find(client, name, connection)
         if ticket_out:
-            _keep(session, ticket_out)  # before it is gone, in case the file cannot be written
+            _keep(session, ticket_out)  # first, in case the file cannot be written
         session.close()
-    if connection["as_json"]:
+    if as_json:
         click.echo(json.dumps({"closed": session.name}))
     else:
         click.echo(f"closed: {session.name}", err=True)
 
 
 def _keep(session: "Session", path: Path) -> None:
-    from segue_client.commands.ticket_file import write_ticket
+    from segue_client.commands.atomic_file import write_ticket
 
     if ticket := session.ticket():
         write_ticket(path, ticket)
     else:
-        click.echo(f"nothing was read in the session yet: there is no state for {path} to keep", err=True)
+        click.echo(f"the session has read nothing yet: there is no state for {path} to keep", err=True)
 
 
-def _client(connection: dict[str, Any]) -> "Client":
-    from segue_client._sync.client import Client
-
-    return Client(connection["server"], tenant=connection["tenant"], timeout=connection["timeout"])
-
-
-def _find(client: "Client", name: str, connection: dict[str, Any]) -> "Session":
-    return client.session(name, model=connection["model"], version=connection["model_version"])
+def _find(client: "Client", name: str, connection: Connection) -> "Session":
+    return client.session(name, model=connection.model, version=connection.version)
 
 
 def _print(sessions: Sequence["Session"], *, as_json: bool) -> None:
@@ -177,12 +172,5 @@ def _print(sessions: Sequence["Session"], *, as_json: bool) -> None:
 
 
 def _fields(session: "Session") -> dict[str, object]:
-    return {
-        "name": session.name,
-        "model": session.model,
-        "version": session.version,
-        "position": session.position,
-        "rewindable_count": session.rewindable_count,
-        "seed": session.seed,
-        "expiry": session.expiry.isoformat(),
-    }
+    names = ("name", "model", "version", "position", "rewindable_count", "seed")
+    return {name: getattr(session, name) for name in names} | {"expiry": session.expiry.isoformat()}

@@ -1,4 +1,4 @@
-"""What may follow a context, ranked."""
+"""Ranked continuations of a context."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,32 +13,32 @@ from segue_client.messages.score import Score, score_from
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One of the texts that may follow."""
+    """One possible continuation."""
 
     text: str
     index: int
-    """Which one of those given, counted from 0."""
+    """Its place in the request, from 0."""
     score: Score
-    """Behind the context."""
+    """Given the context."""
     probability: float
-    """Its share of the probability of all candidates together."""
+    """Its share of the probability of all candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """Candidates, the best first; equal ones in the order in which they were given."""
+    """Candidates, the best first; equal ones in the order of the request."""
 
     context: Score
     candidates: tuple[Candidate, ...]
 
     @property
     def best(self) -> Candidate:
-        """The first one."""
+        """The first candidate."""
         return self.candidates[0]
 
 
 def ranking_from(response: scoring_pb2.ScoreCandidatesResponse, candidates: Sequence[str]) -> Ranking:
-    """Translate the wire's ranking; raise ServerFault where it is not one of all `candidates`."""
+    """Translate the wire's ranking; raise ServerFault unless it ranks each of `candidates` once."""
     if sorted(each.index for each in response.candidates) != list(range(len(candidates))):
         raise ServerFault(f"the server did not rank each of the {len(candidates)} candidates once")
     policies, continuation = policies_from(response.policies), continuation_from(response.continuation)

@@ -1,4 +1,4 @@
-"""The events of a generation: what its stream brings, in which order."""
+"""The events of a generation, and their order in its stream."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,49 +18,49 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """A stop string was completed."""
     DRAINED = "drained"
-    """The server is stopping: continue with the ticket on another one."""
+    """The server is stopping: continue with the ticket on another."""
     END = "end"
-    """The model ended the document, with the line feed that is the text's last character."""
+    """The model ended the document; its line feed is the last character of the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Continuation:
-    """Which state a call went on from, and how exactly."""
+    """Which state a call continued, and how exactly."""
 
     exact: bool
-    """Whether what follows is, to the bit, what the host that the state is from would have brought."""
+    """Whether the result is bit for bit what the host that made the state would have produced."""
     sha256: str
     """The build of the model: SHA-256 of its `model.onnx`, 64 hexadecimal digits."""
     host_class: str
-    """The class of the host, 32 hexadecimal digits: hosts of one class continue each other's states to the bit."""
+    """The class of the host, 32 hexadecimal digits. Hosts of one class continue each other's states bit for bit."""
     position: int
-    """The number of symbols behind the start state; 0 for the zero state."""
+    """Symbols read up to the start state; 0 for the zero state."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """What the server resolved the request to."""
+    """How the server resolved the request."""
 
     model: str
     version: int
     seed: int
-    """The seed in use, that of the first sample: repeat it to get the same text again."""
+    """The seed of the first sample; the same seed gives the same text again."""
     unknown_count: int
-    """How many prompt characters were read as `<unk>`."""
+    """Prompt characters read as `<unk>`."""
     continuation: Continuation
-    """What the call went on from."""
+    """The state that the call continued."""
     cached_count: int
-    """How many symbols of the prompt the server did not read anew, because it still had the state behind them."""
+    """Symbols of the prompt that the server skipped, because it still had the state after them."""
     repeated: bool
-    """Whether the session had seen this request before: the call does not advance it again."""
+    """Whether the session has already served this request; it is not advanced again."""
 
 
 class Alternative(NamedTuple):
-    """One of the likeliest characters in a place."""
+    """One of the most probable characters in one place."""
 
     character: str
     log_probability: float
-    """In nats, under the model itself."""
+    """In nats, under the model, before any sampling option."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +69,16 @@ class Chunk:
 
     text: str
     log_probabilities: tuple[float, ...]
-    """In nats, one for each character, under the model itself, whatever the settings. Empty unless requested."""
+    """In nats, one per character, under the model, before any sampling option. Empty unless requested."""
     position: int
-    """The number of symbols behind the state after this text: characters, or bytes for a model of bytes."""
+    """Symbols read up to the end of this text: characters, or bytes for a model of bytes."""
     alternatives: tuple[tuple[Alternative, ...], ...] = ()
-    """For each character the likeliest ones in its place, likeliest first. Empty unless requested."""
+    """For each character the most probable ones in its place, best first. Empty unless requested."""
     ticket: bytes | None = field(default=None, repr=False)
-    """The state after the last of these characters, where `ticket_interval` asked for one and it was due."""
+    """The state after the last of these characters, if one was due by `ticket_interval`."""
 
     def without_first(self, count: int) -> "Chunk":
-        """Return what is behind the first `count` characters."""
+        """Return the chunk without its first `count` characters."""
         return replace(
             self,
             text=self.text[count:],
@@ -89,16 +89,16 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """How the text ended."""
+    """How a text ended."""
 
     reason: FinishReason
     stop: str
-    """The stop string that ended it; "" for the other reasons."""
+    """The stop string that ended it; "" for other reasons."""
     generated_count: int
     ticket: bytes | None = field(repr=False)
-    """The state after the last character, where requested; always when drained."""
+    """The state after the last character, if requested; always if drained."""
     position: int
-    """The number of symbols behind that state; of a call that advances a session, where it stands now."""
+    """Symbols read up to that state; for a call that advances a session, its new position."""
 
 
 Event: TypeAlias = Started | Chunk | Finished
@@ -112,9 +112,9 @@ _FINISH_REASONS: Final = {
 
 
 class Order:
-    """Holds one call to the order of its messages: started; then for each sample chunks, finished.
+    """Checks the order of a call's messages: started; then chunks and finished for each sample.
 
-    Every disorder raises ServerFault.
+    Any other order raises ServerFault.
     """
 
     def __init__(self, samples: int) -> None:
@@ -122,7 +122,7 @@ class Order:
         self._has_finished = [False] * samples
 
     def check(self, event: Event, sample: int) -> None:
-        """Note the next message."""
+        """Check the next message."""
         if isinstance(event, Started):
             if self._has_started:
                 raise ServerFault("the server sent `started` out of order")
@@ -137,7 +137,7 @@ class Order:
         self._has_finished[sample] = isinstance(event, Finished)
 
     def check_end(self) -> None:
-        """Note the end of the stream."""
+        """Check that the stream may end."""
         if not self._has_started:
             raise ServerFault("the server did not begin the stream with `started`")
         if False in self._has_finished:
@@ -154,7 +154,7 @@ def joined(samples: int, chunks: Iterable[tuple[int, Chunk]]) -> list[str]:
 
 
 def event_from(message: generation_pb2.GenerateResponse) -> Event:
-    """Translate one message; raise ServerFault for one that the contract does not have."""
+    """Translate one message; raise ServerFault for an unknown one."""
     match message.WhichOneof("event"):
         case "started":
             return _started(message.started)
@@ -179,7 +179,7 @@ def _started(event: generation_pb2.GenerationStarted) -> Started:
 
 
 def continuation_from(message: common_pb2.Continuation) -> Continuation:
-    """Translate what a call went on from."""
+    """Translate the state that a call continued."""
     return Continuation(
         exact=message.exact, sha256=message.sha256, host_class=message.host_class, position=message.position
     )
@@ -199,7 +199,7 @@ def _chunk(event: generation_pb2.GeneratedText) -> Chunk:
 
 
 def alternatives_from(places: Sequence[alternatives_pb2.Alternatives]) -> tuple[tuple[Alternative, ...], ...]:
-    """Translate those of each character."""
+    """Translate the alternatives of each character."""
     if any(len(place.characters) != len(place.log_probabilities) for place in places):
         raise ServerFault("the server sent alternatives without a log-probability for each")
     return tuple(tuple(map(Alternative, place.characters, place.log_probabilities)) for place in places)

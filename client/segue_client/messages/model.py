@@ -1,100 +1,76 @@
-"""A model as its server describes it."""
+"""A model as described by its server."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from segue.v1 import model_pb2
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixCache:
-    """What the states that a server keeps behind prompts, in case the same characters come again, are worth."""
+    """How often the states that a server keeps after prompts were reused."""
 
     hits: int
-    """Prompts of which at least one symbol was not read anew."""
+    """Prompts of which at least one symbol was not read again."""
     misses: int
-    """Prompts that were read whole."""
+    """Prompts that were read in full."""
     symbols_saved: int
-    """Symbols that were not read anew."""
+    """Symbols that were not read again."""
     states: int
     """States in the cache now."""
     bytes: int
-    """How much memory they take."""
+    """The memory that they take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A loaded artifact and how it is being served."""
+    """A loaded artifact, and how it is served."""
 
     name: str
     version: int
     sha256: str
-    """Of `model.onnx`, 64 hexadecimal digits. A ticket belongs to it."""
+    """Of `model.onnx`, 64 hexadecimal digits. Tickets are bound to it."""
     architecture: str
     layers: int
     hidden: int
-    """The number of units of a layer."""
+    """Units per layer."""
     vocabulary: tuple[str, ...]
-    """The characters it knows, by id: `<unk>` first. Empty for a model of bytes, which knows every character."""
+    """The known characters by id, `<unk>` first. Empty for a model of bytes, which knows every character."""
     begin: str
-    """The character that an empty prompt from the zero state is read as, and that begins every document."""
+    """The character that begins every document, and replaces an empty prompt from the zero state."""
     normalization: str
     corpus: str
     validation_loss: float
-    """Nats for each character of the held-out text, read from the zero state."""
+    """Nats per character of the held-out text, read from the zero state."""
     provider: str
-    """The ONNX Runtime execution provider that it runs on."""
+    """The ONNX Runtime execution provider."""
     reproducible: bool
-    """Whether the server found every result on its host independent of batch and tick length."""
+    """Whether the server found results on its host independent of batching and tick length."""
     live_sequences: int
-    """How many sequences are running or waiting now."""
+    """Sequences running or waiting now."""
     alphabet: str
-    """What it reads and writes at one step: "characters", or "bytes" of UTF-8."""
+    """What one step reads or writes: "characters", or "bytes" of UTF-8."""
     documents: str
     """"none", or "lines": each line is a text of its own, which a line feed begins and ends."""
     host_class: str
-    """The class of the host, 32 hexadecimal digits: hosts of one class continue each other's states to the bit."""
+    """The class of the host, 32 hexadecimal digits. Hosts of one class continue each other's states bit for bit."""
     ticket_bytes: int
-    """How large each ticket is."""
+    """The size of each ticket."""
     prefix_cache: PrefixCache
-    """What became of the prompts so far, of all tenants."""
+    """Counted since the start of the server, over all tenants."""
 
     @property
     def validation_perplexity(self) -> float:
-        """The validation loss as a perplexity: exp of it."""
+        """Exp of the validation loss."""
         return math.exp(self.validation_loss)
 
 
 def model_from(message: model_pb2.Model) -> Model:
-    """Translate the wire's description."""
-    return Model(
-        name=message.name,
-        version=message.version,
-        sha256=message.sha256,
-        architecture=message.architecture,
-        layers=message.layers,
-        hidden=message.hidden,
-        vocabulary=tuple(message.vocabulary),
-        begin=message.begin,
-        normalization=message.normalization,
-        corpus=message.corpus,
-        validation_loss=message.validation_loss,
-        provider=message.provider,
-        reproducible=message.reproducible,
-        live_sequences=message.live_sequences,
-        alphabet=message.alphabet,
-        documents=message.documents,
-        host_class=message.host_class,
-        ticket_bytes=message.ticket_bytes,
-        prefix_cache=_prefix_cache(message.prefix_cache),
-    )
+    """Translate the wire's description, whose fields have the same names."""
+    prefix_cache = PrefixCache(**_fields(PrefixCache, message.prefix_cache))
+    return Model(**_fields(Model, message) | {"vocabulary": tuple(message.vocabulary), "prefix_cache": prefix_cache})
 
 
-def _prefix_cache(message: model_pb2.PrefixCache) -> PrefixCache:
-    return PrefixCache(
-        hits=message.hits,
-        misses=message.misses,
-        symbols_saved=message.symbols_saved,
-        states=message.states,
-        bytes=message.bytes,
-    )
+def _fields(kind: type[Model | PrefixCache], message: model_pb2.Model | model_pb2.PrefixCache) -> dict[str, Any]:
+    return {field.name: getattr(message, field.name) for field in fields(kind)}

@@ -24,26 +24,26 @@ class Score(Surprisal):
     """
 
     unknown_count: int = 0
-    """How many characters were read as `<unk>`. Scored like any other."""
+    """Characters read as `<unk>`; they are scored like any other."""
     log_probabilities: tuple[float, ...] = ()
-    """In nats, one for each scored character. Empty unless requested."""
+    """In nats, one per scored character. Empty unless requested."""
     ranks: tuple[int, ...] = ()
-    """For each scored character how many symbols were likelier, plus 1. Empty unless requested."""
+    """For each scored character, 1 + the number of more probable symbols. Empty unless requested."""
     alternatives: tuple[tuple[Alternative, ...], ...] = ()
-    """For each scored character the likeliest ones in its place, likeliest first. Empty unless requested."""
+    """For each scored character the most probable ones in its place, best first. Empty unless requested."""
     windows: tuple[WindowScore, ...] = ()
-    """The parts that were asked for; their sums and counts add up to those of the text."""
+    """The requested parts; their sums and counts add up to those of the text."""
     ticket: bytes | None = None
-    """The state after the text. None unless requested, and where nothing was read yet: an empty text from the zero
-    state, unless the model is one of documents."""
+    """The state after the text. None unless requested, and if nothing was read: an empty text from the zero state,
+    unless the model is one of documents."""
     position: int = 0
-    """The number of symbols behind the state after the text: characters, or bytes for a model of bytes."""
+    """Symbols read up to the end of the text: characters, or bytes for a model of bytes."""
     policies: ScoringPolicies | None = None
     """How the text was read."""
     continuation: Continuation | None = None
-    """What the text went on from, and how exactly."""
+    """The state before the text, and how exactly it was continued."""
     text: str = ""
-    """The text as it was read: normalized, with the line feed that the end policy added. Empty unless requested."""
+    """The text as it was read: normalized, with the line feed of the end policy. Empty unless requested."""
 
     def __add__(self, following: "Score") -> "Score":
         return Score.merge([self, following])
@@ -76,7 +76,7 @@ def _joined(parts: Iterable[tuple[WindowScore, ...]]) -> tuple[WindowScore, ...]
 
 
 def _policies(parts: list[ScoringPolicies | None]) -> ScoringPolicies | None:
-    """Return how the whole was read: it begins as the first part does, and ends as the last one."""
+    """Return how the whole was read: from the beginning of the first part to the end of the last."""
     if not parts or parts[0] is None or parts[-1] is None:
         return None
     return ScoringPolicies(unknown=parts[0].unknown, begin=parts[0].begin, end=parts[-1].end)
@@ -89,9 +89,9 @@ def score_from(
     *,
     scored_before: int = 0,
 ) -> Score:
-    """Translate the wire's score; raise ServerFault where it contradicts itself.
+    """Translate the wire's score; raise ServerFault if it contradicts itself.
 
-    What there is one of for each scored character begins behind the `scored_before` first ones.
+    Per-character values leave out the first `scored_before` scored characters.
     """
     fresh = message.scored_count - scored_before
     for name, values in (
@@ -118,7 +118,7 @@ def score_from(
 
 
 def scores_from(response: scoring_pb2.ScoreResponse, texts: Sequence[str], settings: ScoreSettings) -> list[Score]:
-    """Return one score for each text; raise ServerFault where the reply is none to them."""
+    """Return one score for each text; raise ServerFault if the reply does not fit them."""
     if len(response.scores) != len(texts):
         raise ServerFault(f"the server sent {len(response.scores)} scores for {len(texts)} texts")
     if settings.return_tickets and any(score.scored_count and not score.ticket for score in response.scores):

@@ -1,4 +1,4 @@
-"""How surprised a model was, over some characters."""
+"""How surprising a model found some characters."""
 
 import math
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Surprisal:
-    """The sum over some characters, and what follows from it."""
+    """The summed log-probability of some characters, and what follows from it."""
 
     sum_log_probability: float = 0.0
-    """Of the scored characters, in nats."""
+    """Over the scored characters, in nats."""
     scored_count: int = 0
 
     @property
     def mean_surprisal(self) -> float | None:
-        """The mean negative log-probability of a character in nats; None where none was scored."""
-        # Subtracted from zero, a sum of zero does not become -0.0.
+        """The mean negative log-probability per character in nats; None if none was scored."""
+        # 0.0 - x, because -x would turn a sum of 0 into -0.0.
         return (0.0 - self.sum_log_probability) / self.scored_count if self.scored_count else None
 
     @property
     def perplexity(self) -> float | None:
-        """The exponential of the mean surprisal; None where no character was scored."""
+        """Exp of the mean surprisal; None if no character was scored."""
         mean = self.mean_surprisal
         if mean is None:
             return None
@@ -31,6 +31,6 @@ class Surprisal:
 
     @property
     def bits_per_character(self) -> float | None:
-        """The mean surprisal in bits; None where no character was scored."""
+        """The mean surprisal in bits; None if no character was scored."""
         mean = self.mean_surprisal
         return None if mean is None else mean / math.log(2)

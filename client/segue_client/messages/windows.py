@@ -1,4 +1,4 @@
-"""Windows: parts of a text with a score each, to find the odd ones."""
+"""Windows: parts of a text with a score each, to find the surprising ones."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from segue_client.errors import InvalidRequest
 from segue_client.messages.surprisal import Surprisal
 
 WindowSize: TypeAlias = int | Literal["lines"]
-"""So many characters each (the last may be shorter), or each line with the line feed that ends it."""
+"""Characters per window (the last may be shorter); or each line, with the line feed that ends it."""
 
 MAX_CHARACTERS: Final = 2**32 - 1
 
@@ -20,18 +20,18 @@ class WindowScore(Surprisal):
     """The score of one window of a text."""
 
     first: int
-    """How many characters of the (normalized) text stand before it."""
+    """Characters of the (normalized) text before it."""
     character_count: int
     unknown_count: int = 0
-    """How many characters were read as `<unk>`."""
+    """Characters read as `<unk>`."""
 
     @property
     def end(self) -> int:
-        """How many characters of the text stand before the next window."""
+        """Characters of the text before the next window."""
         return self.first + self.character_count
 
     def continued(self, rest: "WindowScore") -> "WindowScore":
-        """Return this window with the part of it behind a cut."""
+        """Return this window joined with the rest of it, which was scored later."""
         return WindowScore(
             first=self.first,
             character_count=self.character_count + rest.character_count,
@@ -42,14 +42,14 @@ class WindowScore(Surprisal):
 
 
 def shifted(windows: Iterable[WindowScore], by: int) -> tuple[WindowScore, ...]:
-    """Return the windows of a text that has `by` more characters before it."""
+    """Return the windows as those of a text with `by` more characters before it."""
     return tuple(replace(window, first=window.first + by) for window in windows)
 
 
 def windows_message(size: WindowSize | None, *, before: int = 0) -> scoring_pb2.Windows | None:
-    """Translate the size; raise InvalidRequest for one that there is not.
+    """Translate the size; raise InvalidRequest for an invalid one.
 
-    `before`: how many characters of the first window stand before the text.
+    `before`: characters of the first window that were scored before the text.
     """
     if size is None:
         return None

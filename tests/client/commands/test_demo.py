@@ -1,6 +1,9 @@
-"""The demo's handling of its processes. The commands that it runs are replaced by small programs."""
+"""The demo: how it handles its processes, for which small programs stand in, and a short run of the real thing."""
 
+import re
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -53,9 +56,7 @@ def test_a_server_that_fails_is_named_with_its_log(program: Any, tmp_path: Path,
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_says_nothing_is_given_up_and_stopped(
-    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_is_stopped(program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "START_SECONDS", 0.3)
     program(POLITE + "time.sleep(60)")
     with pytest.raises(DemoFailed, match="did not get ready"):
@@ -89,23 +90,70 @@ def test_a_model_of_documents_gets_one_line_at_a_time(
     monkeypatch.setattr(signal, "signal", lambda *_arguments: None)
     result = CliRunner().invoke(segue, ["demo", str(tmp_path / "names.txt"), "--folder", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    _, *generations, natural, disorder = peer.requests
+    _, *generations, natural, shuffle = peer.requests
     assert {request.prompt for request in generations} <= {"ada", "bob"}
     assert {"ada", "bob"} <= set(natural.texts)
-    assert list(map(sorted, disorder.texts)) == list(map(sorted, natural.texts))
+    assert list(map(sorted, shuffle.texts)) == list(map(sorted, natural.texts))
 
 
-def test_a_corpus_that_is_not_there_is_refused_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    steps = list[str]()
-    monkeypatch.setattr(demo, "_run", lambda name, *_arguments: steps.append(name))
-    result = CliRunner().invoke(segue, ["demo", str(tmp_path / "*.txt"), "--folder", str(tmp_path / "demo")])
-    assert result.exit_code == 2
-    assert "no file" in result.stderr
-    assert steps == []
+def demonstrate(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "segue_client", "demo", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_a_corpus_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+    done = demonstrate(tmp_path, "*.txt")
+    assert done.returncode == 2
+    assert "no file" in done.stderr
+    assert "`segue train` failed with status 2" in done.stderr
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_model_that_learnt_no_order_fails() -> None:
+def parse(command: str) -> None:
+    """Have click read a `segue` command as typed, without running it."""
+    program, *words = shlex.split(command)
+    assert program == "segue"
+    group = segue.make_context("segue", words)
+    name, subcommand, rest = segue.resolve_command(group, [*group._protected_args, *group.args])
+    assert subcommand
+    subcommand.make_context(name, rest)
+
+
+def test_it_ends_with_commands_that_work_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cats.txt").write_text("the cat, which already ate a bunch of food, was full.\n" * 100)
+    settings = ("steps=100", "warmup=10", "hidden=32", "embedding=16", "batch=8", "time=32", "evaluations=2")
+    options = [word for setting in (*settings, "learning_rate=0.02") for word in ("--set", setting)]
+    done = demonstrate(tmp_path, "cats.txt", "--folder", "my demo", *options)
+    assert done.returncode == 0, done.stderr
+    serve, generate, report = re.findall(
+        r"Next:\n(?:  \. .*\n)?  (.*)\nIn another terminal:\n(?:  \. .*\n)?  (.*)\n.*: '(.*)'\n$", done.stdout
+    )[0]
+    assert (serve, generate) == ("segue serve 'my demo/models'", "segue generate 'of food,'")
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / shlex.split(serve)[-1] / "demo").is_dir()
+    assert (tmp_path / report).is_file()
+    for command in (serve, generate):
+        parse(command)
+
+
+@pytest.mark.parametrize(("folder", "shown"), [(".", ".venv/bin/activate"), ("elsewhere", "{}/.venv/bin/activate")])
+def test_a_virtual_environment_is_activated_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, shown: str
+) -> None:
+    script = tmp_path / ".venv" / "bin" / "activate"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    lines = demo.next_steps(Path("demo/models"), Path("demo/run/report.html"), "The ").splitlines()
+    assert lines.count(f"  . {shown.format(tmp_path)}") == 2
+    assert {"  segue serve demo/models", "  segue generate 'The '"} <= set(lines)
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert "activate" not in demo.next_steps(Path("demo/models"), Path("demo/run/report.html"), "The ")
+
+
+def test_a_model_that_learned_no_order_fails() -> None:
     natural = Score(sum_log_probability=-3.0, scored_count=1)
     with pytest.raises(DemoFailed, match="natural passage"):
         demo._judge(natural, Score(sum_log_probability=-3.3, scored_count=1))

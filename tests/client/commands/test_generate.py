@@ -335,10 +335,10 @@ def test_tickets_on_the_way_are_kept(peer: Any, run: Any, script: Any, tmp_path:
         yield script.finished(ticket=b"last")
 
     peer.generate = speak
-    from segue_client.commands import ticket_file
+    from segue_client.commands import atomic_file
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ticket_file, "write_ticket", lambda to, ticket: kept.append((to, ticket)))
+        patch.setattr(atomic_file, "write_ticket", lambda to, ticket: kept.append((to, ticket)))
         assert run("generate", "--ticket-out", str(path), "--ticket-interval", "3").exit_code == 0
     assert kept == [(path, ticket) for ticket in (b"0", b"1", b"2", b"last")]
     assert peer.requests[0].ticket_interval == 3
@@ -379,7 +379,7 @@ def test_without_any_ticket_nothing_is_kept(peer: Any, run: Any, script: Any, tm
     peer.generate = speak
     result = run("generate", "--no-resume", "--ticket-out", str(tmp_path / "ticket"))
     assert result.exit_code == 1
-    assert "after 3 characters; no ticket has come" in result.stderr
+    assert "after 3 characters; no ticket has arrived" in result.stderr
     assert not (tmp_path / "ticket").exists()
 
 

@@ -138,7 +138,7 @@ def test_an_unwritable_file_is_one_line(register: Any) -> None:
     assert (result.exit_code, result.output) == (1, "Error: out.bin: Permission denied\n")
 
 
-def test_a_full_disk_behind_the_output_is_one_line(peer: Any) -> None:
+def test_a_full_disk_under_the_output_is_one_line(peer: Any) -> None:
     command = [sys.executable, "-m", "segue_client", "models", "--server", peer.address]
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)

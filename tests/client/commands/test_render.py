@@ -62,7 +62,7 @@ def test_a_text_cannot_steer_the_terminal() -> None:
     assert printable("a\x1b[2Jb\x00\x7f\x9b\n\t") == "a\u241b[2Jb\u2400\u2421\ufffd\n\t"
 
 
-def test_a_score_stands_in_columns_below_its_headings() -> None:
+def test_a_score_is_aligned_with_its_headings() -> None:
     score = Score(sum_log_probability=-3.0, scored_count=1234, unknown_count=1)
     headings, cells = score_headings(), score_cells(score)
     assert headings.split() == ["bits/char", "perplexity", "log-probability", "scored", "unknown"]
@@ -114,7 +114,7 @@ def test_models() -> None:
     assert "bytes, lines" in shown(model_table([of_bytes]))
 
 
-def test_alternatives_stand_beside_the_character_that_was_chosen() -> None:
+def test_alternatives_are_shown_beside_the_chosen_character() -> None:
     places = [
         [Alternative(" ", math.log(0.5)), Alternative("\n", math.log(0.25))],
         [Alternative("[", math.log(0.125)), Alternative("\x1b", math.log(0.0625))],

@@ -53,7 +53,7 @@ def test_a_session_from_its_beginning_to_its_end(run: Any, tmp_path: Path) -> No
     assert fields(run("sessions", "list", "--json")) == []
 
 
-def test_a_session_begins_where_a_ticket_stands(run: Any, tmp_path: Path) -> None:
+def test_a_session_starts_from_a_ticket(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "ticket"
     assert run("generate", "The ", "--ticket-out", str(path), "--max-characters", "6").exit_code == 0
     [opened] = fields(run("sessions", "open", "--ticket-in", str(path), "--json"))

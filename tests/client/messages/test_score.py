@@ -34,7 +34,7 @@ def test_sums_of_parts_are_exact(first: list[Score], second: list[Score]) -> Non
     assert whole.scored_count == sum(part.scored_count for part in first + second)
 
 
-def test_what_a_score_derives() -> None:
+def test_derived_values_of_a_score() -> None:
     score = Score(sum_log_probability=-2 * math.log(8), scored_count=2)
     assert score.perplexity == pytest.approx(8)
     assert score.bits_per_character == pytest.approx(3)
@@ -45,7 +45,7 @@ def test_what_a_score_derives() -> None:
     assert Score(sum_log_probability=-1e6, scored_count=1).perplexity == math.inf
 
 
-def test_parts_keep_their_order_and_what_stands_at_their_ends() -> None:
+def test_parts_keep_their_order_and_their_ends() -> None:
     first = Score(
         log_probabilities=(-1.0,),
         ranks=(1,),

@@ -21,8 +21,7 @@ from segue.v1 import model_pb2
 from segue_client import Client, Score
 from segue_client.commands.main import segue
 from segue_client.commands.score import inputs, scorer
-from segue_client.commands.score.rows import Row
-from segue_client.commands.score.sorting import sorted_rows
+from segue_client.commands.score.rows import Row, sorted_rows
 
 LINES = "abc\r\n\r\nzzz\ra\x85b\u2028c\nlast"
 EVIL = "<i>&\"'</pre><script>alert(1)</script>\x1b\n"
@@ -41,7 +40,7 @@ def run(peer: Any, toy: Any) -> Any:
 
 
 def rows_of(result: Result) -> list[str]:
-    """What stands behind the numbers in each row."""
+    """What follows the numbers in each row."""
     return [line.split(maxsplit=5)[-1] for line in result.stdout.splitlines()[1:]]
 
 
@@ -90,7 +89,7 @@ def test_small_files_share_calls_and_large_ones_are_streamed(
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_a_file_that_is_not_utf_8_ends_it_behind_what_is_before(
+def test_a_file_that_is_not_utf_8_is_refused_after_the_rows_before_it(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, size: int
 ) -> None:
     monkeypatch.setattr(scorer, "SMALL_BYTES", 50)
@@ -107,7 +106,7 @@ def test_a_character_that_is_cut_off_at_the_end_is_named_too(run: Any) -> None:
     assert (result.exit_code, result.stderr) == (2, "Error: standard input is not UTF-8: byte 0xc3 at position 3\n")
 
 
-def test_score_as_json_is_one_object_a_line(run: Any, tmp_path: Path) -> None:
+def test_json_is_one_object_per_line(run: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "a.txt", "\ufeffab\r\n")
     details = ("--per-character", "--ranks", "--alternatives", "2")
     file, first, second = objects_of(run(path, "--text", "abc", "--text", "", "--json", *details))
@@ -132,14 +131,14 @@ def test_everything_reaches_the_server(run: Any, peer: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("what", [["FILE"], ["--text", "abc"], ["FILE", "--window", "2"], ["FILE", "--running"]])
-def test_the_state_behind_one_text_is_kept(run: Any, tmp_path: Path, what: list[str]) -> None:
+def test_the_state_after_one_text_is_saved(run: Any, tmp_path: Path, what: list[str]) -> None:
     path = text_file(tmp_path, "a.txt", "abc")
     result = run(*[path if word == "FILE" else word for word in what], "--ticket-out", tmp_path / "ticket")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "ticket").read_bytes() == b"3:c"
 
 
-def test_one_file_comes_along(run: Any, toys: Any, tmp_path: Path) -> None:
+def test_the_running_score_of_one_file(run: Any, toys: Any, tmp_path: Path) -> None:
     text = "some words of a text\n" * 5000
     path = text_file(tmp_path, "a.txt", text)
     *running, last = objects_of(run(path, "--running", "--json"))
@@ -149,7 +148,7 @@ def test_one_file_comes_along(run: Any, toys: Any, tmp_path: Path) -> None:
     assert (last["sent_count"], last["sum_log_probability"]) == (len(text), score_of(toys, text))
 
 
-def test_a_threshold_tells_by_the_status(run: Any, tmp_path: Path) -> None:
+def test_a_threshold_sets_the_exit_status(run: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "a.txt", "abc\nz\n")
     [found] = objects_of(run(path, "--json"))
     assert run(path, "--threshold", found["bits_per_character"]).exit_code == 0
@@ -160,7 +159,7 @@ def test_a_threshold_tells_by_the_status(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["--sort expected --top 1", "--sort expected", "--sort surprising --top 1"])
-def test_a_threshold_holds_for_rows_that_are_not_printed(run: Any, tmp_path: Path, order: str) -> None:
+def test_a_threshold_applies_to_rows_that_are_not_printed(run: Any, tmp_path: Path, order: str) -> None:
     path = text_file(tmp_path, "a.txt", "abc\nz\n")
     most = max(each["bits_per_character"] for each in objects_of(run(path, "--lines", "--json")))
     assert run(path, "--lines", *order.split(), "--threshold", most).exit_code == 0
@@ -168,7 +167,7 @@ def test_a_threshold_holds_for_rows_that_are_not_printed(run: Any, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_threshold_holds_for_the_whole_of_a_text_that_comes_along(run: Any, tmp_path: Path) -> None:
+def test_a_threshold_applies_to_the_last_row_of_a_running_score(run: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "a.txt", "az" * 20_000 + "aa" * 40_000)
     *running, last = [each["bits_per_character"] for each in objects_of(run(path, "--running", "--json"))]
     assert max(running) > last
@@ -214,7 +213,7 @@ def test_options_that_do_not_go_together_are_refused_before_any_call(run: Any, p
     assert peer.requests == []
 
 
-def test_lines_are_texts_of_their_own(run: Any, peer: Any, toys: Any, tmp_path: Path) -> None:
+def test_each_line_is_its_own_text(run: Any, peer: Any, toys: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "a.log", f"\ufeff{LINES}")
     found = objects_of(run(path, "--lines", "--json"))
     assert [(each["line"], each["text"], each["name"]) for each in found] == [
@@ -296,12 +295,12 @@ def test_windows_are_places_of_one_text(run: Any, toys: Any, tmp_path: Path, siz
         assert each["sum_log_probability"] == score_of(toys, text[first : first + size], before)
 
 
-def test_a_window_is_excerpted_for_a_person(run: Any, tmp_path: Path) -> None:
+def test_a_long_window_is_shown_as_an_excerpt(run: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "a.txt", "x\n" * 100)
     assert rows_of(run(path, "--window", "500")) == [f"{path}[0:200]  " + "x\u240a" * 29 + "x…"]
 
 
-def test_a_model_of_documents_scores_each_line_as_a_text_of_its_own(run: Any, peer: Any, tmp_path: Path) -> None:
+def test_a_model_of_documents_scores_each_line_as_its_own_text(run: Any, peer: Any, tmp_path: Path) -> None:
     peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
     path = text_file(tmp_path, "a.txt", "one\r\n\r\ntwo\u2028too\rthree")
     result = run(path, "--text", "two", "--json", "--model", "toy", "--model-version", "1")
@@ -320,7 +319,7 @@ def test_a_model_of_documents_scores_each_line_as_a_text_of_its_own(run: Any, pe
         ("--running", "leave --running out"),
     ],
 )
-def test_what_is_for_one_text_is_refused_where_each_line_is_one(
+def test_options_for_one_text_are_refused_if_each_line_is_a_text(
     run: Any, peer: Any, tmp_path: Path, option: str, remedy: str
 ) -> None:
     peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
@@ -331,14 +330,14 @@ def test_what_is_for_one_text_is_refused_where_each_line_is_one(
     assert len(peer.requests) == 1
 
 
-def test_one_text_has_a_state_beside_a_page_for_a_model_of_documents_too(run: Any, peer: Any, tmp_path: Path) -> None:
+def test_a_model_of_documents_saves_the_state_of_one_text_and_a_page(run: Any, peer: Any, tmp_path: Path) -> None:
     peer.models = [model_pb2.Model(name="toy", version=1, documents="lines")]
     result = run("--text", "abc", "--html", tmp_path / "page.html", "--ticket-out", tmp_path / "ticket")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "ticket").read_bytes()
 
 
-def test_an_end_that_was_chosen_holds_for_texts_beside_lines(run: Any, peer: Any) -> None:
+def test_end_applies_to_both_texts_and_lines(run: Any, peer: Any) -> None:
     assert run("-", "--text", "abc", "--lines", "--end", "line-feed", stdin=b"one\ntwo").exit_code == 0
     assert [(list(request.texts), request.policies.end) for request in peer.requests] == [
         (["one\n", "two\n"], 2),
@@ -346,7 +345,7 @@ def test_an_end_that_was_chosen_holds_for_texts_beside_lines(run: Any, peer: Any
     ]
 
 
-def test_records_come_with_scores_in_their_order(run: Any, toys: Any, tmp_path: Path) -> None:
+def test_records_keep_their_order(run: Any, toys: Any, tmp_path: Path) -> None:
     records = [{"text": "x" * (number % 9), "id": number, "deep": {"ü": [1, None]}} for number in range(3000)]
     lines = "\n".join(json.dumps(record) for record in records).replace("\n", "\n\n", 1)
     result = run(text_file(tmp_path, "a.jsonl", lines), "--jsonl")
@@ -375,7 +374,7 @@ def test_records_come_with_scores_in_their_order(run: Any, toys: Any, tmp_path: 
         (b'{"text": "a", "x": %s}' % (b"7" * 5000), "has 5000 digits"),
     ],
 )
-def test_a_bad_record_ends_it_behind_those_before(run: Any, line: bytes, message: str) -> None:
+def test_a_bad_record_is_refused_after_those_before_it(run: Any, line: bytes, message: str) -> None:
     result = run("-", "--jsonl", stdin=b'{"text": "ab"}\n{"text": "cd"}\n' + line)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -383,7 +382,7 @@ def test_a_bad_record_ends_it_behind_those_before(run: Any, line: bytes, message
     assert [each["text"] for each in objects_of(result)] == ["ab", "cd"]
 
 
-def test_a_lone_surrogate_beside_the_text_is_printed_as_it_came(run: Any) -> None:
+def test_a_lone_surrogate_in_another_field_is_printed_unchanged(run: Any) -> None:
     record = b'{"text": "\xc3\xa9", "x": "\\ud800"}\n'
     result = run("-", "--jsonl", stdin=record)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -406,7 +405,7 @@ def refusing(peer: Any, toy: Any, toys: Any) -> None:
 
 
 @pytest.mark.usefixtures("refusing")
-def test_a_refused_line_ends_it_behind_those_before(run: Any, tmp_path: Path) -> None:
+def test_a_refused_line_is_reported_after_those_before_it(run: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "u", "good\nfine\n\nbĀd\nmore\n")
     result = run("--lines", path, "--unknown", "refuse")
     assert (result.exit_code, result.stderr) == (2, f"Error: {path}:4: character 'Ā' at position 1\n")
@@ -418,7 +417,7 @@ def test_a_refused_line_ends_it_behind_those_before(run: Any, tmp_path: Path) ->
     ("bad", "message"),
     [("bĀd", "character 'Ā' at position 1"), ("b\ud800d", "holds the lone surrogate '\\ud800' at position 1")],
 )
-def test_a_refused_record_ends_it_behind_those_before(run: Any, bad: str, message: str) -> None:
+def test_a_refused_record_is_reported_after_those_before_it(run: Any, bad: str, message: str) -> None:
     records = "".join(json.dumps({"text": text}) + "\n" for text in ("ab", "cd", bad, "ef"))
     result = run("-", "--jsonl", stdin=records.encode())
     assert (result.exit_code, result.stderr) == (2, f"Error: standard input:3: {message}\n")
@@ -449,7 +448,7 @@ def test_a_heatmap_shows_the_text_as_it_was_read(run: Any, tmp_path: Path) -> No
     assert click.unstyle(failed.stdout).splitlines()[-1].endswith(str(path))
 
 
-def test_coloured_lines_stand_one_below_the_other(run: Any) -> None:
+def test_coloured_lines_are_printed_as_rows(run: Any) -> None:
     result = run("-", "--lines", "--heatmap", stdin=b"a\nb\n")
     assert "\x1b[" in result.stdout
     lines = click.unstyle(result.stdout).splitlines()
@@ -510,7 +509,7 @@ def test_a_page_shows_each_character_and_runs_nothing(run: Any, tmp_path: Path) 
     assert "prefers-color-scheme: dark" in html.read_text()
 
 
-def test_a_name_that_is_not_utf_8_is_shown_as_far_as_it_goes(run: Any, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_shown_with_replacements(run: Any, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     path.write_text("abc")
     html = tmp_path / "page.html"
@@ -533,7 +532,7 @@ def test_a_page_of_lines(run: Any, peer: Any, tmp_path: Path) -> None:
     assert "rank" not in "".join(filter(None, Page(html.read_text()).told))
 
 
-def test_a_page_is_whole_or_not_there(run: Any, tmp_path: Path) -> None:
+def test_a_page_is_written_whole_or_not_at_all(run: Any, tmp_path: Path) -> None:
     good, bad = text_file(tmp_path, "a.txt", "abc"), text_file(tmp_path, "b.txt", b"\xff")
     html = text_file(tmp_path, "page.html", "before")
     assert run(good, bad, "--html", html).exit_code == 2
@@ -558,7 +557,7 @@ def test_candidates_are_ranked(run: Any, peer: Any, tmp_path: Path) -> None:
     assert all(sum(each["log_probabilities"]) == each["sum_log_probability"] for each in found)
 
 
-def test_a_state_is_kept_beside_as_many_candidates_as_bring_tickets(run: Any, peer: Any, tmp_path: Path) -> None:
+def test_ticket_out_is_limited_to_as_many_candidates_as_can_return_tickets(run: Any, peer: Any, tmp_path: Path) -> None:
     listed = text_file(tmp_path, "list", "".join(f"{number}\n" for number in range(257)))
     options = ("--context", "abc", "--candidates", listed)
     result = run(*options, "--ticket-out", tmp_path / "ticket")
@@ -577,7 +576,7 @@ def process(peer: Any, *arguments: object) -> "subprocess.Popen[bytes]":
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("arguments", [["--lines"], ["--lines", "--carry"], ["--jsonl"], ["--running"]])
-def test_what_comes_through_a_pipe_is_told_at_once(peer: Any, arguments: list[str]) -> None:
+def test_piped_input_is_scored_at_once(peer: Any, arguments: list[str]) -> None:
     with process(peer, "-", *arguments) as score:
         assert score.stdin
         assert score.stdout
@@ -595,7 +594,7 @@ def test_what_comes_through_a_pipe_is_told_at_once(peer: Any, arguments: list[st
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_reader_that_leaves_ends_it_quietly(peer: Any, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_it_quietly(peer: Any, tmp_path: Path) -> None:
     with process(peer, text_file(tmp_path, "a.log", "some words\n" * 50_000), "--lines") as score:
         assert score.stdout
         assert score.stderr
@@ -606,7 +605,7 @@ def test_a_reader_that_leaves_ends_it_quietly(peer: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_reader_that_leaves_a_heatmap_ends_it_quietly(peer: Any, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_a_heatmap_quietly(peer: Any, tmp_path: Path) -> None:
     with process(peer, text_file(tmp_path, "a.txt", "some words\n" * 50_000), "--heatmap") as score:
         assert score.stdout
         assert score.stderr

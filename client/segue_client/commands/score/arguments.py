@@ -1,4 +1,4 @@
-"""What `segue score` was told."""
+"""The arguments of `segue score`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,19 +6,18 @@ from typing import Literal
 
 import click
 
+from segue_client.commands.options import Connection
+
 Mode = Literal["texts", "lines", "windows", "records", "candidates"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments and options of the command; raises click.UsageError where they do not go together."""
+    """All arguments and options; raises click.UsageError if they conflict."""
 
     files: tuple[str, ...]
     texts: tuple[str, ...]
-    server: list[str]
-    tenant: str
-    model: str
-    model_version: int
+    connection: Connection
     lines: bool
     carry: bool
     window: int | None
@@ -50,7 +49,6 @@ class Arguments:
     running: bool
     progress: bool | None
     jobs: int
-    timeout: float | None
 
     def __post_init__(self) -> None:
         self._check_input()
@@ -58,7 +56,7 @@ class Arguments:
 
     @property
     def mode(self) -> Mode:
-        """What the input is divided into."""
+        """How the input is divided."""
         if self.context is not None or self.candidates or self.candidates_file:
             return "candidates"
         if self.jsonl:
@@ -67,27 +65,19 @@ class Arguments:
             return "windows"
         return "lines" if self.lines else "texts"
 
-    @property
-    def text_count(self) -> int:
-        """How many files and texts there are."""
-        return len(self.files) + len(self.texts)
-
     def _check_input(self) -> None:
         mode = self.mode
         if mode == "candidates":
-            self._refuse(self.text_count, "--context stands in place of FILES and --text.")
+            self._refuse(self.files or self.texts, "--context replaces FILES and --text.")
             self._refuse(
                 self.lines or self.carry or self.window or self.jsonl,
-                "--context is one text, without --lines and the like.",
+                "--context is one text: leave out --lines, --carry, --window and --jsonl.",
             )
-            self._refuse(
-                self.ranks or self.alternatives,
-                "--ranks and --alternatives are of texts; leave them out for --context.",
-            )
+            self._refuse(self.ranks or self.alternatives, "--ranks and --alternatives do not go with --context.")
             self._refuse(not (self.candidates or self.candidates_file), "Name what may follow with --candidate.")
-            self._refuse(self.context is None, "Name what stands before the candidates with --context.")
+            self._refuse(self.context is None, "Name the text before the candidates with --context.")
             return
-        self._refuse(not self.text_count, "Name a file, - for standard input, or give a --text.")
+        self._refuse(not (self.files or self.texts), "Name a file, - for standard input, or give a --text.")
         self._refuse(mode in {"windows", "records"} and self.texts, "--text is scored whole; put it into a file.")
         self._refuse(self.carry and not self.lines, "--carry goes with --lines.")
         self._refuse(self.window and self.lines, "--window counts characters; leave --lines out.")
@@ -95,34 +85,28 @@ class Arguments:
         self._refuse(self.files.count("-") > 1, "Standard input can be read once.")
 
     def _check_output(self) -> None:
-        shows_text = self.heatmap or self.html
+        mode = self.mode
         is_json = self.as_json or self.jsonl
+        is_one_text = mode == "candidates" or (mode in {"texts", "windows"} and len(self.files) + len(self.texts) == 1)
+        shows_text = self.heatmap or self.html
+        has_rows = mode not in {"records", "candidates"}
         self._refuse(
             self.per_character and not is_json, "--per-character goes with --json; --heatmap shows it in colours."
         )
         self._refuse(self.ranks and not is_json, "--ranks goes with --json; --html shows them too.")
         self._refuse(self.alternatives and not (is_json or self.html), "--alternatives goes with --json or --html.")
         self._refuse(self.heatmap and is_json, "--heatmap is for a person, --json for a script: choose one.")
-        self._refuse(
-            shows_text and self.mode in {"records", "candidates"}, "--heatmap and --html show texts, lines and windows."
-        )
+        self._refuse(shows_text and not has_rows, "--heatmap and --html show texts, lines and windows.")
         self._refuse((self.top or self.by != "mean") and not self.sort, "--top and --by go with --sort.")
+        self._refuse(self.sort and not has_rows, "--sort is for texts, lines and windows; --ranking is for candidates.")
         self._refuse(
-            self.sort and self.mode in {"records", "candidates"},
-            "--sort is for texts, lines and windows; --ranking is for candidates.",
+            self.threshold is not None and mode == "candidates", "--threshold is for texts, lines and windows."
         )
+        self._refuse(self.ticket_out and not is_one_text, "--ticket-out saves the state of one text.")
+        self._refuse(self.session and not is_one_text, "--session continues with one text.")
         self._refuse(
-            self.threshold is not None and self.mode == "candidates", "--threshold is for texts, lines and windows."
-        )
-        is_one_text = self.mode in {"texts", "windows"} and self.text_count == 1
-        self._refuse(
-            self.ticket_out and not is_one_text and self.mode != "candidates",
-            "--ticket-out keeps the state of one text.",
-        )
-        self._refuse(self.session and not is_one_text and self.mode != "candidates", "--session goes on with one text.")
-        self._refuse(
-            self.running and not (self.mode == "texts" and len(self.files) == 1 and not self.texts and not shows_text),
-            "--running tells how one FILE comes along.",
+            self.running and not (mode == "texts" and len(self.files) == 1 and not self.texts and not shows_text),
+            "--running shows the progress of one FILE.",
         )
         for option, path in (("--ticket-out", self.ticket_out), ("--html", self.html)):
             self._refuse(path and not path.parent.is_dir(), f"{option}: there is no folder {path and path.parent}")

@@ -1,4 +1,4 @@
-"""Texts coloured by surprisal, as one HTML file that needs nothing else."""
+"""Texts coloured by surprisal, as one self-contained HTML file."""
 
 import io
 import math
@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, TextIO
 
-from segue_client.commands.atomic_file import READABLE, written_atomically
+from segue_client.commands.atomic_file import READABLE, atomic_file
 from segue_client.commands.render import printable, visible
+from segue_client.commands.score.rows import totals
 from segue_client.messages.events import Alternative
 from segue_client.messages.score import Score
 
 BOUNDS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0)
-"""In bits; each shade is of the characters below one of them, the last of all others."""
+"""Upper bounds of the shades in bits; the last shade has none."""
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fdfdfb; --quiet: #6a6a66; --line: #d9d9d2;
@@ -51,14 +52,10 @@ _HEAD: Final = """<!DOCTYPE html>
 """
 
 
-class _Writable(Protocol):
-    def write(self, text: str, /) -> object: ...
-
-
 class HtmlPage:
-    """Writes texts as they come; a painter."""
+    """A painter that writes HTML."""
 
-    def __init__(self, file: _Writable) -> None:
+    def __init__(self, file: TextIO) -> None:
         self._file = file
         self._score: Score | None = None
         file.write(_HEAD.format(title="Surprisal", style=_STYLE + _shades(), legend=_legend()))
@@ -70,13 +67,9 @@ class HtmlPage:
         self._file.write(f"<section>\n<h2>{escape(printable(name))}</h2>\n<pre>\n")
 
     def add(self, part: Score) -> None:
-        """Write more of it."""
+        """Write the next part of the text."""
         assert self._score is not None
-        self._score += Score(
-            sum_log_probability=part.sum_log_probability,
-            scored_count=part.scored_count,
-            unknown_count=part.unknown_count,
-        )
+        self._score += totals(part)
         unscored = len(part.text) - len(part.log_probabilities)
         self._file.write("".join(f'<i class="e">{_shown(character)}</i>' for character in part.text[:unscored]))
         for at, character in enumerate(part.text[unscored:]):
@@ -97,30 +90,30 @@ class HtmlPage:
 
 @contextmanager
 def html_page(path: Path) -> Iterator[HtmlPage]:
-    """Write a page to `path`: either whole or, whatever fails, not at all."""
-    with written_atomically(path, READABLE) as file:
+    """Write a page to `path`, whole or not at all."""
+    with atomic_file(path, READABLE) as file:
         text = io.TextIOWrapper(file, encoding="utf-8")
         page = HtmlPage(text)
         yield page
         page.end()
-        text.detach()  # flushed; the file itself is closed by who opened it
+        text.detach()  # flushes it; `atomic_file` closes the file
 
 
 def _character(character: str, bits: float, rank: int | None, alternatives: Sequence[Alternative]) -> str:
-    told = f"{visible(character)}  {bits:.2f} bits, 1 in {_one_in(bits)}"
+    tooltip = f"{visible(character)}  {bits:.2f} bits, 1 in {_one_in(bits)}"
     if rank is not None:
-        told += f", rank {rank:,}"
+        tooltip += f", rank {rank:,}"
     if alternatives:
         expected = "   ".join(
             f"{visible(each.character)} {math.exp(each.log_probability):.1%}" for each in alternatives
         )
-        told += f"\n{expected}"
-    told = escape(told).replace("\n", "&#10;")
-    return f'<i class="s{_shade(bits)}" data-t="{told}">{_shown(character)}</i>'
+        tooltip += f"\n{expected}"
+    tooltip = escape(tooltip).replace("\n", "&#10;")
+    return f'<i class="s{_shade(bits)}" data-t="{tooltip}">{_shown(character)}</i>'
 
 
 def _shown(character: str) -> str:
-    """Return a character for the page: a line feed is seen as well as obeyed."""
+    """Return a character as HTML; a line feed is both shown and kept."""
     return "\u240a\n" if character == "\n" else escape(printable(character))
 
 
@@ -133,7 +126,7 @@ def _shade(bits: float) -> int:
 
 
 def _shades() -> str:
-    """Return the style of each shade: the more surprising, the less of the paper is seen."""
+    """Return the CSS of the shades: the more surprising, the more opaque."""
     most = len(BOUNDS)
     return "".join(
         f".s{shade} {{ background: rgb(var(--heat) / {0.62 * shade / most:.2f}); }}\n" for shade in range(most + 1)

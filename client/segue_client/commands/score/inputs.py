@@ -1,4 +1,4 @@
-"""What there is to score: files and standard input, as UTF-8 text in pieces, whatever their size."""
+"""Files and standard input of any size, read as UTF-8 text in pieces."""
 
 import codecs
 import io
@@ -16,7 +16,7 @@ from segue_client.errors import InvalidRequest
 STANDARD_INPUT: Final = "standard input"
 
 CHUNK_BYTES: Final = 65_536
-"""As much as a pipe holds."""
+"""The capacity of a pipe."""
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -25,38 +25,49 @@ class Input:
     """One file, or standard input."""
 
     def __init__(self, name: str, file: BinaryIO, note: Callable[[int], None] = lambda _count: None) -> None:
-        """`note` is told how many bytes were read, each time."""
+        """`note` is called with the number of bytes of each read."""
         self.name = name
         self._file = file
         self._note = note
         self._byte_count = 0
-        """How many bytes were decoded."""
+        """Bytes given to the decoder."""
 
     @property
     def is_live(self) -> bool:
-        """Whether more may come as long as somebody writes, such as through a pipe."""
+        """Whether more may arrive later, as through a pipe."""
         try:
             return not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
-        except (OSError, io.UnsupportedOperation):  # what a test puts in place of standard input
+        except (OSError, io.UnsupportedOperation):  # a test's stand-in for standard input
             return False
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a piece would not come at once."""
+        """Whether the next read would block."""
         return self.is_live and not select.select([self._file], [], [], 0)[0]
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text as it comes; raises InvalidRequest where it is not UTF-8, behind what is before."""
+        """Yield the text as it is read. Bytes that are not UTF-8 raise InvalidRequest after the text before them."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         while chunk := self._read():
             yield from self._decoded(decoder, chunk, is_last=False)
         yield from self._decoded(decoder, b"", is_last=True)
 
-    def lines(self) -> Iterator[str | None]:
-        r"""Yield each line without its end, which is \n, \r or \r\n; and None whenever there is none to be had at once.
+    def lines(self) -> Iterator[tuple[int, str] | None]:
+        r"""Yield each line that is not empty, with its number; and None whenever the next read would block.
 
-        A byte order mark at the beginning is left out.
+        Lines are counted from 1 and come without their end, which is \n, \r or \r\n. A byte order mark at the
+        beginning is left out.
         """
+        number = 0
+        for line in self._all_lines():
+            if line is None:
+                yield None
+                continue
+            number += 1
+            if line:
+                yield number, line
+
+    def _all_lines(self) -> Iterator[str | None]:
         ends, begun, is_first = io.IncrementalNewlineDecoder(None, translate=True), "", True
         for piece in self.pieces():
             text = piece.removeprefix(_BYTE_ORDER_MARK) if is_first else piece
@@ -73,12 +84,8 @@ class Input:
         if rest:
             yield rest
 
-    def text(self) -> str:
-        """Return all of it."""
-        return "".join(self.pieces())
-
     def _read(self) -> bytes:
-        # `read1` brings what there is, where `read` would wait for more.
+        # `read1` returns what is available; `read` would wait for more.
         chunk = self._file.read1(CHUNK_BYTES) if isinstance(self._file, io.BufferedReader) else self._file.read()
         self._note(len(chunk))
         return chunk
@@ -98,7 +105,7 @@ class Input:
 
 @contextmanager
 def opened(file: str, note: Callable[[int], None] = lambda _count: None) -> Iterator[Input]:
-    """Open a file, "-" for standard input."""
+    """Open a file, or standard input for "-"."""
     if file == "-":
         yield Input(STANDARD_INPUT, sys.stdin.buffer, note)
     else:
@@ -107,7 +114,7 @@ def opened(file: str, note: Callable[[int], None] = lambda _count: None) -> Iter
 
 
 def size_of(file: str) -> int | None:
-    """Return how many bytes it has; None where nobody knows."""
+    """Return the size in bytes, or None if it is unknown."""
     try:
         status = os.fstat(sys.stdin.buffer.fileno()) if file == "-" else Path(file).stat()
     except (OSError, io.UnsupportedOperation):

@@ -1,11 +1,15 @@
-"""Rows on standard output, as they come."""
+"""Rows on standard output, and a progress bar on standard error."""
 
 import json
 import math
-from typing import Final, Protocol
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from segue_client.commands.render import (
@@ -16,116 +20,122 @@ from segue_client.commands.render import (
     surprisal_legend,
     surprisal_text,
 )
-from segue_client.commands.score.rows import Row, row_fields, score_fields
+from segue_client.commands.score.rows import Row, score_fields, totals
 from segue_client.messages.candidates import Ranking
 from segue_client.messages.score import Score
 
 
-class RowPrinter(Protocol):
-    """What tells a user of rows."""
-
-    def row(self, row: Row) -> None:
-        """Tell of one."""
-
-    def end(self) -> None:
-        """There are no more."""
-
-
 class JsonPrinter:
-    """An object a line."""
+    """Prints one object per line."""
 
     def row(self, row: Row) -> None:
-        """Print it."""
-        print_json(row_fields(row))
+        """Print a row."""
+        print_json(row.fields())
 
     def end(self) -> None:
-        """Print nothing."""
+        """Print nothing more."""
 
 
 class TablePrinter:
-    """Columns of numbers, then where a row stands, and its text; at the end everything together."""
+    """Prints columns of numbers, the name and the text of each row; at the end the total of several.
 
-    def __init__(self, *, with_total: bool = True) -> None:
+    With `in_colour` the texts are coloured by surprisal.
+    """
+
+    def __init__(self, *, with_total: bool, in_colour: bool) -> None:
         self._with_total = with_total
+        self._console = console(forced=True) if in_colour else None
         self._count = 0
         self._total = Score()
 
     def row(self, row: Row) -> None:
-        """Print it."""
+        """Print a row, and the headings before the first."""
         if not self._count:
             click.secho(f"{score_headings()}  text", bold=True)
         self._count += 1
-        self._total += Score(
-            sum_log_probability=row.score.sum_log_probability,
-            scored_count=row.score.scored_count,
-            unknown_count=row.score.unknown_count,
-        )
-        self._print(f"{score_cells(row.score)}  {row.name}", row)
+        self._total += totals(row.score)
+        cells = printable(f"{score_cells(row.score)}  {row.name}")
+        if self._console:
+            coloured = surprisal_text(row.score.text.replace("\n", "\u240a"), row.score.log_probabilities)
+            self._console.print(Text(f"{cells}  ").append_text(coloured))
+        else:
+            text = printable(row.excerpt.removesuffix("\n")).replace("\n", "\u240a")
+            click.echo(f"{cells}  {text}" if row.excerpt else cells)
 
     def end(self) -> None:
-        """Print the sums of several rows."""
+        """Print the total, and what the colours mean."""
         if self._with_total and self._count > 1:
             click.secho(f"{score_cells(self._total)}  together", bold=True)
-
-    def _print(self, cells: str, row: Row) -> None:
-        text = f"  {_on_one_line(row.excerpt)}" if row.excerpt else ""
-        click.echo(printable(cells) + text)
-
-
-class ColouredTablePrinter(TablePrinter):
-    """The same, with the texts coloured by surprisal."""
-
-    def __init__(self, *, with_total: bool = True) -> None:
-        super().__init__(with_total=with_total)
-        self._console = console(forced=True)
-
-    def end(self) -> None:
-        """Print the sums of several rows, and what the colours mean."""
-        super().end()
-        self._console.print(surprisal_legend())
-
-    def _print(self, cells: str, row: Row) -> None:
-        line = Text(f"{printable(cells)}  ")
-        text = surprisal_text(row.score.text.replace("\n", "\u240a"), row.score.log_probabilities)
-        line.append_text(text)
-        self._console.print(line)
+        if self._console:
+            self._console.print(surprisal_legend())
 
 
 class TerminalPainter:
-    """Colours whole texts by surprisal as they come, one below the other."""
+    """Prints whole texts one below the other, coloured by surprisal, as they are scored."""
 
     def __init__(self) -> None:
         self._console: Console = console(forced=True)
         self._last = "\n"
 
     def begin(self, name: str) -> None:
-        """Begin on a line of its own."""
+        """Begin a text on a new line."""
         del name
         self._end_line()
 
     def add(self, part: Score) -> None:
-        """Print more."""
+        """Print the next part of the text."""
         self._console.print(surprisal_text(part.text, part.log_probabilities), end="")
         self._last = part.text[-1:] or self._last
 
     def end(self) -> None:
-        """Say what the colours mean."""
+        """Print what the colours mean."""
         self._end_line()
         self._console.print(surprisal_legend())
 
     def _end_line(self) -> None:
-        """End the line, where the text has not."""
         if self._last != "\n":
             click.echo()
         self._last = "\n"
 
 
-def _on_one_line(text: str) -> str:
-    return printable(text.removesuffix("\n")).replace("\n", "\u240a")
+class Bar(Progress):
+    """Shows how many bytes were read, and out of how many if `total` is known; nothing unless `is_shown`."""
+
+    def __init__(self, total: int | None, *, is_shown: bool) -> None:
+        super().__init__(
+            TextColumn("read"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not is_shown,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._bytes = self.add_task("", total=total)
+        self._shares_terminal = is_shown and sys.stdout.isatty()
+
+    def note(self, count: int) -> None:
+        """Add `count` bytes; any thread may call it."""
+        self.advance(self._bytes, count)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Hide the bar while the block writes to the same terminal."""
+        if not self._shares_terminal:
+            yield
+            return
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
 
 def print_json(fields: dict[str, object]) -> None:
-    """Print one object on a line; a lone surrogate, which UTF-8 has no bytes for, as an escape."""
+    """Print one object as a line; lone surrogates, which UTF-8 cannot encode, are escaped."""
     line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
     try:
         line.encode()

@@ -1,4 +1,4 @@
-"""JSON lines: objects of which one field is a text to score."""
+"""JSON lines: objects with a field that is the text to score."""
 
 import json
 import math
@@ -12,31 +12,31 @@ from segue_client.errors import InvalidRequest
 
 @dataclass(frozen=True)
 class Record:
-    """One object, and where it stands."""
+    """One object of the file."""
 
     number: int
-    """Of its line, counted from 1."""
+    """Of its line, from 1."""
     fields: dict[str, Any]
 
 
 def read_records(source: Input, field: str) -> Iterator[tuple[Record, str] | None]:
-    """Yield each object with its text, and None whenever there is none to be had at once.
+    """Yield each object with its text, and None whenever the next read would block.
 
-    Raises InvalidRequest for a line that is no object with a text in `field`; empty lines are passed over.
+    Blank lines are skipped. Raises InvalidRequest for a line that is not an object with a text in `field`.
     """
-    number = 0
-    for line in source.lines():
-        if line is None:
+    for item in source.lines():
+        if item is None:
             yield None
             continue
-        number += 1
+        number, line = item
         if line.strip():
-            fields = _fields(line, f"{source.name}, line {number:,}")
-            yield Record(number, fields), _text(fields, field, f"{source.name}, line {number:,}")
+            where = f"{source.name}, line {number:,}"
+            fields = _fields(line, where)
+            yield Record(number, fields), _text(fields, field, where)
 
 
 def scored(record: Record, score: dict[str, object], into: str, name: str) -> dict[str, object]:
-    """Return all fields of `record`, with `score` as another one; raises InvalidRequest where it has that already."""
+    """Return the fields of `record` with `score` added as `into`; raises InvalidRequest if that field exists."""
     if into in record.fields:
         raise InvalidRequest(f"{name} has a field {into!r} already; name another one for the score with --into")
     return {**record.fields, into: score}
@@ -49,7 +49,7 @@ def _fields(line: str, where: str) -> dict[str, Any]:
         raise InvalidRequest(f"{where} is not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise InvalidRequest(f"{where} is nested too deeply") from error
-    except ValueError as error:  # an integer of too many digits, or of those below
+    except ValueError as error:  # too many digits, or raised below
         raise InvalidRequest(f"{where}: {str(error).partition(';')[0]}") from error
     if not isinstance(fields, dict):
         raise InvalidRequest(f"{where} is not an object: it begins with {line.strip()[:20]!r}")

@@ -1,49 +1,71 @@
 """A row: one text, or one part of it, and its score."""
 
+import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from segue_client.messages.score import Score
 
 EXCERPT_CHARACTERS: Final = 60
 
+Order = Literal["surprising", "expected"]
+Measure = Literal["mean", "sum"]
+"""The mean surprisal per character, or the surprisal of the whole row."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """What is told of one text, or of one of its parts."""
+    """One text, or one part of it, as it is printed."""
 
     name: str
-    """Where it stands."""
     score: Score
-    """With what there is of each character, where requested."""
+    """With per-character values where requested."""
     text: str | None = None
-    """The text itself, where it is to be shown."""
+    """The text, if it is shown."""
     place: Mapping[str, object] = field(default_factory=dict)
-    """Where it stands, for a script to read."""
+    """Its position, as fields for a script."""
 
     @property
     def excerpt(self) -> str:
-        """The text, or as much of a window as tells what it is."""
+        """The text; only the beginning of a long window."""
         text = self.text or ""
         is_short = "line" in self.place or len(text) <= EXCERPT_CHARACTERS
         return text if is_short else f"{text[: EXCERPT_CHARACTERS - 1]}…"
 
+    def fields(self) -> dict[str, object]:
+        """Return the row as JSON fields."""
+        text = {} if self.text is None else {"text": self.text}
+        return {"name": self.name, **self.place, **text, **score_fields(self.score)}
 
-def row_fields(row: Row) -> dict[str, object]:
-    """Return the row for a script to read."""
-    text = {} if row.text is None else {"text": row.text}
-    return {"name": row.name, **row.place, **text, **score_fields(row.score)}
+
+def sorted_rows(rows: Iterable[Row], order: Order, measure: Measure, top: int | None) -> Iterator[Row]:
+    """Yield the rows, or the first `top` of them, holding no more in memory; equal rows keep their order.
+
+    Rows without scored characters are dropped.
+    """
+    sign = -1 if order == "surprising" else 1
+    keyed = (
+        (sign * surprisal, number, row)
+        for number, row in enumerate(rows)
+        if (surprisal := _surprisal(row.score, measure)) is not None
+    )
+    chosen = sorted(keyed) if top is None else heapq.nsmallest(top, keyed)
+    yield from (row for _, _, row in chosen)
+
+
+def _surprisal(score: Score, measure: Measure) -> float | None:
+    return score.mean_surprisal if measure == "mean" or not score.scored_count else -score.sum_log_probability
 
 
 def score_fields(score: Score) -> dict[str, object]:
-    """Return a score for a script to read; what has no value, or none that JSON knows, is null."""
+    """Return a score as JSON fields; an undefined or infinite value is null."""
     fields: dict[str, object] = {
         "sum_log_probability": score.sum_log_probability,
         "scored_count": score.scored_count,
         "unknown_count": score.unknown_count,
-        "perplexity": _finite(score.perplexity),
+        "perplexity": score.perplexity if score.perplexity != math.inf else None,
         "bits_per_character": score.bits_per_character,
     }
     if score.log_probabilities:
@@ -55,5 +77,10 @@ def score_fields(score: Score) -> dict[str, object]:
     return fields
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is None or math.isfinite(value) else None
+def totals(score: Score) -> Score:
+    """Return the sums alone, which add up without growing."""
+    return Score(
+        sum_log_probability=score.sum_log_probability,
+        scored_count=score.scored_count,
+        unknown_count=score.unknown_count,
+    )

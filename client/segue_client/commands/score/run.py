@@ -1,7 +1,7 @@
-"""What `segue score` does."""
+"""Runs `segue score`."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from typing import Final
@@ -9,40 +9,34 @@ from typing import Final
 import click
 
 from segue_client._sync.client import Client
+from segue_client.commands.atomic_file import write_ticket
 from segue_client.commands.score.arguments import Arguments
 from segue_client.commands.score.html_page import HtmlPage, html_page
 from segue_client.commands.score.inputs import opened, size_of
 from segue_client.commands.score.printing import (
-    ColouredTablePrinter,
+    Bar,
     JsonPrinter,
-    RowPrinter,
     TablePrinter,
     TerminalPainter,
     print_json,
     print_ranking,
 )
-from segue_client.commands.score.progress_bar import Bar
 from segue_client.commands.score.records import scored
-from segue_client.commands.score.rows import Row, score_fields
+from segue_client.commands.score.rows import Row, score_fields, sorted_rows
 from segue_client.commands.score.scorer import Painter, Scorer
-from segue_client.commands.score.sorting import sorted_rows
-from segue_client.commands.ticket_file import write_ticket
-from segue_client.messages.model import Model
 from segue_client.messages.score import Score
-from segue_client.messages.score_request import TEXTS_PER_CALL_WITH_TICKETS, ScoreOptions
+from segue_client.messages.score_request import TEXTS_PER_CALL_WITH_TICKETS, ReadingOptions, ScoreOptions
 
 HEATMAP_BYTES: Final = 2000
-"""Up to how much text is coloured without being asked for: about one screen."""
+"""The largest text that is coloured without being asked for: about one screen."""
 
 HTML_ALTERNATIVES: Final = 5
-"""How many of the likeliest a page shows, unless told otherwise."""
+"""How many alternatives a page shows by default."""
 
 
 def run(arguments: Arguments) -> bool:
-    """Do what was asked; return whether a text was more surprising than the threshold."""
-    with Client(
-        arguments.server, tenant=arguments.tenant, timeout=arguments.timeout, resume=not arguments.no_resume
-    ) as client:
+    """Do what the arguments ask for; return whether a text was more surprising than the threshold."""
+    with arguments.connection.client(resume=not arguments.no_resume) as client:
         if arguments.mode == "candidates":
             _rank(client, arguments)
             return False
@@ -53,27 +47,19 @@ def _rank(client: Client, arguments: Arguments) -> None:
     candidates = list(arguments.candidates)
     if arguments.candidates_file:
         with opened(arguments.candidates_file) as source:
-            candidates += [line for line in source.lines() if line]
+            candidates += [item[1] for item in source.lines() if item]
     if arguments.ticket_out and len(candidates) > TEXTS_PER_CALL_WITH_TICKETS:
         raise click.UsageError(
             f"--ticket-out goes with up to {TEXTS_PER_CALL_WITH_TICKETS} candidates, here are {len(candidates):,}: "
-            "rank them without it, and keep the state behind the context with "
+            "rank them without it, and save the state after the context with "
             "`segue score --text CONTEXT --begin begin --ticket-out FILE`"
         )
     ranking = client.score_candidates(
         arguments.context or "",
         candidates,
         ranking=arguments.ranking,
-        model=arguments.model,
-        version=arguments.model_version,
-        ticket=arguments.ticket_in.read_bytes() if arguments.ticket_in else None,
-        session=arguments.session,
-        exact=not arguments.inexact,
-        unknown=arguments.unknown,
-        begin=arguments.begin,
-        end=arguments.end or "nothing",
-        log_probabilities=arguments.per_character,
         return_tickets=arguments.ticket_out is not None,
+        **_reading(arguments),
     )
     print_ranking(ranking, as_json=arguments.as_json)
     _keep(ranking.context, arguments)
@@ -85,14 +71,18 @@ class _Run:
     def __init__(self, client: Client, arguments: Arguments) -> None:
         self._client = client
         self._arguments = arguments
-        self._is_heatmap = not arguments.as_json and _is_heatmap(arguments)
         self._exceeded = False
         """Whether a row was more surprising than the threshold."""
-        self._model: Model | None = None
-        if arguments.html or (arguments.files and arguments.mode == "texts"):
-            self._model = client.model(arguments.model, arguments.model_version)
-        if arguments.files and arguments.mode == "texts" and self._is_by_line:
+        has_whole_files = arguments.mode == "texts" and bool(arguments.files)
+        connection = arguments.connection
+        needs_model = has_whole_files or arguments.html
+        self._model = client.model(connection.model, connection.version) if needs_model else None
+        is_of_documents = self._model is not None and self._model.documents == "lines"
+        if has_whole_files and is_of_documents:
             _check_documents(arguments)
+        self._is_by_line = arguments.mode == "lines" or (arguments.mode == "texts" and is_of_documents)
+        self._is_whole = arguments.mode == "texts" and not self._is_by_line
+        self._is_heatmap = not arguments.as_json and _is_heatmap(arguments)
 
     def run(self) -> bool:
         """Print everything; return whether a row was more surprising than the threshold."""
@@ -100,31 +90,42 @@ class _Run:
         with ExitStack() as stack:
             bar = stack.enter_context(Bar(_total(arguments.files), is_shown=_shows_bar(arguments)))
             page = stack.enter_context(html_page(arguments.html)) if arguments.html else None
-            self._print(bar, page)
+            if arguments.mode == "records":
+                self._print_records(self._scorer(bar, []), bar)
+            else:
+                self._print_rows(bar, page)
         return self._exceeded
 
-    def _print(self, bar: Bar, page: HtmlPage | None) -> None:
-        scorer, arguments = self._scorer(bar), self._arguments
-        if arguments.mode == "records":
-            for file in arguments.files:
-                for record, row in scorer.records(file, arguments.field):
-                    self._judge(row)
-                    with bar.aside():
-                        print_json(scored(record, score_fields(row.score), arguments.into, row.name))
-            return
-        is_whole = arguments.mode == "texts" and not self._is_by_line
-        rows = self._judged(self._whole_rows(scorer, page) if is_whole else self._part_rows(scorer))
-        if arguments.sort:
-            rows = sorted_rows(rows, arguments.sort, arguments.by, arguments.top)
-        printer = self._printer(is_whole=is_whole)
-        for row in rows:
+    def _print_records(self, scorer: Scorer, bar: Bar) -> None:
+        arguments = self._arguments
+        for file in arguments.files:
+            for record, row in scorer.records(file, arguments.field):
+                self._judge(row)
+                with bar.aside():
+                    print_json(scored(record, score_fields(row.score), arguments.into, row.name))
+
+    def _print_rows(self, bar: Bar, page: HtmlPage | None) -> None:
+        printer = self._printer()
+        for row in self._rows(bar, page):
             with bar.aside():
                 printer.row(row)
-            if page and not is_whole:
+            if page and not self._is_whole:
                 page.begin(row.name)
                 page.add(row.score)
         with bar.aside():
             printer.end()
+
+    def _rows(self, bar: Bar, page: HtmlPage | None) -> Iterator[Row]:
+        """Return the rows in the order in which they are printed."""
+        arguments = self._arguments
+        terminal = TerminalPainter() if self._is_whole and self._is_heatmap else None
+        painters: list[Painter] = [terminal] if terminal else []
+        if page and self._is_whole:
+            painters.append(page)
+        scorer = self._scorer(bar, painters)
+        rows = self._whole_rows(scorer) if self._is_whole else self._part_rows(scorer)
+        rows = self._judged(_after_painting(terminal, rows) if terminal else rows)
+        return sorted_rows(rows, arguments.sort, arguments.by, arguments.top) if arguments.sort else rows
 
     def _judged(self, rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
@@ -132,34 +133,14 @@ class _Run:
             yield row
 
     def _judge(self, row: Row) -> None:
-        """Hold a row against the threshold; of one text that comes along, only the last row stands."""
-        exceeds = _exceeds(row.score, self._arguments.threshold)
+        """Compare a row with the threshold; of a running score only the last row counts."""
+        bits, threshold = row.score.bits_per_character, self._arguments.threshold
+        exceeds = threshold is not None and bits is not None and bits > threshold
         self._exceeded = exceeds or (self._exceeded and not self._arguments.running)
 
-    @property
-    def _is_by_line(self) -> bool:
-        """Whether files are scored line by line."""
-        arguments = self._arguments
-        return arguments.mode == "lines" or (
-            arguments.mode == "texts" and self._model is not None and self._model.documents == "lines"
-        )
-
-    def _whole_rows(self, scorer: Scorer, page: HtmlPage | None) -> Iterator[Row]:
+    def _whole_rows(self, scorer: Scorer) -> Iterator[Row]:
         files, texts = self._arguments.files, self._arguments.texts
-        if self._arguments.running:
-            return scorer.running(files[0])
-        if self._is_heatmap:
-            return _below(
-                TerminalPainter(), lambda painter: self._painted(scorer, [painter, *([page] if page else [])])
-            )
-        if page:
-            return self._painted(scorer, [page])
-        return chain(scorer.files(files), scorer.texts(texts))
-
-    def _painted(self, scorer: Scorer, painters: Sequence[Painter]) -> Iterator[Row]:
-        arguments = self._arguments
-        yield from scorer.painted_files(arguments.files, painters, collects=arguments.as_json)
-        yield from scorer.painted_texts(arguments.texts, painters, collects=arguments.as_json)
+        return scorer.running(files[0]) if self._arguments.running else chain(scorer.files(files), scorer.texts(texts))
 
     def _part_rows(self, scorer: Scorer) -> Iterator[Row]:
         arguments = self._arguments
@@ -170,21 +151,23 @@ class _Run:
                 yield from scorer.lines(file, with_end=arguments.end != "nothing")
         yield from scorer.texts(arguments.texts)
 
-    def _printer(self, *, is_whole: bool) -> RowPrinter:
+    def _printer(self) -> JsonPrinter | TablePrinter:
         arguments = self._arguments
         if arguments.as_json:
             return JsonPrinter()
         with_total = arguments.top is None and not arguments.running
-        return (ColouredTablePrinter if self._is_heatmap and not is_whole else TablePrinter)(with_total=with_total)
+        return TablePrinter(with_total=with_total, in_colour=self._is_heatmap and not self._is_whole)
 
-    def _scorer(self, bar: Bar) -> Scorer:
+    def _scorer(self, bar: Bar, painters: list[Painter]) -> Scorer:
         arguments = self._arguments
         in_colour = self._is_heatmap or arguments.html is not None
+        in_detail = in_colour or arguments.per_character or arguments.ranks or arguments.alternatives > 0
         return Scorer(
             client=self._client,
             options=self._options(in_colour=in_colour),
             jobs=arguments.jobs,
-            in_detail=in_colour or arguments.per_character or arguments.ranks or arguments.alternatives > 0,
+            in_detail=arguments.as_json if painters else in_detail,  # painted texts may be too long to keep
+            painters=painters,
             return_ticket=arguments.ticket_out is not None,
             keep=lambda score: _keep(score, arguments),
             note=bar.note,
@@ -197,40 +180,49 @@ class _Run:
         if begin is None and self._is_by_line and arguments.ticket_in is None:
             begin = "begin"
         return {
-            "model": arguments.model,
-            "version": arguments.model_version,
-            "ticket": arguments.ticket_in.read_bytes() if arguments.ticket_in else None,
-            "session": arguments.session,
-            "exact": not arguments.inexact,
-            "unknown": arguments.unknown,
+            **_reading(arguments),
             "begin": begin,
-            "end": arguments.end or "nothing",
             "log_probabilities": arguments.per_character or in_colour,
             "ranks": arguments.ranks or knows_ranks,
             "top_alternatives": arguments.alternatives or (HTML_ALTERNATIVES if knows_ranks else 0),
+            "windows": None,
         }
 
 
+def _reading(arguments: Arguments) -> ReadingOptions:
+    return {
+        "model": arguments.connection.model,
+        "version": arguments.connection.version,
+        "ticket": arguments.ticket_in.read_bytes() if arguments.ticket_in else None,
+        "session": arguments.session,
+        "exact": not arguments.inexact,
+        "unknown": arguments.unknown,
+        "begin": arguments.begin,
+        "end": arguments.end or "nothing",
+        "log_probabilities": arguments.per_character,
+    }
+
+
 def _check_documents(arguments: Arguments) -> None:
-    """Refuse what is for one text, where each line of a file is one."""
-    each = "this is a model of documents, so that each line of a file is a text of its own"
+    """Refuse options for one text if each line of a file is one."""
+    each = "this is a model of documents, so each line of a file is a text of its own"
     if arguments.running:
-        raise click.UsageError(f"{each}: leave --running out, a line's row comes as soon as the line does")
+        raise click.UsageError(f"{each}: leave --running out, each line is printed as soon as it is scored")
     for option, value in (("--ticket-out", arguments.ticket_out), ("--session", arguments.session)):
         if value:
             raise click.UsageError(f"{each}: {option} goes with one --text")
 
 
-def _below(terminal: TerminalPainter, paint: Callable[[Painter], Iterator[Row]]) -> Iterator[Row]:
-    """Yield rows once all texts have been painted, or those before the one that failed."""
-    rows, failure = list[Row](), None
+def _after_painting(terminal: TerminalPainter, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows once all texts are painted; if one fails, yield those before it, then raise."""
+    painted, failure = list[Row](), None
     try:
-        for row in paint(terminal):
-            rows.append(row)
+        for row in rows:
+            painted.append(row)
     except Exception as error:  # noqa: BLE001 - it is raised below
         failure = error
     terminal.end()
-    yield from rows
+    yield from painted
     if failure:
         raise failure
 
@@ -245,22 +237,17 @@ def _is_heatmap(arguments: Arguments) -> bool:
 
 
 def _shows_bar(arguments: Arguments) -> bool:
-    """Whether a bar tells something that the output does not."""
+    """Whether a bar shows something that the output does not."""
     if arguments.progress is not None:
         return arguments.progress
-    prints_as_it_comes = sys.stdout.isatty() and not arguments.sort
-    return bool(arguments.files) and sys.stderr.isatty() and not prints_as_it_comes
+    prints_on_the_way = sys.stdout.isatty() and not arguments.sort
+    return bool(arguments.files) and sys.stderr.isatty() and not prints_on_the_way
 
 
 def _total(files: Iterable[str]) -> int | None:
-    """Return how many bytes all of them have; None where nobody knows."""
+    """Return the size of all files together in bytes, or None if it is unknown."""
     sizes = [size_of(file) for file in files]
     return None if None in sizes else sum(size for size in sizes if size)
-
-
-def _exceeds(score: Score, threshold: float | None) -> bool:
-    bits = score.bits_per_character
-    return threshold is not None and bits is not None and bits > threshold
 
 
 def _keep(score: Score, arguments: Arguments) -> None:

@@ -1,25 +1,26 @@
-"""The rows of what there is to score, from a server."""
+"""Turns files, texts, lines, windows and records into rows, by way of a server."""
 
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from segue_client._sync.client import Client
 from segue_client._sync.concurrency import in_order
 from segue_client._sync.score_stream import ScoreStream
-from segue_client.commands.score.inputs import Input, opened, size_of
+from segue_client.commands.score.html_page import HtmlPage
+from segue_client.commands.score.inputs import opened, size_of
+from segue_client.commands.score.printing import TerminalPainter
 from segue_client.commands.score.records import Record, read_records
 from segue_client.commands.score.rows import Row
-from segue_client.commands.score.window_texts import WindowTexts
 from segue_client.errors import InvalidRequest
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import ScoreOptions
-from segue_client.messages.windows import WindowSize
+from segue_client.messages.windows import WindowScore, WindowSize
 from segue_client.protocol.batching import rename_in_error
 from segue_client.protocol.score_stream import ScoreProgress, collected
 
@@ -27,45 +28,41 @@ SMALL_BYTES: Final = 65_536
 """Files up to this size share calls; larger ones are streamed."""
 
 SHOWN_WINDOW: Final = 10_000
-"""Up to how many characters a window is shown with its text."""
+"""The largest window, in characters, that is shown with its text."""
 
 LABEL_CHARACTERS: Final = 40
-"""How much of a --text stands for it."""
+"""The length to which a --text is cut where it serves as a name."""
 
 _Item = TypeVar("_Item")
 
 
-class Painter(Protocol):
-    """What shows texts character by character, as they come."""
-
-    def begin(self, name: str) -> None:
-        """Begin the next text."""
-
-    def add(self, part: Score) -> None:
-        """Show more of it."""
+Painter: TypeAlias = TerminalPainter | HtmlPage
+"""Shows texts character by character as they are scored."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """How everything is to be scored, and by which server."""
+    """Which server scores, and how."""
 
     client: Client
     options: ScoreOptions
     jobs: int
-    """How many calls are on their way at once."""
+    """Concurrent calls."""
     in_detail: bool = False
-    """Whether rows have their text as it was read, and what there is of each character."""
+    """Whether rows hold their text as it was read, and per-character values."""
+    painters: Sequence[Painter] = ()
+    """What shows whole texts as they are scored, one at a time."""
     return_ticket: bool = False
-    """Whether the row of a whole text has the ticket behind it; for one text alone."""
+    """Whether the score of a whole text has its ticket; for one text only."""
     keep: Callable[[Score], None] = lambda _score: None
-    """Told the score of each whole text, with the ticket where there is one."""
+    """Called with the score of each whole text."""
     note: Callable[[int], None] = lambda _count: None
-    """Told how many bytes were read, each time."""
+    """Called with the number of bytes of each read."""
 
     def files(self, files: Sequence[str]) -> Iterator[Row]:
-        """Yield a row for each file, several of them at once.
+        """Yield a row for each file, scoring several at once.
 
-        What may never end, such as a pipe, is read in this thread, the one that an interrupt reaches.
+        What may never end, such as a pipe, is read in this thread, which an interrupt reaches.
         """
         for kind, run in groupby(files, self._kind):
             match kind:
@@ -73,121 +70,97 @@ class Scorer:
                     yield from (self._row(name, score) for name, score in self._each(self._small_texts(run), str))
                 case "large":
                     yield from in_order((partial(self._file, file) for file in run), self.jobs, self.client.close)
-                case "endless":
+                case "one at a time":
                     yield from map(self._file, run)
 
     def texts(self, texts: Sequence[str]) -> Iterator[Row]:
         """Yield a row for each text."""
-        if self.return_ticket:
-            yield from (self._whole(_label(text), [text]) for text in texts)
+        items = [(_label(text), text) for text in texts]
+        if self.return_ticket or self.painters:
+            yield from (self._whole(label, [text]) for label, text in items)
         else:
-            items = ((_label(text), text) for text in texts)
-            yield from (self._row(name, score) for name, score in self._each(items, str))
-
-    def painted_files(self, files: Sequence[str], painters: Sequence[Painter], *, collects: bool) -> Iterator[Row]:
-        """Yield a row for each file, one after the other, and have it painted as it comes.
-
-        `collects`: whether the row has what there is of each character as well.
-        """
-        for file in files:
-            with opened(file, self.note) as source:
-                yield self._painted(source.name, source.pieces(), painters, collects=collects)
-
-    def painted_texts(self, texts: Sequence[str], painters: Sequence[Painter], *, collects: bool) -> Iterator[Row]:
-        """Yield a row for each text, in the same way."""
-        yield from (self._painted(_label(text), [text], painters, collects=collects) for text in texts)
+            yield from (self._row(label, score) for label, score in self._each(items, str))
 
     def running(self, file: str) -> Iterator[Row]:
-        """Yield a row of what has come of a file, again and again; the last one is of the whole."""
-        with opened(file, self.note) as source, _called(source.name):
-            stream = self._stream(source)
+        """Yield a row for what was read of a file so far, again and again; the last one is of the whole."""
+        with opened(file, self.note) as source, _naming(source.name):
+            stream = self._stream(source.pieces(), join=not source.is_live)
             for progress in stream:
                 yield Row(source.name, progress.total, place={"sent_count": progress.sent_count})
             self._keep(stream)
 
     def lines(self, file: str, *, with_end: bool) -> Iterator[Row]:
-        """Yield a row for each line that is not empty, each a text of its own; `with_end`: with its line feed."""
+        """Yield a row for each line that is not empty, scored as its own text; `with_end`: with its line feed."""
+        end = "\n" if with_end else ""
         with opened(file, self.note) as source:
 
             def name_of(item: tuple[int, str]) -> str:
                 return f"{source.name}:{item[0]}"
 
-            items = _numbered_lines(source, "\n" if with_end else "")
-            for (number, line), score in self._as_they_come(items, name_of):
-                row = Row(name_of((number, line)), score, line, {"line": number})
-                yield self._detailed(row)
+            items = (None if item is None else (item, item[1] + end) for item in source.lines())
+            for item, score in self._in_bursts(items, name_of):
+                number, line = item
+                text = score.text if self.in_detail else line
+                yield Row(name_of(item), score, text, {"line": number})
 
     def windows(self, file: str, size: WindowSize) -> Iterator[Row]:
-        """Yield a row for each window of one running text; of lines, for the empty ones too."""
-        with opened(file, self.note) as source, _called(source.name):
-            texts, number = WindowTexts(), 0
+        """Yield a row for each window of one text, including empty lines."""
+        with opened(file, self.note) as source, _naming(source.name):
             shows_text = self.in_detail or size == "lines" or size <= SHOWN_WINDOW
-            stream = self._stream(source, windows=size, return_text=shows_text)
-            for progress in stream:
-                for window, score in texts.add(progress.latest):
-                    number += 1
-                    if size == "lines":
-                        name, place = f"{source.name}:{number}", {"line": number}
-                    else:
-                        name, place = f"{source.name}[{window.first}:{window.end}]", {"first": window.first}
-                    yield Row(name, score, score.text if shows_text else None, place)
+            stream = self._stream(source.pieces(), join=not source.is_live, windows=size, return_text=shows_text)
+            for number, (window, score) in enumerate(_window_scores(stream), start=1):
+                if size == "lines":
+                    name, place = f"{source.name}:{number}", {"line": number}
+                else:
+                    name, place = f"{source.name}[{window.first}:{window.end}]", {"first": window.first}
+                yield Row(name, score, score.text if shows_text else None, place)
             self._keep(stream)
 
     def records(self, file: str, field: str) -> Iterator[tuple[Record, Row]]:
-        """Yield each record of a file of JSON lines with the row of its text."""
+        """Yield each record of a JSON lines file with the row of its text."""
         with opened(file, self.note) as source:
 
             def name_of(record: Record) -> str:
                 return f"{source.name}:{record.number}"
 
-            for record, score in self._as_they_come(read_records(source, field), name_of):
+            for record, score in self._in_bursts(read_records(source, field), name_of):
                 yield record, Row(name_of(record), score)
 
-    def _kind(self, file: str) -> Literal["small", "large", "endless"]:
+    def _kind(self, file: str) -> Literal["small", "large", "one at a time"]:
         size = size_of(file)
-        if size is None:
-            return "endless"
+        if size is None or self.painters:
+            return "one at a time"
         return "small" if size <= SMALL_BYTES and file != "-" and not self.return_ticket else "large"
 
     def _small_texts(self, files: Iterable[str]) -> Iterator[tuple[str, str]]:
         for file in files:
             with opened(file, self.note) as source:
-                yield source.name, source.text()
+                yield source.name, "".join(source.pieces())
 
     def _file(self, file: str) -> Row:
         with opened(file, self.note) as source:
             return self._whole(source.name, source.pieces())
 
     def _whole(self, name: str, pieces: Iterable[str]) -> Row:
-        stream = self.client.score_stream(
-            pieces, **self.options, return_text=self.in_detail, return_ticket=self.return_ticket
-        )
-        with _called(name), stream:
-            parts = [progress for progress in stream if self.in_detail]
+        """Score one text as a stream, painting it on the way."""
+        for painter in self.painters:
+            painter.begin(name)
+        parts = list[ScoreProgress]()
+        stream = self._stream(pieces, return_text=self.in_detail or bool(self.painters))
+        with _naming(name), stream:
+            for progress in stream:
+                for painter in self.painters:
+                    painter.add(progress.latest)
+                if self.in_detail:
+                    parts.append(progress)
             return self._row(name, collected(parts, self._keep(stream)))
 
-    def _painted(self, name: str, pieces: Iterable[str], painters: Sequence[Painter], *, collects: bool) -> Row:
-        parts = list[ScoreProgress]()
-        for painter in painters:
-            painter.begin(name)
-        stream = self.client.score_stream(pieces, **self.options, return_text=True, return_ticket=self.return_ticket)
-        with _called(name), stream:
-            for progress in stream:
-                for painter in painters:
-                    painter.add(progress.latest)
-                if collects:
-                    parts.append(progress)
-            score = collected(parts, self._keep(stream))
-        return Row(name, score, score.text if collects else None)
-
-    def _stream(self, source: Input, *, windows: WindowSize | None = None, return_text: bool = False) -> ScoreStream:
+    def _stream(
+        self, pieces: Iterable[str], *, join: bool = True, windows: WindowSize | None = None, return_text: bool = False
+    ) -> ScoreStream:
         options: ScoreOptions = {**self.options, "windows": windows}
         return self.client.score_stream(
-            source.pieces(),
-            join=not source.is_live,
-            **options,
-            return_text=return_text,
-            return_ticket=self.return_ticket,
+            pieces, join=join, return_text=return_text, return_ticket=self.return_ticket, **options
         )
 
     def _keep(self, stream: ScoreStream) -> Score:
@@ -198,7 +171,7 @@ class Scorer:
     def _each(
         self, items: Iterable[tuple[_Item, str]], name_of: Callable[[_Item], str]
     ) -> Iterator[tuple[_Item, Score]]:
-        """Yield each item with the score of its text; `name_of` says what to call one whose text is refused."""
+        """Yield each item with the score of its text; a refusal names the item by `name_of`."""
         sent = deque[_Item]()
 
         def texts() -> Iterator[str]:
@@ -215,10 +188,10 @@ class Scorer:
                 rename_in_error(name_of(sent[0]), error)
             raise
 
-    def _as_they_come(
+    def _in_bursts(
         self, items: Iterator[tuple[_Item, str] | None], name_of: Callable[[_Item], str]
     ) -> Iterator[tuple[_Item, Score]]:
-        """Do as `_each`, and wait for no further item where None says that it would take a while."""
+        """Like `_each`, but yield all pending scores at each None, which says that the next item must be waited for."""
         has_ended = False
 
         def burst() -> Iterator[tuple[_Item, str]]:
@@ -233,15 +206,12 @@ class Scorer:
             yield from self._each(burst(), name_of)
 
     def _row(self, name: str, score: Score) -> Row:
-        return self._detailed(Row(name, score))
-
-    def _detailed(self, row: Row) -> Row:
-        return Row(row.name, row.score, row.score.text, row.place) if self.in_detail else row
+        return Row(name, score, score.text if self.in_detail else None)
 
 
 @contextmanager
-def _called(name: str) -> Iterator[None]:
-    """Have a refusal of the text call it by its name."""
+def _naming(name: str) -> Iterator[None]:
+    """Put `name` into the refusal of a text."""
     try:
         yield
     except InvalidRequest as error:
@@ -249,15 +219,33 @@ def _called(name: str) -> Iterator[None]:
         raise
 
 
-def _numbered_lines(source: Input, end: str) -> Iterator[tuple[tuple[int, str], str] | None]:
-    number = 0
-    for line in source.lines():
-        if line is None:
-            yield None
-            continue
-        number += 1
-        if line:
-            yield (number, line), line + end
+def _window_scores(stream: Iterable[ScoreProgress]) -> Iterator[tuple[WindowScore, Score]]:
+    """Yield each window with its own score, which has the text and the per-character values that the stream has."""
+    rest = Score()  # of the characters after the last window
+    for progress in stream:
+        read = Score.merge([rest, replace(progress.latest, windows=())])
+        first = scored = 0
+        for window in progress.latest.windows:
+            end, scored_end = first + window.character_count, scored + window.scored_count
+            score = replace(
+                _characters(read, slice(first, end), slice(scored, scored_end)),
+                sum_log_probability=window.sum_log_probability,
+                scored_count=window.scored_count,
+                unknown_count=window.unknown_count,
+            )
+            yield window, score
+            first, scored = end, scored_end
+        rest = _characters(read, slice(first, None), slice(scored, None))
+
+
+def _characters(score: Score, characters: slice, scored: slice) -> Score:
+    """Return the text and the per-character values of a part, without its sums."""
+    return Score(
+        log_probabilities=score.log_probabilities[scored],
+        ranks=score.ranks[scored],
+        alternatives=score.alternatives[scored],
+        text=score.text[characters],
+    )
 
 
 def _label(text: str) -> str:

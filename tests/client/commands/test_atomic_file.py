@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from segue_client.commands.ticket_file import write_ticket
+from segue_client.commands.atomic_file import write_ticket
 
 
-def test_a_ticket_is_written_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_ticket_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     write_ticket(tmp_path / "ticket", b"sealed")
     assert (tmp_path / "ticket").read_bytes() == b"sealed"
     assert (tmp_path / "ticket").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["ticket"]
 
 
-def test_what_is_no_regular_file_is_written_into(tmp_path: Path) -> None:
+def test_a_special_file_is_written_to(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with ThreadPoolExecutor(1) as threads:
