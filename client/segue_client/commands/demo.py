@@ -59,7 +59,7 @@ def demo(corpus: str, *, folder: Path, recipe: str | None, settings: tuple[str, 
     from segue_client.messages.score import Score
 
     passage = natural_passage(corpus)
-    prompt = prompt_for(passage)
+    prompt = prompt_for(corpus, passage)
     signal.signal(signal.SIGTERM, _leave)
     run, models = folder / "run", folder / "models"
     options = ["--recipe", recipe] if recipe else []

@@ -21,21 +21,29 @@ ENGLISH: Final = (
 )
 
 
+BUILT_IN: Final = "pydoc"
+"""The demo's own corpus: the English reference inside every CPython."""
+
+
 def natural_passage(corpus: str) -> str:
     """Return some 400 characters in the language of `corpus`, which is what `segue train` takes.
 
-    Files give their last characters, which training holds out. Everything else, such as a corpus that training
-    knows by name, or a pipe, gives an English passage.
+    Files, and the demo's own corpus, give their last characters, which training holds out. Everything else, such as a
+    pipe, gives an English passage.
     """
-    files = [path for path in _paths(corpus) if path.is_file()]
+    if corpus == BUILT_IN:
+        from pydoc_data.topics import topics
+
+        return _whole_words(topics[max(topics)].strip())
+    files = _files(corpus)
     return _whole_words(_tail(max(files)).strip()) if files else ENGLISH
 
 
-def prompt_for(passage: str) -> str:
-    """Return a beginning in the language of `passage`: up to 12 characters of one line, in whole words if possible."""
-    if passage == ENGLISH:
+def prompt_for(corpus: str, passage: str) -> str:
+    """Return a beginning like that of `passage`: up to 12 characters of one line, in whole words if possible."""
+    if corpus == BUILT_IN or not _files(corpus):
         return "The "
-    start = passage.lstrip("\n")[:12]
+    start = passage[:12]
     return (start.rpartition(" ")[0] or start).partition("\n")[0]
 
 
@@ -46,11 +54,11 @@ def shuffled(text: str) -> str:
     return "".join(characters)
 
 
-def _paths(corpus: str) -> Iterable[Path]:
+def _files(corpus: str) -> list[Path]:
     path = Path(corpus)
-    if path.is_dir():
-        return path.rglob("*.txt")
-    return [path] if path.exists() else map(Path, glob.iglob(corpus, recursive=True))  # noqa: PTH207 - as in training
+    matching = map(Path, glob.iglob(corpus, recursive=True))  # noqa: PTH207 - as in training
+    found: Iterable[Path] = path.rglob("*.txt") if path.is_dir() else [path] if path.exists() else matching
+    return [each for each in found if each.is_file()]
 
 
 def _tail(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 from segue_client.commands.demo_passage import ENGLISH, natural_passage, prompt_for, shuffled
@@ -14,7 +15,7 @@ def test_a_file_gives_its_end(tmp_path: Path) -> None:
     assert passage.endswith("und dann kam das ende")
     assert 380 < len(passage) <= 400
     assert natural_passage(str(tmp_path)) == passage
-    assert prompt_for(passage) == "anfang"
+    assert prompt_for(str(tmp_path), passage) == "anfang"
 
 
 @pytest.mark.parametrize("pattern", ["*.txt", "**/*.txt", "?.txt"])
@@ -42,7 +43,7 @@ def test_a_text_without_spaces_is_a_passage_too(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("漢字" * 500, encoding="utf-8")
     passage = natural_passage(str(tmp_path / "a.txt"))
     assert passage == "漢字" * 200
-    assert prompt_for(passage) == "漢字" * 6
+    assert prompt_for(str(tmp_path / "a.txt"), passage) == "漢字" * 6
 
 
 @pytest.mark.parametrize("corpus", ["pydoc", "time-machine", "-", "absent.txt", "*.txt", "."])
@@ -51,7 +52,13 @@ def test_what_names_no_file_gives_english(tmp_path: Path, monkeypatch: pytest.Mo
     passage = natural_passage(corpus)
     assert 300 < len(passage) <= 420
     assert " the " in passage
-    assert prompt_for(passage) == "The "
+    assert prompt_for(corpus, passage) == "The "
+
+
+def test_the_built_in_corpus_gives_its_last_topic() -> None:
+    passage = natural_passage("pydoc")
+    assert topics[max(topics)].rstrip().endswith(passage)
+    assert passage != ENGLISH
 
 
 def test_shuffling_keeps_the_characters() -> None:
