@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpora import corpus_of
 from segue_training.data.corpus import Corpus
 from segue_training.models import LanguageModel, ModelConfig, Recurrent
 from segue_training.recipes import TrainingConfig
@@ -28,7 +29,7 @@ def text() -> str:
 
 @pytest.fixture
 def corpus(text: str) -> Corpus:
-    return Corpus.of_text("cats", text)
+    return corpus_of(text, name="cats")
 
 
 @pytest.fixture

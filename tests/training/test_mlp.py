@@ -88,7 +88,7 @@ def test_it_learns_what_its_window_holds_and_no_more(window: int, learnt: bool) 
 
 def test_dropout_acts_in_training_alone() -> None:
     ids = torch.randint(11, (2, 9))
-    for dropout in (Dropout(input=0.5), Dropout(after_step=0.5), Dropout(output=0.5)):
+    for dropout in (Dropout(input=0.5), Dropout(between=0.5), Dropout(output=0.5)):
         model = mlp(3, 2, dropout)
         state = model.zero_state(2)
         with torch.no_grad():

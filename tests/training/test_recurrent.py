@@ -58,7 +58,7 @@ def test_the_names_and_shapes_are_those_that_export_reads() -> None:
 
 
 ARCHITECTURES = ("lstm", "gru", "rnn")
-DROPOUTS = (Dropout(input=0.5), Dropout(after_step=0.5), Dropout(output=0.5), Dropout(weight=0.5))
+DROPOUTS = (Dropout(input=0.5), Dropout(between=0.5), Dropout(output=0.5), Dropout(weight=0.5))
 
 
 def lively(architecture: str, dropout: Dropout | None = None) -> Recurrent:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from corpora import corpus_of
 from segue_export.checks.evaluation import Subject, evaluate, load_subject
 from segue_export.cli import evaluate as evaluate_command
 from segue_export.errors import ModelsNotFound
 from segue_export.export import export_checkpoint
-from segue_training.data.corpus import Corpus
 from segue_training.data.encoding import EncodedCorpus, Reading, encode_with
 from segue_training.errors import ConfigurationError, CorpusError
 from segue_training.evaluation.evaluate import perplexity
@@ -42,7 +42,7 @@ def make_pair(make_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Call
         folder = tmp_path_factory.mktemp("pair")
         checkpoint: Checkpoint = make_checkpoint(*shape, seed=4, **settings)
         reading = Reading(checkpoint.normalization, documents=checkpoint.documents)
-        own = encode_with(Corpus.of_text("own", OWN), checkpoint.vocabulary, reading)
+        own = encode_with(corpus_of(OWN, name="own"), checkpoint.vocabulary, reading)
         checkpoint = replace(checkpoint, corpus=CorpusRecord("own", own.sha256, own.characters))
         save_checkpoint(folder / "run", checkpoint)
         return Pair(folder / "run", export_checkpoint(folder / "run", folder / "models", "own").folder)
@@ -56,7 +56,7 @@ def pair(make_pair) -> Pair:
 
 
 def read(text: str, subject: Subject) -> EncodedCorpus:
-    return encode_with(Corpus.of_text("text", text), subject.vocabulary, subject.reading)
+    return encode_with(corpus_of(text, name="text"), subject.vocabulary, subject.reading)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""AfterStep a model from scratch and the one layout of checkpoints, which is that of the fused layers.
+"""Between a model from scratch and the one layout of checkpoints, which is that of the fused layers.
 
 With the gates g of a layer in PyTorch's order, one below the other:
 

@@ -43,7 +43,7 @@ class Dropout:
 
     input: float = 0.0
     """Of the units of each embedded character."""
-    after_step: float = 0.0
+    between: float = 0.0
     """Of the units that one layer hands to the next."""
     output: float = 0.0
     """Of the units that the last layer hands to the output."""

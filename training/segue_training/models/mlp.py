@@ -41,7 +41,7 @@ class Mlp(LanguageModel):
         read_BTE = torch.cat([past_PBE.transpose(0, 1), embedding(ids_BT, self.embedding.weight)], dim=1)
         h_BTH = _windows(dropped(read_BTE, self.dropout.input, training=self.training), self.config.window)
         for k, layer in enumerate(self.hidden):
-            h_BTH = torch.tanh(layer(dropped(h_BTH, self.dropout.after_step if k else 0.0, training=self.training)))
+            h_BTH = torch.tanh(layer(dropped(h_BTH, self.dropout.between if k else 0.0, training=self.training)))
         logits_BTV = self.output(dropped(h_BTH, self.dropout.output, training=self.training))
         return logits_BTV, read_BTE[:, ids_BT.shape[1] :].transpose(0, 1)
 

@@ -46,7 +46,7 @@ class Recurrent(LanguageModel):
         ends: list[State] = []
         for layer in range(self.config.layers):
             if layer > 0:
-                x = dropped(x, self.dropout.after_step, training=self.training)
+                x = dropped(x, self.dropout.between, training=self.training)
             x, *end = self._read(layer, x, tuple(part[layer : layer + 1] for part in state))
             ends.append(tuple(end))
         logits_BTV = self.output(dropped(x, self.dropout.output, training=self.training))
