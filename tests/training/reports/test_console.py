@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import checkpoint_of
 from rich.console import Console
-from segue_training.evaluation.perplexity import Perplexity, Validation
+from segue_training.evaluation.perplexity import Perplexity
 from segue_training.models import LanguageModel, build_model
 from segue_training.recipes import TrainingConfig
 from segue_training.reports import console as report_module
 from segue_training.reports.console import ProgressReport, duration, perplexities, show, summary
 from segue_training.text.vocabulary import Vocabulary
-from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools
+from segue_training.train.checkpoint import Checkpoint
 from segue_training.train.train_state import Evaluation
 from segue_training.train.trainer import Progress
 
@@ -129,20 +130,7 @@ def test_durations(seconds: float, text: str) -> None:
 def checkpoint(tiny: TrainingConfig) -> Checkpoint:
     torch.manual_seed(0)
     model = build_model(tiny.model(len(VOCABULARY)))
-    return Checkpoint(
-        model=model.config,
-        vocabulary=VOCABULARY,
-        normalization="line-feeds",
-        begin="\n",
-        corpus=CorpusRecord("cats", "ab" * 32, 5000),
-        recipe="small",
-        training=tiny,
-        steps=40,
-        validation=Validation(Perplexity(1.5, 499, 1), Perplexity(1.25, 500, 1)),
-        tools=Tools("1", "2", "3", 4),
-        history=(evaluation(20, 2.0), evaluation(40, 1.5)),
-        weights=model.state_dict(),
-    )
+    return checkpoint_of(model, VOCABULARY, tiny, steps=40, history=(evaluation(20, 2.0), evaluation(40, 1.5)))
 
 
 def test_show_prints_a_sample_and_the_figures(checkpoint: Checkpoint) -> None:

@@ -1,6 +1,6 @@
 """Scoring a text in constant memory, whatever its length.
 
-`Reader` is a PyTorch model or an exported graph; each `in_*` function is one way of reading and yields log-probabilities
+`Reader` is a PyTorch model or an exported graph. Each `in_*` function is a way of reading and yields log-probabilities
 part by part; `Perplexity.of` sums them up.
 
     in_one_piece    the state is carried from the first symbol to the last

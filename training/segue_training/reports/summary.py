@@ -1,4 +1,4 @@
-"""What there is to say about a run, gathered from its checkpoint: everything that its HTML report shows."""
+"""The content of a run's HTML report, gathered from its checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -23,18 +23,18 @@ PASSAGE: Final = 2400
 """Symbols of the validation text whose surprisal is shown."""
 
 SURPRISING: Final = 12
-"""How many of the most surprising characters are listed."""
+"""Length of the list of most surprising characters."""
 
 CONTEXT: Final = 40
-"""Characters that are shown before each of them."""
+"""Characters shown before each of them."""
 
 RATES: Final = 200
-"""Points of the learning rate's curve."""
+"""Points of the learning rate curve."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that the model wrote."""
+    """A text by the model."""
 
     temperature: float
     text: str
@@ -47,7 +47,7 @@ class Setting:
     name: str
     value: str
     usual: str | None
-    """The value of the recipe, where it is another one."""
+    """The recipe's value if it differs."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Surprise:
     """One of the most surprising characters of the passage."""
 
     index: int
-    """Its place in the passage."""
+    """Its index in the passage."""
     context: str
     surprisal: Surprisal
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run in figures and texts."""
+    """The content of the report."""
 
     checkpoint: Checkpoint
     parameters: int
@@ -71,14 +71,14 @@ class RunReport:
     passage: tuple[Surprisal, ...]
     """The beginning of the validation text, read from the zero state."""
     surprises: tuple[Surprise, ...]
-    """Of the passage, the most surprising character first."""
+    """In the passage, most surprising first."""
     settings: tuple[Setting, ...]
     learning_rates: tuple[tuple[float, float], ...]
     """(step, rate) up to the last evaluation."""
 
 
 def gather(checkpoint: Checkpoint, validation_N: Ids, baselines: Sequence[Baseline]) -> RunReport:
-    """Let the model write and read. `validation_N` are the ids of the validation text, in the model's vocabulary."""
+    """Sample from the model and score `validation_N`, the ids of the validation text."""
     model = checkpoint.build_model()
     scored = _score(model, checkpoint, validation_N)
     return RunReport(
@@ -110,7 +110,7 @@ def _surprises(scored: Sequence[Surprisal], documents: Documents) -> tuple[Surpr
 
 
 def _before(scored: Sequence[Surprisal], index: int, documents: Documents) -> str:
-    """Return what the model had read last: of documents nothing before the one that it reads."""
+    """Return the characters before the one at `index`, for documents only those of the same document."""
     text = "".join(other.character for other in scored[max(index - CONTEXT, 0) : index])
     return text.rpartition(LINE_FEED)[2] if documents == "lines" else text
 

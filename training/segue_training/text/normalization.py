@@ -159,7 +159,7 @@ _PIECEWISE: Final[Mapping[str, tuple[Callable[[str, int], int], Callable[[str, s
     "nfc": (_before_boundary, _rewrite_nfc),
     "letters": (_everything, _rewrite_letters),
 }
-"""For each: the length of a text that no continuation changes, and the rewriting of that, after the character before."""
+"""For each: the length of a text that no continuation changes, and its rewriting after a given character."""
 
 
 def is_boundary(character: str) -> bool:
