@@ -181,7 +181,7 @@ def test_a_person_sees_a_table(run, pair: Pair) -> None:
     assert "learning" not in own
     assert "left out" not in own
     other = run(pair.artifact, "other.txt").stdout
-    assert "n-gram models are left out: name a text for them to learn from with --training-text SOURCE" in other
+    assert "n-gram models are omitted: give a text for them to learn from with --training-text SOURCE" in other
     assert "carried state" not in other
     learned = run(pair.artifact, "other.txt", "--training-text", "own.txt").stdout
     assert "8-gram" in learned

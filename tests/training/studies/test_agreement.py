@@ -23,6 +23,7 @@ from segue_training.studies.agreement.accuracy import CHUNK, SHARED, accuracy, c
 from segue_training.studies.agreement.config import ARCHITECTURES, CURRICULA, AgreementConfig, Curriculum
 from segue_training.studies.agreement.experiment import Outcome, Results, run, trials
 from segue_training.studies.agreement.picture import draw, render
+from segue_training.studies.agreement.report import accuracies, results_as_json
 from segue_training.studies.agreement.sentences import (
     NOUNS,
     PLURAL,
@@ -35,7 +36,6 @@ from segue_training.studies.agreement.sentences import (
     encode,
     is_distance,
 )
-from segue_training.studies.agreement.table import accuracies, results_as_json
 from segue_training.studies.agreement.training import draw_distance, longest, parameters, shape, train
 from torch import Tensor
 
