@@ -101,14 +101,8 @@ class TrainingConfig:
 
     def model(self, vocabulary_size: int) -> ModelConfig:
         """Return the shape of the model for a vocabulary."""
-        return ModelConfig(
-            vocabulary_size,
-            self.embedding or vocabulary_size,
-            self.hidden,
-            self.layers,
-            self.architecture,
-            self.window,
-        )
+        embedding = self.embedding or vocabulary_size
+        return ModelConfig(vocabulary_size, embedding, self.hidden, self.layers, self.architecture, self.window)
 
     @property
     def dropout(self) -> Dropout:

@@ -70,7 +70,6 @@ class EncodedCorpus:
     characters: int
     """Code points of that text."""
     vocabulary: Vocabulary
-    normalization: str
     ids: Ids = dataclass_field(repr=False, compare=False)
     """[N] of the whole text, read-only."""
     training: Ids = dataclass_field(repr=False, compare=False)
@@ -95,7 +94,7 @@ def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
     with temp_text(reading.blocks(corpus)) as text:
         split = _split(text, reading)
         vocabulary = _vocabulary(text, split, config)
-        encoded = _encoded(corpus.name, text, split, vocabulary, reading)
+        encoded = _encoded(corpus.name, text, split, vocabulary)
     return replace(
         encoded,
         training=_beginning(encoded.training, config.max_tokens, encoded.vocabulary, reading),
@@ -106,7 +105,7 @@ def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
 def encode_with(corpus: Corpus, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
     """Encode `corpus` for a trained model. Raises CorpusError."""
     with temp_text(reading.blocks(corpus)) as text:
-        return _encoded(corpus.name, text, _split(text, reading), vocabulary, reading)
+        return _encoded(corpus.name, text, _split(text, reading), vocabulary)
 
 
 def _split(text: TempText, reading: Reading) -> int:
@@ -130,19 +129,12 @@ def _vocabulary(text: TempText, split: int, config: TrainingConfig) -> Vocabular
     return vocabulary
 
 
-def _encoded(name: str, text: TempText, split: int, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
+def _encoded(name: str, text: TempText, split: int, vocabulary: Vocabulary) -> EncodedCorpus:
     ids_N = _ids(text, vocabulary)
     if vocabulary.alphabet == "bytes":
         split = sum(len(block.encode()) for block in text.first(split))
     return EncodedCorpus(
-        name,
-        text.sha256,
-        text.characters,
-        vocabulary,
-        reading.normalization,
-        ids=ids_N,
-        training=ids_N[:split],
-        validation=ids_N[split:],
+        name, text.sha256, text.characters, vocabulary, ids_N, training=ids_N[:split], validation=ids_N[split:]
     )
 
 

@@ -1,14 +1,13 @@
 """The content of a run's HTML report, gathered from its checkpoint."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from segue_training.errors import ConfigurationError
 from segue_training.evaluation.baselines import Baseline
 from segue_training.evaluation.sample import LINE_FEED, Sampler
 from segue_training.evaluation.surprisal import Surprisal, passage, surprisals
-from segue_training.models import LanguageModel
 from segue_training.recipes import recipe
 from segue_training.text.vocabulary import Documents, Ids
 from segue_training.train.checkpoint import Checkpoint
@@ -79,29 +78,20 @@ class RunReport:
 
 def gather(checkpoint: Checkpoint, validation_N: Ids, baselines: Sequence[Baseline]) -> RunReport:
     """Sample from the model and score `validation_N`, the ids of the validation text."""
-    model = checkpoint.build_model()
-    scored = _score(model, checkpoint, validation_N)
+    model, vocabulary, documents = checkpoint.build_model(), checkpoint.vocabulary, checkpoint.documents
+    sampler = Sampler(vocabulary, checkpoint.begin, documents)
+    passage_N = passage(vocabulary, validation_N, PASSAGE, documents)
+    scored = surprisals(model, vocabulary, passage_N, documents=documents)
     return RunReport(
         checkpoint=checkpoint,
         parameters=sum(weight.numel() for weight in model.parameters()),
         baselines=tuple(baselines),
-        samples=_samples(model, checkpoint),
+        samples=tuple(Sample(t, sampler(model, SAMPLED, temperature=t)) for t in TEMPERATURES),
         passage=scored,
-        surprises=_surprises(scored, checkpoint.documents),
-        settings=_settings(checkpoint),
+        surprises=_surprises(scored, documents),
+        settings=tuple(_settings(checkpoint)),
         learning_rates=_learning_rates(checkpoint),
     )
-
-
-def _samples(model: LanguageModel, checkpoint: Checkpoint) -> tuple[Sample, ...]:
-    sampler = Sampler(checkpoint.vocabulary, checkpoint.begin, checkpoint.documents)
-    return tuple(Sample(t, sampler(model, SAMPLED, temperature=t)) for t in TEMPERATURES)
-
-
-def _score(model: LanguageModel, checkpoint: Checkpoint, validation_N: Ids) -> tuple[Surprisal, ...]:
-    vocabulary, documents = checkpoint.vocabulary, checkpoint.documents
-    read_N = passage(vocabulary, validation_N, PASSAGE, documents)
-    return surprisals(model, vocabulary, read_N, documents=documents)
 
 
 def _surprises(scored: Sequence[Surprisal], documents: Documents) -> tuple[Surprise, ...]:
@@ -115,19 +105,15 @@ def _before(scored: Sequence[Surprisal], index: int, documents: Documents) -> st
     return text.rpartition(LINE_FEED)[2] if documents == "lines" else text
 
 
-def _settings(checkpoint: Checkpoint) -> tuple[Setting, ...]:
+def _settings(checkpoint: Checkpoint) -> Iterator[Setting]:
     config = checkpoint.training
     try:
         usual = recipe(checkpoint.recipe)
     except ConfigurationError:  # a recipe of another version of segue
         usual = config
-    return tuple(
-        _setting(entry.name, getattr(config, entry.name), getattr(usual, entry.name)) for entry in fields(config)
-    )
-
-
-def _setting(name: str, value: object, usual: object) -> Setting:
-    return Setting(name, str(value), None if value == usual else str(usual))
+    for name, value in asdict(config).items():
+        recipe_value = getattr(usual, name)
+        yield Setting(name, str(value), None if value == recipe_value else str(recipe_value))
 
 
 def _learning_rates(checkpoint: Checkpoint) -> tuple[tuple[float, float], ...]:

@@ -67,12 +67,10 @@ def _show(results: "list[Reproduced]", counted: "tuple[Counted, ...]", console: 
 
 
 def _table(results: "list[Reproduced]") -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("model", "training", "published", "held out", "tokens/s", "on a GPU")
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
+    figures = ("training", "published", "held out", "tokens/s", "on a GPU")
+    table = Table(Column("model", no_wrap=True), *(Column(name, justify="right") for name in figures))
     for result in results:
         row = result.row
         table.add_row(
@@ -87,11 +85,10 @@ def _table(results: "list[Reproduced]") -> "Table":
 
 
 def _counts(counted: "tuple[Counted, ...]") -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("n-gram order", "training", "held out", "stored", "possible |V|^n")
-    for column in table.columns:
-        column.justify = "right"
+    names = ("n-gram order", "training", "held out", "stored", "possible |V|^n")
+    table = Table(*(Column(name, justify="right") for name in names))
     for row in counted:
         figures = f"{row.training_perplexity:.3f}", f"{row.validation_perplexity:.2f}"
         table.add_row(str(row.order), *figures, f"{row.stored:,}", f"{row.possible:,}")
