@@ -1,4 +1,4 @@
-"""Export against torch, and what happens when it goes wrong."""
+"""Export compared with torch, and its failures."""
 
 import json
 from dataclasses import replace

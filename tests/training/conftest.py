@@ -12,7 +12,7 @@ from segue_training.recipes import TrainingConfig
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tiny models run fastest on one thread, and commands may change the number."""
+    """Tiny models are fastest on one thread; commands may change the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -25,7 +25,7 @@ def run_train(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a model was trained on the file cats.txt beside it."""
+    """The folder of a trained model and its corpus cats.txt."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "cats.txt").write_text("the cat sat on the mat\n" * 300, encoding="utf-8")
     result = run_train(folder / "cats.txt", "--out", folder / "run", *FAST, "--seed", 5, "--json")

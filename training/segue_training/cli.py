@@ -182,12 +182,12 @@ def _output_folder(folder: Path, group: "ProcessGroup", *, resumes: bool, force:
         return
     with unless_empty(folder):
         if not resumes:
-            _clear(folder, force=force)
+            _prepare(folder, force=force)
         yield
 
 
-def _clear(folder: Path, *, force: bool) -> None:
-    """Remove the run in `folder`. Raises ConfigurationError if there is one and `force` is not given."""
+def _prepare(folder: Path, *, force: bool) -> None:
+    """Make `folder` ready for a new run. Raises ConfigurationError if it holds one and `force` is not given."""
     from segue_training.train.checkpoint import is_checkpoint
     from segue_training.train.train_state import delete_train_states, train_state_files
 

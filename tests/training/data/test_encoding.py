@@ -145,7 +145,7 @@ def test_the_ids_outlive_the_encoding_and_their_file_does_not(text: str) -> None
 def test_memory_does_not_grow_with_the_text(text: str, settings: dict[str, object]) -> None:
     config = replace(small(), **settings)
     mebibyte = corpus_of(text * (2**20 // len(text))).files
-    encode(Corpus("first", mebibyte), config)  # what is cached is made now
+    encode(Corpus("first", mebibyte), config)  # fills the caches
     short, long = (_peak(Corpus("any", mebibyte * size), config) for size in (2, 10))
     assert long < short + 2**19
 

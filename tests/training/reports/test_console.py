@@ -38,7 +38,7 @@ def shown(
     steps: range = range(1, 101),
     history: tuple[Evaluation, ...] = (),
 ) -> str:
-    """What a run displays of which each step is a second long."""
+    """The display of a run with one second per step."""
     seconds = iter(range(1_000_000))
     now = [0.0]
     monkeypatch.setattr(report_module.time, "monotonic", lambda: now[0])
@@ -85,7 +85,7 @@ def test_an_evaluation_shows_how_it_compares_and_a_sample(
 
 
 def test_a_sample_reaches_the_terminal_as_signs(monkeypatch: pytest.MonkeyPatch, config: TrainingConfig) -> None:
-    """Text that steers a terminal, or that rich reads as markup, is shown as it is."""
+    """Text with terminal commands or rich markup is shown literally."""
     display = shown(monkeypatch, config, dict.fromkeys(range(10, 100, 10), 1.0))
     assert "\x1b" not in display
     assert {"␛", "[", "]", "b", "↵"} <= set(display)
@@ -104,7 +104,7 @@ def test_without_patience_no_run_stops_early(monkeypatch: pytest.MonkeyPatch, co
 def test_a_run_that_is_resumed_knows_its_best_and_its_pace(
     monkeypatch: pytest.MonkeyPatch, config: TrainingConfig
 ) -> None:
-    """51 steps are left of 100 after the first of this process, at one a second."""
+    """This process takes steps 50 to 100, one per second."""
     text = shown(monkeypatch, config, {60: 2.5}, steps=range(50, 101), history=(evaluation(40, 2.0),))
     assert "(best 2.000 at step 40; 1 without a gain)" in text
     assert "step 59  loss 2.000  perplexity 7.39  best 2.000  1,000 characters/s  0:41 left" in text

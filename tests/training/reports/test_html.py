@@ -26,7 +26,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: that every element ends where it should, and its texts."""
+    """A page as a browser parses it: its elements, which must be closed properly, and its texts."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def test_the_passage_comes_back_from_the_page(report: RunReport, page: Page) -> 
 
 
 def test_hostile_text_adds_no_element_and_no_command(page: Page) -> None:
-    """Neither of the passage nor of samples, names and titles: there is one script, which is the page's own."""
+    """Neither from the passage nor from samples, names and titles: the only script is the page's own."""
     tags = [tag for tag, _ in page.tags]
     assert tags.count("script") == 1
     assert {"b", "i"} & {tag for tag, given in page.tags if not given and tag == "i"} == set()

@@ -121,7 +121,7 @@ def test_a_signal_saves_the_run_and_says_how_to_continue(
 
 @pytest.fixture(scope="module")
 def stopped(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that SIGTERM ended; copy it."""
+    """The folder of a run ended by SIGTERM; copy it."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     with training(corpus, folder) as process:
         wait_for_step(process, folder, 5)
@@ -208,7 +208,7 @@ def torchrun(processes: int, *command: object) -> "subprocess.CompletedProcess[s
 
 
 def test_two_processes_do_together_what_one_does_with_the_same_minibatches(corpus: Path, tmp_path: Path) -> None:
-    """The curve of losses agrees to rounding, which AdamW would blow up in weights that hardly matter.
+    """The loss curves agree up to rounding, which AdamW would amplify in weights that hardly matter.
 
     Dropout is off, since each process draws its own.
     """
@@ -254,9 +254,9 @@ runpy.run_module("segue_training", run_name="__main__", alter_sys=True)
 def test_no_thread_of_a_group_outlives_it(
     settings: list[str], said: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that lets go of a tensor while Python shuts down aborts a process that was done.
+    """A thread that frees a tensor while Python shuts down aborts a finished process.
 
-    Of processes that fail, torchrun stops the others as soon as one has ended.
+    If a process fails, torchrun stops the others.
     """
     script, noted = tmp_path / "script.py", tmp_path / "noted"
     script.write_text(THREADS_AT_THE_END)

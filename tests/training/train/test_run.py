@@ -58,7 +58,7 @@ def test_a_model_from_scratch_leaves_the_same_kind_of_checkpoint(
 def test_a_text_that_fills_no_step_is_told_the_length_it_needs(
     tmp_path: Path, tiny: TrainingConfig, length: int, enough: bool
 ) -> None:
-    """145 symbols to train on are 9/10 of 162."""
+    """145 training symbols are 9/10 of 162."""
     path = tmp_path / "short.txt"
     path.write_text("ab" * (length // 2) + "a" * (length % 2))
     if enough:

@@ -15,7 +15,7 @@ class Stopped(Exception):  # noqa: N818
 
 
 def train_to(step: int, spec: RunSpec) -> None:
-    """Train on, save the run after `step`, and leave it."""
+    """Continue training, save the state after `step`, and stop."""
 
     def after_step(run: Trainer) -> None:
         if run.progression.step == step:
@@ -31,7 +31,7 @@ def train_to(step: int, spec: RunSpec) -> None:
 
 @pytest.fixture
 def folder(text_file: Path, tiny: TrainingConfig) -> Path:
-    """A run that was saved after steps 4 and 8."""
+    """The folder of a run saved after steps 4 and 8."""
     spec = begin_run(str(text_file), None, "tiny", replace(tiny, evaluations=1), text_file.parent / "run")
     spec.folder.mkdir()
     for step in (4, 8):

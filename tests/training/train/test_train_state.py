@@ -91,7 +91,7 @@ def test_a_folder_without_moments_says_so(tmp_path: Path, origin: Origin) -> Non
 
 
 def test_a_file_of_another_step_is_not_mistaken_for_it(tmp_path: Path, origin: Origin) -> None:
-    """The name says the step, the content says what it is: a swapped content is found by the hash."""
+    """The name holds the step and the content's hash, which detects swapped content."""
     first, second = (save_train_state(tmp_path, origin, train_state(step)) for step in (1, 2))
     second.write_bytes(first.read_bytes())
     with pytest.raises(CheckpointError, match="is damaged"):

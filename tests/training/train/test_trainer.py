@@ -88,7 +88,7 @@ def test_the_history_says_what_was_read_and_what_it_cost(data: TrainingData, tin
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[torch.Tensor]:
-    """Let validation come to `values`; return the output biases that were measured."""
+    """Make validation return `values`; return the output biases at each evaluation."""
     measured, snapshots = iter(values), list[torch.Tensor]()
 
     def measure(model: LanguageModel, *_: object, **__: object) -> float:
@@ -212,7 +212,7 @@ def test_the_model_of_d2l_has_its_number_of_parameters() -> None:
 
 
 def test_the_state_is_carried_from_step_to_step(data: TrainingData, tiny: TrainingConfig) -> None:
-    """With weights that all but stand still, the losses are those of whole rows read at once."""
+    """With almost constant weights, the losses equal those of whole rows read at once."""
     still = replace(tiny, learning_rate=1e-9, weight_decay=0.0, reset_rate=0.0, unknown_rate=0.0, steps=8)
     trained, reports = run(data, still)
     minibatches = list(epoch(data.training, still, 0, data.line_feed))[:8]
@@ -268,7 +268,7 @@ DROPPED = {"input_dropout": 0.1, "layer_dropout": 0.2, "output_dropout": 0.1, "w
 def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
     data: TrainingData, tiny: TrainingConfig, variant: str, step: int
 ) -> None:
-    """Weights, losses, figures; at steps within an epoch, behind an evaluation and in the second epoch."""
+    """Weights, losses, figures; at steps within an epoch, after an evaluation and in the second epoch."""
     dropped = DROPPED if variant in ("adamw", "sgd", "gru", "random", "documents") else {}
     config = replace(tiny, **{**dropped, **VARIANTS[variant]}, reset_rate=0.2, unknown_rate=0.1)  # type: ignore[arg-type]
     whole, losses = run(data, config)
@@ -284,7 +284,7 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
 def test_the_best_weights_are_kept_also_where_at_first_the_last_were_wanted(
     data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of step 20 were the best, and are gone."""
+    """The weights of step 20 were the best, but are lost."""
     measuring(monkeypatch, [1.0, 3.0, 2.0])
     stop, wanted = StopAt(41), replace(tiny, keep="last")
     with pytest.raises(Stopped):
