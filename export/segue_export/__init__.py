@@ -1,4 +1,4 @@
-"""Turn checkpoints into artifacts: an ONNX graph with its state in the open, and a manifest.
+"""From checkpoints to artifacts: an ONNX graph with explicit state, and a manifest.
 
-`artifact` needs neither torch nor onnx: it is the part that servers share.
+`artifact`, `manifest` and `graphs`, which the server shares, need no torch.
 """

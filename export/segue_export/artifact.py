@@ -1,10 +1,10 @@
-"""The artifact: what export writes and the server reads.
+"""The artifact on disk: written by export, read by the server.
 
     models/<name>/
         config.pbtxt        for NVIDIA Triton (see `triton`)
         <version>/
-            model.onnx      the portable graph, with the manifest (without `files`) in its metadata
-            manifest.json   what stands in the graph, and the SHA-256 of every file
+            model.onnx      the portable graph (see `graphs.portable`), with the manifest in its metadata
+            manifest.json   the manifest (see `manifest`) with the SHA-256 of every other file
 
 The portable graph (L layers, B sequences, T characters, H units, V characters in the vocabulary):
 
@@ -12,11 +12,12 @@ The portable graph (L layers, B sequences, T characters, H units, V characters i
         -> logits float [B, T, V], h_out float [L, B, H], c_out float [L, B, H]
 
 `logits[b, t]` scores the character that follows `tokens[b, t]`. B and T are free; the zero state is all zeros. An
-architecture without a memory cell (a GRU, an RNN) returns c as it came, so that there is one contract for all.
-A version's folder appears whole or not at all, and never changes afterwards.
+architecture without a memory cell (GRU, RNN) returns c unchanged, so that all have one signature. A version's folder
+is written atomically and never changes afterwards.
 
-A folder may come from anywhere, so reading one trusts nothing: its files are regular ones of bounded size that lie in
-it, every number of the manifest has a bound, and the graph must be exactly what the manifest implies (`graph_check`).
+A folder may come from anywhere, so nothing in it is trusted: its files must be regular, of bounded size and inside the
+folder, the manifest's numbers are bounded, and the graph must be exactly the one that the manifest implies
+(`graphs.portable_check`).
 """
 
 import hashlib
@@ -40,14 +41,14 @@ from segue_export.manifest import Manifest, Weights
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 2**21
-"""Room for the largest vocabulary, 12 bytes a character, and as much again."""
+"""Twice the size of the largest vocabulary, at 12 bytes per character."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One version of a model, read whole and verified."""
+    """One version of a model, read and verified."""
 
     name: str
     version: int
@@ -55,7 +56,7 @@ class Artifact:
     graph: bytes
     """The serialized ONNX model."""
     weights: Weights = field(repr=False, compare=False)
-    """What the graph holds, by torch's names; not to be written to."""
+    """The graph's weights by torch's names; read-only."""
 
     @property
     def sha256(self) -> str:
@@ -66,8 +67,8 @@ class Artifact:
 def write_artifact(models: Path, name: str, manifest: Manifest, graph: bytes) -> Path:
     """Write `graph` and `manifest` as the next version of `name` and return its folder.
 
-    The files are written and synced in a temporary folder beside it, then renamed into place. Raises InvalidName
-    or, where the disk does not do or `read_artifact` would refuse the model, ArtifactError; nothing is left behind.
+    The files are written and synced in a temporary sibling folder, which is then renamed. Raises InvalidName, or
+    ArtifactError if the disk fails or `read_artifact` would refuse the model; no files remain then.
     """
     _check_name(name)
     _check_readable(manifest, graph)
@@ -97,28 +98,28 @@ def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    for folder in (home, home.parent, home.parent.parent):  # each may be new
+    for folder in (home, home.parent, home.parent.parent):  # any may be new
         sync_folder(folder)
     return target
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Read and verify `models/<name>/<version>`; raises DamagedArtifact with the file at fault."""
+    """Read and verify `models/<name>/<version>`; DamagedArtifact names the file at fault."""
     manifest = _read_manifest(folder)
     graph = _read(folder, MODEL_FILE, largest_graph(manifest))
     if hashlib.sha256(graph).hexdigest() != manifest.files.get(MODEL_FILE):
         raise DamagedArtifact(
-            f"{folder / MODEL_FILE} is not the file that its manifest describes (SHA-256 differs); export it again"
+            f"{folder / MODEL_FILE} is not the file in its manifest (SHA-256 differs); export it again"
         )
     try:
         weights = check_graph(graph, manifest)
     except ForeignGraph as error:
-        raise ForeignGraph(f"{folder / MODEL_FILE} {error}; use only what segue export wrote") from error
+        raise ForeignGraph(f"{folder / MODEL_FILE} {error}; use only artifacts of segue export") from error
     return Artifact(folder.parent.name, int(folder.name), manifest, graph, weights)
 
 
 def find_artifacts(models: Path) -> list[Path]:
-    """Return the folder of every version of every model below `models`, by name, then version."""
+    """Return the folders of all versions of all models in `models`, by name, then version."""
     if not models.is_dir():
         raise ModelsNotFound(f"{models} is not a folder; write a model there with: segue export CHECKPOINT")
     homes = sorted(path for path in models.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
@@ -144,12 +145,12 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.from_json(document)
     except msgspec.MsgspecError as error:
-        reason = " ".join(str(error).split())[:200]  # it may quote anything
+        reason = " ".join(str(error).split())[:200]  # it may quote any content
         raise DamagedArtifact(f"{folder / MANIFEST_FILE}: {reason}; export the model again") from error
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes:
-    """Read a file of at most `limit` bytes that lies in `folder`, also where a link within it leads there."""
+    """Read a file of at most `limit` bytes in `folder`; a link must lead to a file in it too."""
     path = folder / name
     try:
         target = os.path.realpath(path, strict=True)
@@ -161,7 +162,7 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
                 raise DamagedArtifact(f"{path} is not a regular file; export the model again")
             if status.st_size > limit:
                 raise DamagedArtifact(
-                    f"{path} has {status.st_size:,} bytes, and no model like it more than {limit:,}; "
+                    f"{path} has {status.st_size:,} bytes, more than the {limit:,} of any such model; "
                     "export the model again"
                 )
             return file.read(status.st_size)
@@ -170,5 +171,5 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a pipe too without waiting for its other end."""
+    """Open without following links, and without waiting if it is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -1,6 +1,6 @@
 """The commands `segue export` and `segue evaluate`.
 
-`segue --help` reads this module even where torch is not installed: the commands import what needs it.
+`segue --help` imports this module even without torch installed; the commands themselves import what needs torch.
 """
 
 import json
@@ -20,24 +20,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
-    "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Folder of models."
+    "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="The folder of models."
 )
-@click.option("--name", help="Name of the model.  [default: the name of its corpus]")
+@click.option("--name", help="The model's name.  [default: its corpus's name]")
 @click.option(
     "--quantize",
     type=click.Choice(["int8", "float16"]),
-    help="Store and multiply matrices in 8 bits, for the CPU, or in 16, for CUDA.",
+    help="Store and multiply matrices in 8 bits (for the CPU) or 16 bits (for CUDA).",
 )
-@click.option(
-    "--text", help="What the cost of that is measured on.  [default: what training held out of a corpus known by name]"
-)
+@click.option("--text", help="The text that measures its cost.  [default: the validation part of a built-in corpus]")
 @click.option(
     "--allow-worse",
     type=click.FloatRange(min=0),
     default=0.5,
     show_default=True,
     metavar="PERCENT",
-    help="By how much the perplexity may rise.",
+    help="Maximum rise of the perplexity.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(  # noqa: PLR0913 - one parameter for each option
@@ -50,9 +48,9 @@ def export(  # noqa: PLR0913 - one parameter for each option
     allow_worse: float,
     as_json: bool,
 ) -> None:
-    """Write the folder CHECKPOINT as an ONNX artifact: the next version below MODELS/NAME.
+    """Write the folder CHECKPOINT as an ONNX artifact, the next version in MODELS/NAME.
 
-    The graph is compared with torch first; where they differ, nothing is written.
+    The graph is compared with torch first; if they differ, nothing is written.
     """
     from segue_export.export import export_checkpoint
 
@@ -80,7 +78,7 @@ def export(  # noqa: PLR0913 - one parameter for each option
 
 
 def _quantization(folder: Path, weights: Literal["int8", "float16"], source: str | None, most: float) -> "Quantization":
-    """Read the text to measure on: `source`, or else the checkpoint's own corpus if that is known by its name."""
+    """Encode the text that measures the cost: `source`, or else the checkpoint's own corpus if it is built in."""
     from segue_training.data.corpus import NAMED_CORPORA
     from segue_training.train.checkpoint import load_checkpoint
 
@@ -90,16 +88,16 @@ def _quantization(folder: Path, weights: Literal["int8", "float16"], source: str
     checkpoint = load_checkpoint(folder)
     name = source or checkpoint.corpus.name
     if source is None and name not in NAMED_CORPORA:
-        raise click.UsageError(f"--quantize measures what it costs: name the text for that, say {name}, with --text")
+        raise click.UsageError(f"--quantize needs a text to measure its cost: give one, such as {name}, with --text")
     return Quantization(weights, _encode(name, None, checkpoint_subject(checkpoint)), most)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("text")
-@click.option("--dynamic", is_flag=True, help="Also let the model learn from what it has been scored on.")
-@click.option("--training-text", metavar="SOURCE", help="What the n-gram models and compressors have read before.")
-@click.option("--field", help="TEXT is JSON lines: the field that holds the text.")
+@click.option("--dynamic", is_flag=True, help="Also score a model that learns from what it was scored on.")
+@click.option("--training-text", metavar="SOURCE", help="The text that n-gram models and compressors learn from.")
+@click.option("--field", help="For JSON lines: the field that holds the text.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(  # noqa: PLR0913 - one parameter for each option
@@ -112,11 +110,11 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Print the perplexity of MODEL on TEXT, beside what n-gram models and compressors reach.
+    """Print the perplexity of MODEL on TEXT, compared with n-gram models and compressors.
 
-    MODEL is a checkpoint's folder or an artifact's, models/NAME/VERSION. TEXT is a corpus, a file, a folder of
-    *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input. Of the corpus that MODEL was
-    trained on, the part that it has not seen is scored: the last 10 %.
+    MODEL is the folder of a checkpoint or of an artifact, models/NAME/VERSION. TEXT is a corpus, a file, a folder of
+    *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input. If MODEL was trained on TEXT, only
+    the unseen part, the last 10 %, is scored.
     """
     share_cores()
     from rich.console import Console
@@ -126,7 +124,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     use_threads(threads)
     subject = evaluation.load_subject(model, threads)
     if dynamic:
-        evaluation.check_can_learn(subject)  # before the work, not after
+        evaluation.check_can_learn(subject)  # fail early
     with Console(stderr=True).status(f"scoring {text}"):
         encoded = _encode(text, field, subject)
         training = _encode(training_text, None, subject) if training_text else None
@@ -136,7 +134,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         return
     Console().print(evaluation_report.table(f"{text} ({result.part})", result))
     if training is None and result.part == "whole":
-        click.echo("n-gram models are left out: name a text for them to learn from with --training-text SOURCE")
+        click.echo("n-gram models are omitted: give a text for them to learn from with --training-text SOURCE")
 
 
 def _encode(source: str, field: str | None, subject: "Subject") -> "EncodedCorpus":

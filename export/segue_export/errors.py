@@ -1,12 +1,12 @@
-"""What goes wrong with artifacts, as one line for the person who can mend it.
+"""The errors of artifacts. Each message is one line that names the value at fault and the remedy.
 
 ArtifactError
-|-- DamagedArtifact          a file is missing, or is not what the manifest says
-|   `-- ForeignGraph         the model file is not one that export writes for its manifest
-|-- ModelsNotFound           a folder that holds no artifact
-|-- InvalidName              a model name that could not be a folder's name
+|-- DamagedArtifact          a file is missing, or differs from the manifest
+|   `-- ForeignGraph         the graph is not the one that export writes for its manifest
+|-- ModelsNotFound           a folder without artifacts
+|-- InvalidName              a model name that cannot be a folder's name
 |-- UnsupportedArchitecture  a model without a recurrent state
-|-- QuantizationError        int8 costs more than allowed; nothing was written
+|-- QuantizationError        quantization costs more than allowed; nothing was written
 `-- ParityError              the ONNX graph and torch disagree; nothing was written
 """
 
@@ -14,34 +14,34 @@ from typing import ClassVar
 
 
 class ArtifactError(Exception):
-    """The base of everything that this package raises on purpose."""
+    """The base of all errors that this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
-    """The exit status of a command that ends with this error: 2 where its input is at fault, otherwise 1."""
+    """The command's exit status: 2 if its input is at fault, otherwise 1."""
 
 
 class DamagedArtifact(ArtifactError):  # noqa: N818 - says what it is
-    """A file of the artifact is missing, or is not what the manifest says."""
+    """A file of the artifact is missing, or differs from the manifest."""
 
 
 class ForeignGraph(DamagedArtifact):
-    """The model file is not one that export writes for its manifest."""
+    """The graph is not the one that export writes for its manifest."""
 
 
 class ModelsNotFound(ArtifactError):  # noqa: N818 - says what it is
-    """A folder that holds no artifact."""
+    """A folder without artifacts."""
 
     exit_code = 2
 
 
 class InvalidName(ArtifactError):  # noqa: N818 - says what it is
-    """A model name that could not be a folder's name."""
+    """A model name that cannot be a folder's name."""
 
     exit_code = 2
 
 
 class UnsupportedArchitecture(ArtifactError):  # noqa: N818 - says what it is
-    """A model without a recurrent state, which an artifact is made to hold."""
+    """A model without a recurrent state."""
 
     exit_code = 2
 
@@ -51,4 +51,4 @@ class ParityError(ArtifactError):
 
 
 class QuantizationError(ArtifactError):
-    """Rounding the weights costs more than allowed."""
+    """Quantization costs more than allowed."""

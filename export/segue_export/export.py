@@ -1,4 +1,4 @@
-"""From a checkpoint to an artifact: build the graph, prove it against torch, write it."""
+"""From a checkpoint to an artifact: build the graph, check its parity with torch, write it."""
 
 import math
 import platform
@@ -29,31 +29,31 @@ _TOOLS: Final = ("segue", "onnx", "torch")
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the weights are to be stored, and what that may cost."""
+    """How to store the weights, and what that may cost."""
 
     weights: Literal["int8", "float16"]
     text: EncodedCorpus
-    """What the cost is measured on: where it is the checkpoint's own corpus, the part that training held out."""
+    """Measures the cost; of the checkpoint's own corpus only the validation part is used."""
     most: float
-    """By how much the perplexity may rise, as a share of it."""
+    """Maximum relative rise of the perplexity."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What quantization did to the perplexity."""
+    """The perplexity before and after quantization."""
 
     before: Perplexity
     after: Perplexity
 
     @property
     def share(self) -> float:
-        """How much higher the perplexity is, as a share of what it was."""
+        """The relative rise of the perplexity."""
         return math.expm1(self.after.nats - self.before.nats)
 
 
 @dataclass(frozen=True)
 class Export:
-    """What an export did."""
+    """The result of an export."""
 
     folder: Path
     """Of the new artifact."""
@@ -65,13 +65,11 @@ class Export:
 
 
 def export_checkpoint(folder: Path, models: Path, name: str | None, quantization: Quantization | None = None) -> Export:
-    """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) below `models`.
+    """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) in `models`.
 
-    Beside the versions lies a `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are
-    stored and multiplied in fewer bits.
-
-    Raises CheckpointError, ParityError or QuantizationError (nothing was written), InvalidName, or ArtifactError for
-    an architecture that no artifact can hold.
+    Also writes `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are stored and multiplied
+    in fewer bits. Raises CheckpointError, or, as an ArtifactError, ParityError, QuantizationError (nothing is written
+    then), InvalidName or UnsupportedArchitecture.
     """
     checkpoint = load_checkpoint(folder)
     _check_architecture(checkpoint)
@@ -91,7 +89,7 @@ def export_checkpoint(folder: Path, models: Path, name: str | None, quantization
 
 
 def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], quantization: Quantization) -> Cost:
-    """Measure what a server would compute; raises QuantizationError where it is worse than allowed."""
+    """Compare the perplexities that a server would compute. Raises QuantizationError if the rise is not allowed."""
     manifest, _ = exact
     text = quantization.text
     ids, _ = held_out(text, manifest.corpus.sha256)
@@ -99,7 +97,7 @@ def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], qu
         perplexity(ExportedModel(*model), ids, manifest.vocabulary, manifest.documents) for model in (exact, rounded)
     )
     cost = Cost(before, after)
-    if not cost.share <= quantization.most:  # `not`: NaN is no cost to bear
+    if not cost.share <= quantization.most:  # `not` also refuses NaN
         raise QuantizationError(
             f"in {quantization.weights} the perplexity on {text.name} rises from {before.perplexity:.4f} to "
             f"{after.perplexity:.4f}, by {cost.share:.2%}, and {quantization.most:.2%} is allowed; nothing was "
@@ -109,7 +107,7 @@ def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], qu
 
 
 def describe(checkpoint: Checkpoint) -> Manifest:
-    """Return the manifest of an artifact made from `checkpoint`."""
+    """Return the manifest of `checkpoint`."""
     return Manifest(
         format_version=FORMAT_VERSION,
         architecture=checkpoint.model.architecture,
@@ -137,6 +135,6 @@ def _check_architecture(checkpoint: Checkpoint) -> None:
     architecture = checkpoint.model.architecture
     if architecture not in ARCHITECTURES:
         raise UnsupportedArchitecture(
-            f"a model of architecture {architecture!r} carries no recurrent state, which an artifact is made to hold; "
+            f"a model of architecture {architecture!r} has no recurrent state, which artifacts require; "
             f"train and export one of: {', '.join(ARCHITECTURES)}"
         )

@@ -1,4 +1,7 @@
-"""The manifest: what a model is, where it comes from, and the SHA-256 of every file of its artifact."""
+"""The manifest: what a model is, where it comes from, and the SHA-256 of its artifact's files.
+
+It is stored twice: as the artifact's manifest.json, and without `files` under METADATA_KEY in the graph's metadata.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ from segue_training.text.vocabulary import UNKNOWN_ID, Alphabet, Documents, Voca
 FORMAT_VERSION: Final = 1
 METADATA_KEY: Final = "segue.manifest"
 ARCHITECTURES: Final = ("lstm", "gru", "gru-reset-before", "rnn")
-"""Those that carry a recurrent state, and so fit the portable graph."""
+"""The architectures with a recurrent state, which the portable graph can hold."""
 
 WeightType = Literal["float32", "float16", "int8"]
 
@@ -34,12 +37,12 @@ class CorpusDescription:
     characters: _Positive
     """Code points."""
     preparation: Literal["none", "d2l-zh", "d2l-en"] = "none"
-    """What was done to it beyond the normalization, which every other text gets as well."""
+    """What replaced the normalization for this corpus; other texts get the normalization."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model is and where it comes from. Frozen; every combination that decodes is valid."""
+    """What a model is and where it comes from; every manifest that decodes is valid."""
 
     format_version: int
     architecture: str
@@ -50,22 +53,22 @@ class Manifest:
     begin: str
     corpus: CorpusDescription
     validation_loss: float
-    """Nats for each character of the held-out text, read once from the zero state."""
+    """Nats per character of the held-out text, from the zero state."""
     recipe: str
     tools: Mapping[str, str]
-    """Version of every tool that made the artifact, by name."""
+    """Versions of the tools that made the artifact, by name."""
     files: Mapping[str, str]
-    """SHA-256 of every other file of the artifact, by name. Empty inside the graph's own metadata."""
+    """SHA-256 of every other file of the artifact, by name. Empty in the graph's metadata."""
     alphabet: Alphabet = "characters"
-    """What the model reads at one step: a character, or a byte of the text's UTF-8."""
+    """What the model reads in one step: a character, or a byte of UTF-8."""
     weights: WeightType = "float32"
-    """What the recurrent layers' and the output's matrices are stored in, and multiplied in by the server.
+    """The type in which the matrices of the recurrent layers and the output are stored and multiplied by the server.
 
-    With "float16" h and each product are rounded so too on CUDA, while the CPU multiplies in float32. With "int8" each
-    row of a matrix has its own scale, and h is rounded to 7 bits before each product.
+    With "float16", CUDA also rounds h and each product to float16, while the CPU multiplies in float32. With "int8",
+    each row of a matrix has its own scale, and h is rounded to 7 bits before each product.
     """
     documents: Documents = "none"
-    """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
+    """"lines": each text is one line, read from the zero state and enclosed by line feeds."""
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -78,20 +81,20 @@ class Manifest:
         if len(first) != 1 or first == [UNKNOWN_ID]:
             raise ValueError(f"begin is {self.begin!r}, which is not one symbol of the vocabulary")
         if self.documents == "lines" and self.begin != "\n":
-            raise ValueError(f"begin is {self.begin!r}, and documents of one line begin with a line feed")
+            raise ValueError(f"begin is {self.begin!r}, and with documents='lines' it must be a line feed")
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The symbols by id."""
+        """Symbols and their ids."""
         return Vocabulary(self.characters, self.alphabet)
 
     @cached_property
     def family(self) -> str:
-        """SHA-256 of what all builds of one trained model share: the type of their weights is not among it."""
+        """SHA-256 of what all exports of one trained model share, whatever the type of their weights."""
         return hashlib.sha256(to_json(replace(self, weights="float32", tools={}, files={}))).hexdigest()
 
     def normalize(self, text: str) -> str:
-        """Return `text` as the model was trained to see it."""
+        """Return `text` in the model's normalization."""
         return NORMALIZATIONS[self.normalization](text)
 
     def to_json(self) -> bytes:
@@ -100,7 +103,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, document: bytes | str) -> "Manifest":
-        """Read what `to_json` wrote; msgspec.MsgspecError names the field at fault."""
+        """Decode the output of `to_json`; msgspec.MsgspecError names the field at fault."""
         try:
             return msgspec.json.decode(document, type=cls)
         except (RecursionError, UnicodeDecodeError) as error:

@@ -1,10 +1,10 @@
 """`models/<name>/config.pbtxt`: how NVIDIA Triton's ONNX Runtime backend serves the newest version of a model.
 
-Triton keeps h and c of each sequence on its side ("implicit state"), beginning with zeros, and a request brings
-tokens [1, T] alone. segue itself does not read the file.
+Triton keeps h and c of each sequence ("implicit state"), initially zeros, and a request holds only tokens [1, T]. segue
+itself does not read the file.
 
-Whoever edits the file keeps the edits: its first line holds the SHA-256 of what follows, and export replaces the
-file only where that still holds.
+Edits to the file are kept: its first line holds the SHA-256 of the rest, and export replaces the file only if that
+still matches.
 """
 
 import hashlib
@@ -60,13 +60,13 @@ sequence_batching {
 
 
 def triton_config(manifest: Manifest) -> str:
-    """Return the text of the file for a model of this shape."""
+    """Return the file's text for a model of this shape."""
     body = _BODY.substitute(vocabulary=len(manifest.vocabulary), layers=manifest.layers, hidden=manifest.hidden)
     return _FIRST_LINE.substitute(sha256=hashlib.sha256(body.encode()).hexdigest()) + body
 
 
 def write_triton_config(home: Path, manifest: Manifest) -> None:
-    """Write the file into `home`, a model's folder, unless someone has put another there. Raises ArtifactError."""
+    """Write the file into `home`, a model's folder, unless it was edited. Raises ArtifactError."""
     path = home / CONFIG_FILE
     try:
         if _may_replace(path):
@@ -76,7 +76,7 @@ def write_triton_config(home: Path, manifest: Manifest) -> None:
 
 
 def _may_replace(path: Path) -> bool:
-    """Return whether `path` is free, or is as segue once wrote it."""
+    """Return whether `path` does not exist, or is unchanged since segue wrote it."""
     if not path.is_symlink() and not path.exists():
         return True
     if path.is_symlink() or not path.is_file():

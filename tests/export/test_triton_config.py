@@ -1,4 +1,4 @@
-"""The file for NVIDIA Triton against the graph that it describes, and when it is written."""
+"""The file for NVIDIA Triton: consistent with the graph, and written only if unedited."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ TYPES = {"TYPE_FP32": onnx.TensorProto.FLOAT, "TYPE_INT64": onnx.TensorProto.INT
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Read protobuf's text format, as much of it as the file uses."""
+    """Parse the subset of protobuf's text format that the file uses."""
     tokens = re.findall(r'"[^"]*"|[\w.-]+|[{}\[\]:,]', re.sub(r"#.*", "", text))
     fields, rest = parse_fields(tokens)
     assert rest == []
@@ -54,7 +54,7 @@ def parse_value(tokens: list[str]) -> tuple[Any, list[str]]:
 
 
 def ports(values) -> dict[str, tuple[int, list[int]]]:
-    """Return type and dimensions by name, free ones as -1, as Triton sees them."""
+    """Return types and dimensions by name as Triton sees them, with -1 for free ones."""
     return {
         value.name: (
             value.type.tensor_type.elem_type,
@@ -66,7 +66,7 @@ def ports(values) -> dict[str, tuple[int, list[int]]]:
 
 @pytest.fixture(params=ARCHITECTURES)
 def exported(request: pytest.FixtureRequest, make_checkpoint) -> tuple[dict[str, Any], bytes]:
-    """A config and the graph beside it."""
+    """A config and its graph."""
     checkpoint = make_checkpoint(2, 6, 1, request.param)
     manifest = describe(checkpoint)
     weights = {name: tensor.numpy() for name, tensor in checkpoint.weights.items()}
@@ -78,7 +78,7 @@ def test_names_types_and_dimensions_are_those_of_the_graph(exported) -> None:
     model = onnx.load_from_string(graph)
     inputs, outputs = ports(model.graph.input), ports(model.graph.output)
     states = config["sequence_batching"]["state"]
-    for described in config["output"]:  # the backend wants these to be equal
+    for described in config["output"]:  # the backend requires these to be equal
         assert outputs.pop(described["name"]) == (TYPES[described["data_type"]], described["dims"])
     for state in states:
         kind = (TYPES[state["data_type"]], state["dims"])
@@ -104,7 +104,7 @@ def test_every_sequence_begins_with_zeros_of_the_states_shape(exported) -> None:
 
 
 def test_the_states_come_in_one_order_by_either_name(exported) -> None:
-    """Triton pairs them so (server#8586), whatever the pairs say."""
+    """Triton pairs them in that order (server#8586), ignoring the pairs."""
     states = exported[0]["sequence_batching"]["state"]
     by_input = sorted(states, key=lambda state: state["input_name"])
     assert by_input == sorted(states, key=lambda state: state["output_name"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpora import corpus_of
 from segue_training.data.corpus import Corpus
 from segue_training.models import LanguageModel, ModelConfig, Recurrent
 from segue_training.recipes import TrainingConfig
@@ -11,7 +12,7 @@ from segue_training.recipes import TrainingConfig
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tiny models run fastest on one thread, and commands may change the number."""
+    """Tiny models are fastest on one thread; commands may change the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -28,7 +29,7 @@ def text() -> str:
 
 @pytest.fixture
 def corpus(text: str) -> Corpus:
-    return Corpus.of_text("cats", text)
+    return corpus_of(text, name="cats")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def run_train(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a model was trained on the file cats.txt beside it."""
+    """The folder of a trained model and its corpus cats.txt."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "cats.txt").write_text("the cat sat on the mat\n" * 300, encoding="utf-8")
     result = run_train(folder / "cats.txt", "--out", folder / "run", *FAST, "--seed", 5, "--json")
@@ -156,11 +156,11 @@ def test_documents_and_bytes_are_options_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["cats.txt", "--step", 5], "--step says where to go on: give it with --resume RUN"),
-        (["--resume", "run", "--recipe", "best"], "--recipe is for a run that begins: leave it out to resume run"),
-        (["--resume", "run", "--out", "other"], "--out is for a run that begins"),
-        (["--resume", "run", "--field", "text"], "--field is for a run that begins"),
-        (["--resume", "run", "--force"], "--force is for a run that begins"),
+        (["cats.txt", "--step", 5], "--step selects a saved step: give it with --resume RUN"),
+        (["--resume", "run", "--recipe", "best"], "--recipe is for a new run: leave it out to resume run"),
+        (["--resume", "run", "--out", "other"], "--out is for a new run"),
+        (["--resume", "run", "--field", "text"], "--field is for a new run"),
+        (["--resume", "run", "--force"], "--force is for a new run"),
     ],
 )
 def test_no_option_is_left_unheeded(given: list[object], message: str) -> None:

@@ -50,11 +50,11 @@ def test_the_preparations_of_d2l_need_their_normalization() -> None:
         replace(quick(), preparation="d2l-zh")
 
 
-def test_a_run_can_go_on_with_another_rate_but_not_with_another_model_or_text() -> None:
+def test_a_run_can_continue_with_another_rate_but_not_with_another_model_or_text() -> None:
     check_resumable(quick(), replace(quick(), learning_rate=1e-3, steps=10, output_dropout=0.5, patience=3))
     for assignment in ("hidden=8", "batch=2", "alphabet=bytes", "seed=1", "optimizer=sgd"):
         name, _, value = assignment.partition("=")
-        with pytest.raises(ConfigurationError, match=f"begun with {name}=.*, which cannot become {value}: leave it"):
+        with pytest.raises(ConfigurationError, match=f"began with {name}=.*, which cannot become {value}: leave it"):
             check_resumable(quick(), override(quick(), [assignment]))
 
 

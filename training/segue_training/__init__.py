@@ -1,4 +1,4 @@
 """Train character-level recurrent language models and write them as checkpoints.
 
-`vocabulary` and `normalization` need NumPy alone, so that a server can share them; the rest needs torch.
+`text` needs only NumPy, so that the server can share it; most of the rest needs torch.
 """

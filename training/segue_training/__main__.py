@@ -1,4 +1,4 @@
-"""`python -m segue_training` is `segue train`, in the form that torchrun starts."""
+"""`python -m segue_training` is `segue train`, in the form that torchrun needs."""
 
 import signal
 import sys
@@ -17,5 +17,5 @@ if __name__ == "__main__":
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:  # Ctrl-C before there was a step to save
+    except click.Abort:  # Ctrl-C before the first step
         sys.exit(128 + signal.SIGINT)

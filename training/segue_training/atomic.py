@@ -1,14 +1,13 @@
-"""Files that are whole or not there."""
+"""Atomic writes: a file is complete or absent."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, which changes at once, or not at all if the machine stops before.
+    """Replace `path` by `content`, entirely or, if the machine stops, not at all. Raises OSError.
 
-    The content reaches the disk under a temporary name of the same folder and is then renamed.
-    Raises OSError.
+    The content is synced to disk under a temporary name in the same folder, then renamed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -24,7 +23,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last."""
+    """Sync `folder`, so that renames in it are durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

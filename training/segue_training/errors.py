@@ -1,21 +1,22 @@
-"""What goes wrong in training, as one line for the person who can mend it.
+"""The errors of training. Each message is one line that names the value at fault and the remedy.
 
-    TrainingError
-    |-- CorpusError        a corpus that cannot be found, read, verified or used
-    |-- ConfigurationError a setting that is unknown or out of its range
-    |-- CheckpointError    a checkpoint that is missing, damaged or of another kind
-    |-- Diverged           the loss became NaN or infinite
-    `-- Interrupted        a signal ended the run, which can be resumed
-
-Each message names the value at fault and the remedy.
+TrainingError
+|-- CorpusError        a corpus that cannot be found, read, verified or used
+|-- ConfigurationError a setting that is unknown or out of range
+|-- CheckpointError    a checkpoint that is missing, damaged or of another kind
+|-- Diverged           the loss became NaN or infinite
+`-- Interrupted        a signal ended the run, which can be resumed
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class TrainingError(Exception):
-    """The base of everything that training raises on purpose."""
+    """The base of all errors that training raises on purpose."""
 
     exit_code: int = 1
-    """The exit status of a command that ends with this error: 2 where its input is at fault, otherwise 1."""
+    """The command's exit status: 2 if its input is at fault, otherwise 1."""
 
 
 class CorpusError(TrainingError):
@@ -25,7 +26,7 @@ class CorpusError(TrainingError):
 
 
 class ConfigurationError(TrainingError):
-    """A setting that is unknown or out of its range."""
+    """A setting that is unknown or out of range."""
 
     exit_code = 2
 
@@ -34,13 +35,19 @@ class CheckpointError(TrainingError):
     """A checkpoint that is missing, damaged or of another kind."""
 
 
-class Diverged(TrainingError):  # noqa: N818 - the word of the field
+class Diverged(TrainingError):  # noqa: N818 - the field's term
     """The loss became NaN or infinite."""
 
 
-class Interrupted(TrainingError):  # noqa: N818 - not an error of anybody
+class Interrupted(TrainingError):  # noqa: N818 - nobody's error
     """A signal ended the run, which can be resumed."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal  # as shells report a signal
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the known name closest to `name`, or "" if none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""The folder that a command writes to, made sure of before the work and not left empty after a failure."""
+"""The folder that a command writes to: checked before the work, and not left empty after a failure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from segue_training.errors import ConfigurationError
 
 @contextmanager
 def unless_empty(folder: Path) -> Iterator[None]:
-    """Remove `folder` after a failure if it was not there before and holds nothing."""
+    """Remove `folder` after a failure if it is new and empty."""
     is_new = not folder.exists()
     try:
         yield
@@ -21,7 +21,7 @@ def unless_empty(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
-    """Raise ConfigurationError where the disk does not let `folder` be changed."""
+    """Turn an OSError from changing `folder` into a ConfigurationError."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,7 @@ def changing(folder: Path) -> Iterator[None]:
 
 
 def make_writable(folder: Path) -> None:
-    """Make `folder` if it is missing, and raise ConfigurationError where no file can be written to it."""
+    """Create `folder` if it is missing. Raises ConfigurationError if no file can be written to it."""
     with changing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

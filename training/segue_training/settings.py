@@ -1,21 +1,20 @@
-"""Frozen dataclasses as settings: ranges checked when one is made, `key=value` read by the field's type.
+"""Settings as frozen dataclasses: ranges checked on construction, `key=value` parsed by the field's type.
 
-A field's type says what it may hold: Annotated[int, Range(1, 64)], or Literal["adamw", "sgd"].
+A field's type gives its legal values: Annotated[int, Range(1, 64)], or Literal["adamw", "sgd"].
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from segue_training.errors import ConfigurationError
+from segue_training.errors import ConfigurationError, did_you_mean
 
 Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a number may have, both ends included."""
+    """The legal values of a number, both ends included."""
 
     low: float
     high: float
@@ -25,11 +24,11 @@ class Range:
 
 
 def check_ranges(settings: Any) -> None:
-    """Raise ConfigurationError for the first field of the dataclass `settings` that is out of its range."""
+    """Raise ConfigurationError for the first field of the dataclass `settings` that is out of range."""
     for name, annotation in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, name)
         if get_origin(annotation) is Literal and value not in get_args(annotation):
-            raise ConfigurationError(f"{name} is {value!r}; it must be {_choices(annotation)}")
+            raise ConfigurationError(f"{name} is {value!r}; it must be {' or '.join(get_args(annotation))}")
         if get_origin(annotation) is Annotated:
             _check_range(name, value, annotation.__metadata__[0])
 
@@ -53,9 +52,9 @@ def _check_range(name: str, value: float, allowed: Range) -> None:
 def _annotation(settings: Any, key: str) -> Any:
     known = [field.name for field in fields(settings)]
     if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        suggestion = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigurationError(f"no setting is called {key!r}{suggestion} (settings: {', '.join(known)})")
+        raise ConfigurationError(
+            f"no setting is called {key!r}{did_you_mean(key, known)} (settings: {', '.join(known)})"
+        )
     return get_type_hints(type(settings), include_extras=True)[key]
 
 
@@ -66,7 +65,3 @@ def _parse(key: str, value: str, annotation: Any) -> Any:
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
         raise ConfigurationError(f"{key} is {value!r}; it must be {wanted}") from None
-
-
-def _choices(annotation: Any) -> str:
-    return " or ".join(get_args(annotation))

@@ -1,1 +1,1 @@
-"""Whether an exported model computes what the trained one does."""
+"""Checks of exported models: parity with torch, and evaluation on a text."""

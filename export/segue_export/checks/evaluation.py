@@ -1,4 +1,4 @@
-"""A model's figures on a text, whether it is a checkpoint or an artifact, beside what it has to beat."""
+"""Evaluation of a checkpoint or an artifact on a text, compared with baselines."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,44 +19,44 @@ from segue_export.checks.exported_model import ExportedModel
 from segue_export.errors import ModelsNotFound
 
 WINDOW: Final = 128
-"""Symbols after which the state is thrown away, to see what carrying it gives."""
+"""Symbols after which the state is reset, to measure what carrying it gains."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is to be evaluated."""
+    """A model to evaluate."""
 
     reader: Reader
     vocabulary: Vocabulary
     reading: Reading
-    """What becomes of a text before the model reads it."""
+    """How the model's texts are processed."""
     corpus_sha256: str
     """Of the text that it was trained and validated on."""
     learner: LanguageModel | None
-    """The same as `reader`, where the weights can go on learning; None for an artifact."""
+    """The `reader` if its weights can be trained; None for an artifact."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model did on a text. All figures are of the same characters, but that `carried` scores one more."""
+    """A model's scores on a text, all of the same characters, except that `carried` scores one more."""
 
     part: Literal["whole", "validation"]
-    """"validation": the text is the model's own corpus, and only what training held out is scored."""
+    """"validation": the text is the model's own corpus, and only its validation part is scored."""
     fresh: Perplexity
-    """From the zero state, carried to the end; of documents, each from the zero state."""
+    """From the zero state, carried to the end; for documents, each from the zero state."""
     carried: Perplexity | None
-    """From the state behind the training text; None where that is not known, and of documents."""
+    """From the state after the training text; None if that is unknown, and for documents."""
     windows: Perplexity | None
-    """The state is thrown away every WINDOW symbols; None of documents."""
+    """With the state reset every WINDOW symbols; None for documents."""
     dynamic: Perplexity | None
-    """The model learns from what it has been scored on; None where that was not asked for."""
+    """With a model that learns from what it was scored on; None unless requested."""
     baselines: tuple[Baseline, ...]
 
 
 def load_subject(folder: Path, threads: int | None = None) -> Subject:
-    """Load the checkpoint, or else the artifact, in `folder`.
+    """Load the checkpoint or the artifact in `folder`.
 
-    Raises CheckpointError, DamagedArtifact, or ModelsNotFound for a folder that is neither.
+    Raises CheckpointError, DamagedArtifact, or ModelsNotFound if the folder is neither.
     """
     if is_checkpoint(folder):
         return checkpoint_subject(load_checkpoint(folder))
@@ -71,15 +71,15 @@ def load_subject(folder: Path, threads: int | None = None) -> Subject:
 def evaluate(
     subject: Subject, text: EncodedCorpus, training: EncodedCorpus | None = None, *, dynamic: bool = False
 ) -> Evaluation:
-    """Score `text`, or of the subject's own corpus the validation part, and let the baselines do the same.
+    """Score `text`, of the subject's own corpus only the validation part, with the subject and the baselines.
 
-    These learn from `training`, or else from the training part of the subject's own corpus. Raises
-    ConfigurationError where there is nothing to adapt or to hold out, and CorpusError for a text without a character
-    to score.
+    The baselines learn from `training`, or else from the training part of the subject's own corpus. Raises
+    ConfigurationError if an artifact should learn or `training` is `text` itself, and CorpusError if the text holds no
+    character to score.
     """
     scored_N, before_N = held_out(text, subject.corpus_sha256)
     is_own, documents = text.sha256 == subject.corpus_sha256, subject.reading.documents
-    training_N = _training(subject, text, training, before_N)  # before the work, for it may be refused
+    training_N = _training(subject, text, training, before_N)  # first, as it may raise
     validation = validate(subject.reader, before_N, scored_N, subject.vocabulary, documents)
     return Evaluation(
         part="validation" if is_own else "whole",
@@ -92,14 +92,14 @@ def evaluate(
 
 
 def check_can_learn(subject: Subject) -> LanguageModel:
-    """Return the model that can go on learning. Raises ConfigurationError for an artifact."""
+    """Return the model that can learn. Raises ConfigurationError for an artifact."""
     if subject.learner is None:
         raise ConfigurationError("an artifact cannot learn, so --dynamic needs a checkpoint: name the run's folder")
     return subject.learner
 
 
 def checkpoint_subject(checkpoint: Checkpoint) -> Subject:
-    """Return a checkpoint as the subject of an evaluation."""
+    """Return the subject for a checkpoint."""
     model = checkpoint.build_model()
     reading = Reading(checkpoint.normalization, checkpoint.training.preparation, checkpoint.documents)
     return Subject(model, checkpoint.vocabulary, reading, checkpoint.corpus.sha256, model)
@@ -115,20 +115,20 @@ def _artifact(folder: Path, threads: int | None) -> Subject:
 
 
 def held_out(text: EncodedCorpus, corpus_sha256: str) -> tuple[Ids, Ids]:
-    """Return what a model of that corpus is scored on, and the training text before it, empty where not known."""
+    """Return the ids to score with a model of that corpus, and the training text before them (empty if unknown)."""
     if text.sha256 == corpus_sha256:
         return text.validation, text.training
     return text.ids, text.ids[:0]
 
 
 def _training(subject: Subject, text: EncodedCorpus, training: EncodedCorpus | None, before_N: Ids) -> Ids:
-    """Return what the baselines learn from; never what they are scored on."""
+    """Return the ids that the baselines learn from, never the ones they are scored on."""
     if training is None:
         return before_N
     if training.sha256 == subject.corpus_sha256:
         return training.training
     if training.sha256 == text.sha256:
-        raise ConfigurationError(f"--training-text {training.name} is TEXT itself: name what comes before it")
+        raise ConfigurationError(f"--training-text {training.name} is TEXT itself: give a different text")
     return training.ids
 
 

@@ -1,6 +1,7 @@
-"""What a server computes of an artifact, read as a PyTorch model is (see `evaluate.Reader`)."""
+"""An artifact computed as the server does, with the interface of a PyTorch model (see `evaluate.Reader`).
 
-# Shape suffixes: L layers, B batch, T time, H hidden, V vocabulary.
+Shapes: L layers, B batch, T time, H hidden, V vocabulary.
+"""
 
 import numpy as np
 import onnxruntime
@@ -14,10 +15,10 @@ from segue_export.manifest import Manifest, Weights
 
 
 class ExportedModel:
-    """Predicts what the server's reading graph predicts, on the CPU."""
+    """Runs the server's reading graph on the CPU."""
 
     def __init__(self, manifest: Manifest, weights: Weights, threads: int | None = None) -> None:
-        """Build the graph; `threads` is how many cores it may use, None for all."""
+        """Build the graph; `threads`: CPU threads, None for all cores."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         graph = reading_graph(Step(manifest, weights), ragged=False, result=Result.LOGITS)
@@ -25,7 +26,7 @@ class ExportedModel:
         self._state_shape = (manifest.layers, manifest.hidden)
 
     def __call__(self, ids_BT: Tensor, /, *state: Tensor) -> tuple[Tensor, ...]:
-        """Read `ids_BT` on from (h_LBH, c_LBH); return (logits_BTV, h_LBH, c_LBH)."""
+        """Read `ids_BT` from (h_LBH, c_LBH); return (logits_BTV, h_LBH, c_LBH)."""
         h_LBH, c_LBH = state
         feed = {
             "steps": np.array(ids_BT.shape[1]),
@@ -37,6 +38,6 @@ class ExportedModel:
         return logits_TBV.transpose(0, 1), h_LBH, c_LBH
 
     def zero_state(self, rows: int = 1) -> State:
-        """Return the state in which every text begins."""
+        """Return the initial state of every text."""
         layers, hidden = self._state_shape
         return torch.zeros(layers, rows, hidden), torch.zeros(layers, rows, hidden)

@@ -1,8 +1,8 @@
-"""Whether the ONNX graph computes what torch computes: logits and state, over a grid of batch and time sizes.
+"""Parity of the ONNX graph with torch: logits and state, over a grid of batch and time sizes.
 
-The judge is torch in float64. A recurrent model may amplify rounding from step to step, so that over hundreds of
-characters no two float32 programs agree; the graph may therefore be as far from the judge as torch's own
-float32, with a margin, but no further.
+The reference is torch in float64. A recurrent model may amplify rounding from step to step, so that no two float32
+programs agree after hundreds of characters. The graph may therefore differ from the reference as much as torch's own
+float32, plus a margin.
 """
 
 import copy
@@ -23,37 +23,37 @@ BATCH_SIZES: Final = (1, 2, 7)
 TIME_SIZES: Final = (1, 2, 33, 300)
 
 TOLERANCE: Final = 1e-4
-"""Allowed difference, absolute up to 1 and relative above, where torch's own rounding is negligible. A right
-graph stays near 1e-6; a wrong gate, bias or layer is off by 0.1 and more."""
+"""Allowed difference, absolute up to 1 and relative above, if torch's rounding is negligible. A correct graph is near
+1e-6; a wrong gate, bias or layer exceeds 0.1."""
 
 ROUNDING_MARGIN: Final = 10.0
-"""How many times torch's own float32 rounding is allowed on top."""
+"""Multiple of torch's own float32 rounding that is allowed in addition."""
 
 Outputs = list[NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences met over the grid, both against torch in float64."""
+    """The largest differences over the grid, both from torch in float64."""
 
     graph: float
     torch: float
 
 
 def check_parity(graph: bytes, manifest: Manifest, model: LanguageModel) -> Parity:
-    """Compare over the grid; raises ParityError where the graph differs by more than rounding."""
+    """Compare over the grid. Raises ParityError if the graph differs by more than rounding."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    judge = copy.deepcopy(model).double()
+    reference = copy.deepcopy(model).double()
     generator = np.random.default_rng(0)
     worst = Parity(0.0, 0.0)
     for batch, time in product(BATCH_SIZES, TIME_SIZES):
         tokens = generator.integers(len(manifest.vocabulary), size=(batch, time))
         state_shape = (2, manifest.layers, batch, manifest.hidden)
         h, c = generator.uniform(-1, 1, state_shape).astype(np.float32)
-        truth = _run_torch(judge, tokens, h.astype(np.float64), c.astype(np.float64))
+        truth = _run_torch(reference, tokens, h.astype(np.float64), c.astype(np.float64))
         found = session.run(["logits", "h_out", "c_out"], {"tokens": tokens, "h": h, "c": c})
         here = Parity(_difference(found, truth), _difference(_run_torch(model, tokens, h, c), truth))
-        if not here.graph <= TOLERANCE + ROUNDING_MARGIN * here.torch:  # `not`: NaN is a difference too
+        if not here.graph <= TOLERANCE + ROUNDING_MARGIN * here.torch:  # `not` also refuses NaN
             raise ParityError(
                 f"the ONNX graph differs from torch by {here.graph:.3g} at batch {batch}, time {time} "
                 f"(torch's own rounding: {here.torch:.3g}); nothing was written. "
@@ -66,7 +66,7 @@ def check_parity(graph: bytes, manifest: Manifest, model: LanguageModel) -> Pari
 def _run_torch(
     model: LanguageModel, tokens: NDArray[np.int64], h: NDArray[np.floating], c: NDArray[np.floating]
 ) -> Outputs:
-    """Return (logits, h_out, c_out); c itself for a model without a memory cell, as the graph does."""
+    """Return (logits, h_out, c_out); c_out is c for a model without a memory cell, as in the graph."""
     state = (h, c)[: len(model.zero_state())]
     with torch.inference_mode():
         outputs = [output.numpy() for output in model(*map(torch.from_numpy, (tokens, *state)))]

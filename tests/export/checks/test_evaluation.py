@@ -1,4 +1,4 @@
-"""`segue evaluate`, of checkpoints and of the artifacts made from them."""
+"""`segue evaluate` on checkpoints and their artifacts."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from corpora import corpus_of
 from segue_export.checks.evaluation import Subject, evaluate, load_subject
 from segue_export.cli import evaluate as evaluate_command
 from segue_export.errors import ModelsNotFound
 from segue_export.export import export_checkpoint
-from segue_training.data.corpus import Corpus
 from segue_training.data.encoding import EncodedCorpus, Reading, encode_with
 from segue_training.errors import ConfigurationError, CorpusError
 from segue_training.evaluation.evaluate import perplexity
@@ -25,7 +25,7 @@ OTHER = "a dog sat on a cat; 𝄞!\n" * 20
 
 @dataclass(frozen=True)
 class Pair:
-    """The same model twice."""
+    """A model as a checkpoint and as an artifact."""
 
     checkpoint: Path
     artifact: Path
@@ -36,13 +36,13 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def make_pair(make_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
-    """Return the function that writes a model whose corpus is OWN as a checkpoint and as an artifact."""
+    """Return a function that writes a model of corpus OWN as a checkpoint and as an artifact."""
 
     def make(*shape: int, **settings: object) -> Pair:
         folder = tmp_path_factory.mktemp("pair")
         checkpoint: Checkpoint = make_checkpoint(*shape, seed=4, **settings)
         reading = Reading(checkpoint.normalization, documents=checkpoint.documents)
-        own = encode_with(Corpus.of_text("own", OWN), checkpoint.vocabulary, reading)
+        own = encode_with(corpus_of(OWN, name="own"), checkpoint.vocabulary, reading)
         checkpoint = replace(checkpoint, corpus=CorpusRecord("own", own.sha256, own.characters))
         save_checkpoint(folder / "run", checkpoint)
         return Pair(folder / "run", export_checkpoint(folder / "run", folder / "models", "own").folder)
@@ -56,7 +56,7 @@ def pair(make_pair) -> Pair:
 
 
 def read(text: str, subject: Subject) -> EncodedCorpus:
-    return encode_with(Corpus.of_text("text", text), subject.vocabulary, subject.reading)
+    return encode_with(corpus_of(text, name="text"), subject.vocabulary, subject.reading)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_of_its_own_corpus_only_what_training_held_out_is_scored(pair: Pair) -> 
     assert result.carried is not None
     assert (result.fresh.characters, result.carried.characters) == (len(held_out) - 1, len(held_out))
     figures = {baseline.name: baseline.nats for baseline in result.baselines}
-    assert figures["8-gram"] < 0.1 < figures["1-gram"]  # fitted to the first part, which says it all
+    assert figures["8-gram"] < 0.1 < figures["1-gram"]  # the first part determines the rest
 
 
 def test_another_text_is_scored_whole_and_nothing_is_carried_into_it(pair: Pair) -> None:
@@ -152,7 +152,7 @@ def test_a_folder_that_is_neither_is_named(tmp_path: Path, pair: Pair) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
-    """Return the function that runs the command where own.txt and other.txt are."""
+    """Return a function that runs the command in the folder of own.txt and other.txt."""
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     Path("own.txt").write_text(OWN, encoding="utf-8")
@@ -181,7 +181,7 @@ def test_a_person_sees_a_table(run, pair: Pair) -> None:
     assert "learning" not in own
     assert "left out" not in own
     other = run(pair.artifact, "other.txt").stdout
-    assert "n-gram models are left out: name a text for them to learn from with --training-text SOURCE" in other
+    assert "n-gram models are omitted: give a text for them to learn from with --training-text SOURCE" in other
     assert "carried state" not in other
     learned = run(pair.artifact, "other.txt", "--training-text", "own.txt").stdout
     assert "8-gram" in learned

@@ -59,7 +59,7 @@ def test_d2l_reads_eight_minibatches_of_32_by_35_of_ten_thousand_letters() -> No
 
 
 def stream(config: TrainingConfig, epochs: int = 15) -> list[Minibatch]:
-    """Minibatches of 4 rows of 8 of the ids 1, 2, ...; an epoch has 4 of them."""
+    """Minibatches of 4 rows with 8 of the ids 1, 2, ...; 4 per epoch."""
     return [m for number in range(epochs) for m in epoch(COUNTING, config, number, 0)]
 
 

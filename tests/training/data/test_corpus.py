@@ -15,7 +15,7 @@ def read(corpus: Corpus, *, lines: bool = False) -> str:
 
 @pytest.fixture
 def tales(tmp_path: Path) -> Path:
-    """A folder of files with and without byte order marks and last line ends."""
+    """Files with and without byte order marks and final line ends."""
     folder = tmp_path / "tales"
     (folder / "deep").mkdir(parents=True)
     (folder / "b.txt").write_bytes(b"\xef\xbb\xbfB\r\n")

@@ -13,12 +13,12 @@ from segue_training.recipes import d2l_lstm
 
 
 def by_lines(text: str) -> str:
-    """What the zh edition does, line by line."""
+    """The zh edition's code."""
     return "".join(re.sub("[^A-Za-z]+", " ", line).strip().lower() for line in text.split("\n"))
 
 
 def at_once(text: str) -> str:
-    """What the en edition does."""
+    """The en edition's code."""
     return re.sub("[^A-Za-z]+", " ", text).lower()
 
 

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from corpora import corpus_of
 from hypothesis import given
 from hypothesis import strategies as st
 from segue_training.data.corpus import Corpus
@@ -23,7 +24,7 @@ normalizations = st.sampled_from(sorted(NORMALIZATIONS))
 
 
 def encoded(text: str, **settings: object) -> EncodedCorpus:
-    return encode(Corpus.of_text("any", text), replace(small(), **settings))
+    return encode(corpus_of(text), replace(small(), **settings))
 
 
 def decoded(corpus: EncodedCorpus) -> tuple[str, str]:
@@ -65,7 +66,7 @@ def test_a_text_with_a_mark_and_carriage_returns_alone_comes_out_right(lines: li
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=8), max_size=8), st.sampled_from(["characters", "bytes"]))
 def test_no_document_is_cut_or_empty(files: list[str], alphabet: str) -> None:
-    corpus = Corpus("any", tuple(Corpus.of_text("any", text).files[0] for text in files))
+    corpus = corpus_of(*files)
     result = encode(corpus, replace(small(), documents="lines", alphabet=alphabet))
     expected = "".join(line + "\n" for text in files for line in text.split("\n") if line)
     assert result.ids.tolist() == result.vocabulary.encode(expected).tolist()
@@ -108,12 +109,12 @@ def test_the_training_part_can_be_shortened(text: str) -> None:
 
 def test_a_text_is_encoded_for_a_model_as_it_was_for_training(text: str) -> None:
     config = replace(small(), documents="lines", normalization="nfc", alphabet="characters")
-    corpus = Corpus.of_text("any", text)
+    corpus = corpus_of(text)
     trained = encode(corpus, config)
     again = encode_with(corpus, trained.vocabulary, Reading.of(config))
     assert again == trained
     assert again.validation.tolist() == trained.validation.tolist()
-    other = encode_with(Corpus.of_text("any", "a#c"), trained.vocabulary, Reading("nfc"))
+    other = encode_with(corpus_of("a#c"), trained.vocabulary, Reading("nfc"))
     assert trained.vocabulary.decode(other.ids) == "a<unk>c"
 
 
@@ -143,8 +144,8 @@ def test_the_ids_outlive_the_encoding_and_their_file_does_not(text: str) -> None
 @pytest.mark.parametrize("settings", [{"normalization": "nfc"}, {"documents": "lines"}, {"alphabet": "bytes"}])
 def test_memory_does_not_grow_with_the_text(text: str, settings: dict[str, object]) -> None:
     config = replace(small(), **settings)
-    mebibyte = Corpus.of_text("any", text * (2**20 // len(text))).files
-    encode(Corpus("first", mebibyte), config)  # what is cached is made now
+    mebibyte = corpus_of(text * (2**20 // len(text))).files
+    encode(Corpus("first", mebibyte), config)  # fills the caches
     short, long = (_peak(Corpus("any", mebibyte * size), config) for size in (2, 10))
     assert long < short + 2**19
 

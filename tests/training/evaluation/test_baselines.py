@@ -112,7 +112,7 @@ def test_a_text_comes_back_as_utf_8(text: str, vocabulary: Vocabulary) -> None:
 
 
 def test_a_text_of_documents_stays_as_narrow_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long one would else take eight times its size in memory."""
+    """Otherwise a long text would take eight times its size in memory."""
     seen: list[np.dtype] = []
     real = NgramModel.in_blocks
     monkeypatch.setattr(NgramModel, "in_blocks", lambda m, ids, start: seen.append(ids.dtype) or real(m, ids, start))

@@ -24,7 +24,7 @@ BYTES = Vocabulary.of_bytes()
 
 
 def random_model(architecture: Architecture = "lstm", size: int = 11) -> LanguageModel:
-    """Weights large enough that the state matters, and dropout that must not."""
+    """Weights large enough that the state matters, and dropout, which must not matter."""
     torch.manual_seed(3)
     weight = 0.0 if architecture in ("mlp", "gru-reset-before") else 0.3
     dropout = Dropout() if architecture == "gru-reset-before" else Dropout(0.3, 0.3, 0.3, weight)
@@ -36,7 +36,7 @@ def random_model(architecture: Architecture = "lstm", size: int = 11) -> Languag
 
 
 def at_once(model: LanguageModel, ids: np.ndarray) -> np.ndarray:
-    """The oracle: ln P of each symbol but the first, in one call from the zero state, in float64."""
+    """The oracle: ln P of each symbol except the first, in one call from the zero state, in float64."""
     with torch.no_grad():
         logits, *_ = model.eval()(torch.from_numpy(ids.astype(np.int64))[None, :-1], *model.zero_state())
     scores = logits[0].double().log_softmax(1).numpy()

@@ -12,7 +12,7 @@ TEXTS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=60)
 
 
 class BruteForce:
-    """Interpolated modified Kneser-Ney of one order, as its definition says it, with dictionaries."""
+    """Interpolated modified Kneser-Ney of one order, from its definition, with dictionaries."""
 
     def __init__(self, text: list[int], order: int, size: int) -> None:
         self.order, self.size = order, size
@@ -55,7 +55,7 @@ def test_it_is_what_the_definition_says(training: list[int], text: list[int], or
         oracle = BruteForce(training, n, SIZE)
         for i in range(1, len(text)):
             context = tuple(text[max(0, i - n + 1) : i])
-            expected = oracle.probability(text[i], context, min(n, len(context) + 1))  # lower where the text begins
+            expected = oracle.probability(text[i], context, min(n, len(context) + 1))  # a lower order at the beginning
             assert math.exp(found[n - 1, i - 1]) == pytest.approx(expected, rel=1e-9)
 
 
@@ -73,17 +73,17 @@ def test_the_probabilities_of_all_symbols_sum_to_one(training: list[int], contex
 
 
 def test_lower_orders_count_contexts_and_not_occurrences() -> None:
-    """Chen and Goodman's example: "Francisco" is frequent but follows one word alone."""
-    training = [0, 1] * 50 + [0, 3, 0, 3, 2, 3, 2, 3, 3]  # 1 stands behind 0 alone, 3 behind three symbols
+    """Chen and Goodman's example: "Francisco" is frequent but follows only one word."""
+    training = [0, 1] * 50 + [0, 3, 0, 3, 2, 3, 2, 3, 3]  # 1 follows only 0, 3 follows three symbols
     model = NgramModel.fit(np.array(training), 2, 6)
     frequent, varied = (model.log_probabilities(np.array([5, symbol]))[1, 0] for symbol in (1, 3))
-    assert varied > frequent  # although it occurs 50 times, and the other 5 times
+    assert varied > frequent  # although it occurs 50 times and the other 5 times
 
 
 @settings(deadline=None, max_examples=30)
 @given(TEXTS, st.integers(1, 9), st.integers(1, 4))
 def test_blocks_do_not_change_the_scores(text: list[int], block: int, start: int) -> None:
-    model = NgramModel.fit(np.random.default_rng(5).integers(SIZE, size=300), 4, SIZE)  # which holds every context
+    model = NgramModel.fit(np.random.default_rng(5).integers(SIZE, size=300), 4, SIZE)  # contains every context
     ids = np.array(text, dtype=np.uint8)
     blocks = list(model.in_blocks(ids, start, block))
     whole = model.log_probabilities(ids)[:, start - 1 :]

@@ -22,7 +22,7 @@ def random_model(vocabulary: Vocabulary, architecture: str = "lstm", seed: int =
 
 
 class Parrot(LanguageModel):
-    """Says `text` again and again, whatever it reads; its state is the place in it."""
+    """Repeats `text` whatever it reads; its state is the position in it."""
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
         super().__init__(ModelConfig(len(vocabulary), 1, 1, 1))
@@ -87,7 +87,7 @@ def test_unknown_is_never_drawn() -> None:
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**32), st.integers(0, 40))
 def test_bytes_give_as_many_whole_characters_as_asked_for(seed: int, length: int) -> None:
-    """Of random bytes, which are hardly ever UTF-8."""
+    """With random bytes, which are rarely UTF-8."""
     text = sample(random_model(BYTES, seed=seed), BYTES, "a", length=length, temperature=3.0, seed=seed)
     assert len(text) == length
     text.encode()

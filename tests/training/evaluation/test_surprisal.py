@@ -53,7 +53,7 @@ def test_a_character_and_all_that_might_have_come_instead_have_probability_1(voc
     ids, model = vocabulary.encode(text_of(vocabulary)[:60]), random_model(vocabulary)
     if vocabulary is BYTES:
         with torch.no_grad():
-            model.get_parameter("output.bias")[0] = -math.inf  # <unk>, which no byte is
+            model.get_parameter("output.bias")[0] = -math.inf  # <unk>, which is no byte
     for scored in surprisals(model, vocabulary, ids, alternatives=2000):
         assert scored.probability + sum(a.probability for a in scored.alternatives) == pytest.approx(1, abs=1e-6)
         assert scored.character not in {a.text for a in scored.alternatives}
@@ -74,7 +74,7 @@ def test_alternatives_to_a_character_of_several_bytes_are_characters_or_their_fi
     scored = surprisals(random_model(BYTES), BYTES, BYTES.encode("aé"), alternatives=2000)[0]
     texts = {a.text for a in scored.alternatives}
     assert {"b", "è", "E2 …"} <= texts
-    assert "C3 …" not in texts  # é begins with it: what follows C3 is told apart
+    assert "C3 …" not in texts  # é begins with it, so alternatives after C3 are listed singly
 
 
 def test_a_certain_model_is_not_surprised() -> None:

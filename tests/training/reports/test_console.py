@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import checkpoint_of
 from rich.console import Console
-from segue_training.evaluation.perplexity import Perplexity, Validation
+from segue_training.evaluation.perplexity import Perplexity
 from segue_training.models import LanguageModel, build_model
 from segue_training.recipes import TrainingConfig
 from segue_training.reports import console as report_module
 from segue_training.reports.console import ProgressReport, duration, perplexities, show, summary
 from segue_training.text.vocabulary import Vocabulary
-from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools
+from segue_training.train.checkpoint import Checkpoint
 from segue_training.train.train_state import Evaluation
 from segue_training.train.trainer import Progress
 
@@ -37,7 +38,7 @@ def shown(
     steps: range = range(1, 101),
     history: tuple[Evaluation, ...] = (),
 ) -> str:
-    """What a run displays of which each step is a second long."""
+    """The display of a run with one second per step."""
     seconds = iter(range(1_000_000))
     now = [0.0]
     monkeypatch.setattr(report_module.time, "monotonic", lambda: now[0])
@@ -84,7 +85,7 @@ def test_an_evaluation_shows_how_it_compares_and_a_sample(
 
 
 def test_a_sample_reaches_the_terminal_as_signs(monkeypatch: pytest.MonkeyPatch, config: TrainingConfig) -> None:
-    """Text that steers a terminal, or that rich reads as markup, is shown as it is."""
+    """Text with terminal commands or rich markup is shown literally."""
     display = shown(monkeypatch, config, dict.fromkeys(range(10, 100, 10), 1.0))
     assert "\x1b" not in display
     assert {"␛", "[", "]", "b", "↵"} <= set(display)
@@ -103,7 +104,7 @@ def test_without_patience_no_run_stops_early(monkeypatch: pytest.MonkeyPatch, co
 def test_a_run_that_is_resumed_knows_its_best_and_its_pace(
     monkeypatch: pytest.MonkeyPatch, config: TrainingConfig
 ) -> None:
-    """51 steps are left of 100 after the first of this process, at one a second."""
+    """This process takes steps 50 to 100, one per second."""
     text = shown(monkeypatch, config, {60: 2.5}, steps=range(50, 101), history=(evaluation(40, 2.0),))
     assert "(best 2.000 at step 40; 1 without a gain)" in text
     assert "step 59  loss 2.000  perplexity 7.39  best 2.000  1,000 characters/s  0:41 left" in text
@@ -129,20 +130,7 @@ def test_durations(seconds: float, text: str) -> None:
 def checkpoint(tiny: TrainingConfig) -> Checkpoint:
     torch.manual_seed(0)
     model = build_model(tiny.model(len(VOCABULARY)))
-    return Checkpoint(
-        model=model.config,
-        vocabulary=VOCABULARY,
-        normalization="line-feeds",
-        begin="\n",
-        corpus=CorpusRecord("cats", "ab" * 32, 5000),
-        recipe="small",
-        training=tiny,
-        steps=40,
-        validation=Validation(Perplexity(1.5, 499, 1), Perplexity(1.25, 500, 1)),
-        tools=Tools("1", "2", "3", 4),
-        history=(evaluation(20, 2.0), evaluation(40, 1.5)),
-        weights=model.state_dict(),
-    )
+    return checkpoint_of(model, VOCABULARY, tiny, steps=40, history=(evaluation(20, 2.0), evaluation(40, 1.5)))
 
 
 def test_show_prints_a_sample_and_the_figures(checkpoint: Checkpoint) -> None:

@@ -1,24 +1,23 @@
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import checkpoint_of
 from segue_training.errors import TrainingError
 from segue_training.evaluation.baselines import Baseline
 from segue_training.evaluation.perplexity import Perplexity, Validation
 from segue_training.evaluation.surprisal import Alternative, Surprisal
 from segue_training.models import build_model
 from segue_training.recipes import recipe
-from segue_training.reports import summary as run_report
 from segue_training.reports.html import bars, percent, render, sentence, shade, write_report
 from segue_training.reports.summary import RunReport, Sample, gather
 from segue_training.text.glyphs import glyph
 from segue_training.text.vocabulary import Vocabulary
-from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools
+from segue_training.train.checkpoint import Checkpoint, CorpusRecord
 from segue_training.train.train_state import Evaluation
 
 HOSTILE = "<script>alert(1)</script> &amp; \"x\" 'y' </pre> <!-- {{ 7*7 }} \x00\x1b[2J \u202eRTL\u202c e\u0301 <b>\n"
@@ -27,7 +26,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: that every element ends where it should, and its texts."""
+    """A page as a browser parses it: its elements, which must be closed properly, and its texts."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -63,32 +62,13 @@ def checkpoint(**changes: object) -> Checkpoint:
     config = replace(recipe("small"), hidden=8, embedding=4)
     vocabulary = Vocabulary(("<unk>", *sorted(set(HOSTILE) | set("abc"))))
     model = build_model(config.model(len(vocabulary)))
-    fields = {
-        "model": model.config,
-        "vocabulary": vocabulary,
-        "normalization": "line-feeds",
-        "begin": "\n",
-        "corpus": CorpusRecord("<i>cats & dogs", "ab" * 32, 5000),
-        "recipe": "small",
-        "training": config,
-        "steps": 60,
-        "validation": Validation(Perplexity(1.5, 499, 1), Perplexity(1.25, 500, 1)),
-        "tools": Tools("0.1", "3.11", "2.13", 4),
-        "history": (Evaluation(30, 100, 1.0, 2.0, math.nan, 0.01), Evaluation(60, 200, 2.0, 1.5, 1.8, 0.005)),
-        "weights": model.state_dict(),
-    }
-    return Checkpoint(**{**fields, **changes})  # type: ignore[arg-type]
+    history = (Evaluation(30, 100, 1.0, 2.0, math.nan, 0.01), Evaluation(60, 200, 2.0, 1.5, 1.8, 0.005))
+    fields = {"corpus": CorpusRecord("<i>cats & dogs", "ab" * 32, 5000), "history": history}
+    return checkpoint_of(model, vocabulary, config, **{**fields, **changes})
 
 
 def report_of(made: Checkpoint) -> RunReport:
     return gather(made, made.vocabulary.encode(HOSTILE * 3), BASELINES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_samples() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_report, "SAMPLED", 30)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +90,7 @@ def test_the_passage_comes_back_from_the_page(report: RunReport, page: Page) -> 
 
 
 def test_hostile_text_adds_no_element_and_no_command(page: Page) -> None:
-    """Neither of the passage nor of samples, names and titles: there is one script, which is the page's own."""
+    """Neither from the passage nor from samples, names and titles: the only script is the page's own."""
     tags = [tag for tag, _ in page.tags]
     assert tags.count("script") == 1
     assert {"b", "i"} & {tag for tag, given in page.tags if not given and tag == "i"} == set()

@@ -1,30 +1,20 @@
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
+from checkpoints import checkpoint_of
 from segue_training.evaluation.baselines import Baseline
 from segue_training.evaluation.evaluate import perplexity
-from segue_training.evaluation.perplexity import Perplexity, Validation
 from segue_training.evaluation.sample import sample
 from segue_training.models import build_model
 from segue_training.recipes import recipe
-from segue_training.reports import summary as run_report
 from segue_training.reports.summary import PASSAGE, SURPRISING, gather
 from segue_training.text.vocabulary import Vocabulary
-from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools
-from segue_training.train.train_state import Evaluation
+from segue_training.train.checkpoint import Checkpoint
 from segue_training.train.trainer import learning_rate
 
 LETTERS = Vocabulary(("<unk>", "\n", " ", *"abcdefgh"))
 TEXT = "a bad cab\nfeed a hag\n" * 200
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_samples() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_report, "SAMPLED", 30)
-        yield
 
 
 def checkpoint(vocabulary: Vocabulary = LETTERS, **changes: object) -> Checkpoint:
@@ -34,21 +24,7 @@ def checkpoint(vocabulary: Vocabulary = LETTERS, **changes: object) -> Checkpoin
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.7)
-    fields = {
-        "model": model.config,
-        "vocabulary": vocabulary,
-        "normalization": "line-feeds",
-        "begin": "\n",
-        "corpus": CorpusRecord("cats", "ab" * 32, 5000),
-        "recipe": "small",
-        "training": config,
-        "steps": 60,
-        "validation": Validation(Perplexity(1.5, 499, 1), Perplexity(1.25, 500, 1)),
-        "tools": Tools("1", "2", "3", 4),
-        "history": (Evaluation(30, 100, 1.0, 2.0, 2.1, 0.01), Evaluation(60, 200, 2.0, 1.5, 1.8, 0.005)),
-        "weights": model.state_dict(),
-    }
-    return Checkpoint(**{**fields, **changes})  # type: ignore[arg-type]
+    return checkpoint_of(model, vocabulary, config, **changes)
 
 
 @pytest.mark.parametrize("vocabulary", [LETTERS, Vocabulary.of_bytes()])

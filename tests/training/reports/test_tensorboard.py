@@ -58,7 +58,7 @@ def test_samples_are_logged_as_they_stand(tmp_path: Path, config: TrainingConfig
 
 
 def test_a_resumed_run_replaces_the_steps_that_it_takes_again(tmp_path: Path, config: TrainingConfig) -> None:
-    """The first process stopped after step 60, its last saved moment being that of step 20."""
+    """The first process stopped after step 60, its last saved state being that of step 20."""
     log(tmp_path, config, range(1, 61), {30, 60})
     log(tmp_path, config, range(21, 61), {60}, loss=100.0)
     assert scalars(tmp_path, "training/nats") == [(20, 10.5), (40, 130.5), (60, 150.5)]

@@ -21,7 +21,7 @@ ids_lists = st.lists(st.integers(0, 3), max_size=30)
 
 
 def split(ids: list[int]) -> list[list[int]]:
-    """Return the documents, by splitting a string."""
+    """Return the documents by splitting a string."""
     lines = "".join(map(str, ids)).split(str(LINE_FEED))
     return [list(map(int, line)) for line in lines if line]
 

@@ -16,11 +16,11 @@ texts = st.text(
     [
         "a\r\n\ufeff",  # line ends and byte order marks
         "aB .猫",  # letters and others
-        "aé\u0301\u0315\u0323",  # marks that change their order, of which some compose
+        "aé\u0301\u0315\u0323",  # marks that are reordered, some of which compose
         "\u1100\u1161\u11a8가각",  # the parts of Hangul's syllables
-        "\u09c7\u09bea",  # a vowel sign that composes and is no combining mark
+        "\u09c7\u09bea",  # a vowel sign that composes but is no combining mark
         "\u0f40\u0f73\u0f74",  # a starter that decomposes into marks
-        "Å\u212b\u0958\u0344",  # what NFC writes otherwise
+        "Å\u212b\u0958\u0344",  # changed by NFC
     ],
 )
 @pytest.mark.parametrize("name", NORMALIZATIONS)
@@ -77,7 +77,7 @@ def test_long_rows_of_marks_are_written_as_unicode_has_it(text: str, at: int) ->
 
 
 def test_a_text_of_nothing_but_marks_takes_no_longer_than_another() -> None:
-    """Python alone would take half an hour; this test has no clock, but somebody who waits for it."""
+    """Python's own algorithm would take half an hour."""
     count = 500_000
     written = nfc("a" + "\u0301" * count + "\u0316" * count)
     assert written == "\u00e1" + "\u0316" * count + "\u0301" * (count - 1)

@@ -144,7 +144,7 @@ def test_a_cut_file_is_refused(tmp_path: Path, checkpoint: Checkpoint, name: str
         ("output.bias", torch.full((11,), torch.nan), "output.bias is not finite"),
         ("output.bias", torch.full((11,), torch.inf), "output.bias is not finite"),
         ("output.bias", torch.zeros(11, dtype=torch.float64), "float64"),
-        ("recurrent.weight_hr_l0", torch.zeros(1), "recurrent.weight_hr_l0 is not known"),
+        ("recurrent.weight_hr_l0", torch.zeros(1), "recurrent.weight_hr_l0 is unknown"),
     ],
 )
 def test_weights_that_do_not_fit_the_model_are_refused(

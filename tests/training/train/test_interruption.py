@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 from segue_client.commands.main import segue
 from segue_training.train.checkpoint import Checkpoint, load_checkpoint
-from segue_training.train.train_state import load_moment, moment_files
+from segue_training.train.train_state import read_train_state, train_state_files
 
 SETTINGS = {"hidden": 24, "embedding": 8, "steps": 150, "batch": 8, "time": 16, "output_dropout": 0.2, "layers": 2}
 
@@ -36,7 +36,7 @@ def train(corpus: Path, folder: Path, *more: object) -> subprocess.CompletedProc
 
 @contextmanager
 def training(corpus: Path, folder: Path, *more: object) -> Iterator["subprocess.Popen[str]"]:
-    """Start a run that saves a moment after every step."""
+    """Start a run that saves its state after every step."""
     command = arguments(corpus, "--out", folder, "--save-every", 0, *more)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         yield process
@@ -44,7 +44,7 @@ def training(corpus: Path, folder: Path, *more: object) -> Iterator["subprocess.
 
 
 def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
-    while not any(int(path.name.split("-")[1]) >= step for path in moment_files(folder)):
+    while not any(int(path.name.split("-")[1]) >= step for path in train_state_files(folder)):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
 
@@ -59,11 +59,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """What comes out where nothing happens."""
+    """The checkpoint of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     done = train(corpus, folder)
     assert done.returncode == 0, done.stderr
-    assert moment_files(folder) == []
+    assert train_state_files(folder) == []
     return load_checkpoint(folder)
 
 
@@ -79,17 +79,17 @@ def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     corpus: Path, whole: Checkpoint, tmp_path: Path
 ) -> None:
-    folder, moments = tmp_path / "run", random.Random(1)
+    folder, steps = tmp_path / "run", random.Random(1)
     with training(corpus, folder) as process:
         wait_for_step(process, folder, 3)
         process.kill()
     for kill in itertools.count():
         assert kill < 20
-        before = load_moment(folder)[1].progression.step
+        before = read_train_state(folder)[1].progression.step
         command = [sys.executable, "-m", "segue_training", "--resume", str(folder), "--save-every", "0", *PLAIN]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             if kill < 3:
-                wait_for_step(process, folder, before + moments.randint(2, 30))
+                wait_for_step(process, folder, before + steps.randint(2, 30))
                 process.send_signal(signal.SIGKILL)
                 assert process.wait() == -signal.SIGKILL
                 continue
@@ -97,11 +97,11 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
             assert process.returncode == 0, errors
             break
     assert_same(load_checkpoint(folder), whole)
-    assert moment_files(folder) == []
+    assert train_state_files(folder) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_the_run_and_says_how_to_go_on(
+def test_a_signal_saves_the_run_and_says_how_to_continue(
     corpus: Path, whole: Checkpoint, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     folder = tmp_path / "run"
@@ -110,9 +110,9 @@ def test_a_signal_saves_the_run_and_says_how_to_go_on(
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    step = load_moment(folder)[1].progression.step
+    step = read_train_state(folder)[1].progression.step
     assert errors.splitlines()[-1] == (
-        f"segue: stopped by {number.name} after step {step}; go on with: segue train --resume {folder}"
+        f"segue: stopped by {number.name} after step {step}; continue with: segue train --resume {folder}"
     )
     done = resume(folder)
     assert done.exit_code == 0, done.stderr
@@ -121,7 +121,7 @@ def test_a_signal_saves_the_run_and_says_how_to_go_on(
 
 @pytest.fixture(scope="module")
 def stopped(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that SIGTERM ended; copy it."""
+    """The folder of a run ended by SIGTERM; copy it."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     with training(corpus, folder) as process:
         wait_for_step(process, folder, 5)
@@ -140,13 +140,13 @@ def resume(folder: Path, *more: object) -> Result:
     return CliRunner().invoke(segue, ["train", "--resume", str(folder), "--no-report", *map(str, more)])
 
 
-def test_a_damaged_moment_is_named_and_the_one_before_it_leads_to_the_same_end(folder: Path, whole: Checkpoint) -> None:
-    newest = moment_files(folder)[-1]
+def test_a_damaged_state_is_named_and_the_previous_one_leads_to_the_same_end(folder: Path, whole: Checkpoint) -> None:
+    newest = train_state_files(folder)[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
     refused = resume(folder)
     assert refused.exit_code == 1
     assert f"{newest} is damaged" in refused.stderr
-    offered = re.search(r"add (--step) (\d+) to resume from the one before it", refused.stderr)
+    offered = re.search(r"add (--step) (\d+) to resume from the previous one", refused.stderr)
     assert offered, refused.stderr
     done = resume(folder, *offered.groups())
     assert done.exit_code == 0, done.stderr
@@ -156,8 +156,8 @@ def test_a_damaged_moment_is_named_and_the_one_before_it_leads_to_the_same_end(f
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text + "éé" * 9, "the run was begun with a vocabulary of"),
-        (lambda text: text[:-1] + "d", "the run was begun with a text of SHA-256"),
+        (lambda text: text + "éé" * 9, "the run began with a vocabulary of"),
+        (lambda text: text[:-1] + "d", "the run began with a text of SHA-256"),
     ],
 )
 def test_another_vocabulary_or_text_is_refused_and_nothing_is_lost(
@@ -167,32 +167,34 @@ def test_another_vocabulary_or_text_is_refused_and_nothing_is_lost(
     other.write_text(change(corpus.read_text()))
     if "é" in other.read_text():
         other.write_text("é" + other.read_text())
-    before = moment_files(folder)
+    before = train_state_files(folder)
     refused = resume(folder, other)
     assert (refused.exit_code, message in refused.stderr) == (1, True), refused.stderr
-    assert moment_files(folder) == before
+    assert train_state_files(folder) == before
 
 
 def test_another_shape_is_refused_and_a_new_run_in_its_folder_too(corpus: Path, folder: Path) -> None:
-    before = moment_files(folder)
+    before = train_state_files(folder)
     refused = resume(folder, "--set", "hidden=32")
     assert refused.exit_code == 2
-    assert "the run was begun with hidden=24, which cannot become 32" in refused.stderr
+    assert "the run began with hidden=24, which cannot become 32" in refused.stderr
     again = CliRunner().invoke(segue, ["train", str(corpus), "--out", str(folder)])
     assert again.exit_code == 2
-    assert f"holds a run that was stopped: go on with --resume {folder}" in again.stderr
-    assert moment_files(folder) == before
+    assert f"holds a stopped run: continue it with --resume {folder}" in again.stderr
+    assert train_state_files(folder) == before
 
 
-def test_a_run_that_diverges_keeps_its_last_good_moment_and_goes_on_with_a_lower_rate(folder: Path) -> None:
+def test_a_run_that_diverges_keeps_its_last_good_state_and_continues_with_a_lower_rate(folder: Path) -> None:
     rates = ("--set", "learning_rate=100", "--set", "weight_decay=10", "--save-every", 0)
     diverged = resume(folder, *rates)
     assert diverged.exit_code == 1
-    kept = re.search(r"; step (\d+) is kept: segue train --resume \S+ --set learning_rate=50$", diverged.stderr.strip())
+    kept = re.search(
+        r"; step (\d+) is saved: segue train --resume \S+ --set learning_rate=50$", diverged.stderr.strip()
+    )
     assert kept, diverged.stderr
-    _, moment = load_moment(folder)
-    assert moment.progression.step == int(kept[1])
-    assert all(tensor.isfinite().all() for tensor in moment.tensors.values())
+    _, train_state = read_train_state(folder)
+    assert train_state.progression.step == int(kept[1])
+    assert all(tensor.isfinite().all() for tensor in train_state.tensors.values())
     assert not (folder / "checkpoint.json").exists()
 
 
@@ -206,7 +208,7 @@ def torchrun(processes: int, *command: object) -> "subprocess.CompletedProcess[s
 
 
 def test_two_processes_do_together_what_one_does_with_the_same_minibatches(corpus: Path, tmp_path: Path) -> None:
-    """The curve of losses agrees to rounding, which AdamW would blow up in weights that hardly matter.
+    """The loss curves agree up to rounding, which AdamW would amplify in weights that hardly matter.
 
     Dropout is off, since each process draws its own.
     """
@@ -252,9 +254,9 @@ runpy.run_module("segue_training", run_name="__main__", alter_sys=True)
 def test_no_thread_of_a_group_outlives_it(
     settings: list[str], said: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that lets go of a tensor while Python shuts down aborts a process that was done.
+    """A thread that frees a tensor while Python shuts down aborts a finished process.
 
-    Of processes that fail, torchrun stops the others as soon as one has ended.
+    If a process fails, torchrun stops the others.
     """
     script, noted = tmp_path / "script.py", tmp_path / "noted"
     script.write_text(THREADS_AT_THE_END)

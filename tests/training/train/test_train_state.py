@@ -10,11 +10,11 @@ from segue_training.train.train_state import (
     Origin,
     Progression,
     TrainState,
-    drop_moments,
-    load_moment,
-    moment_files,
-    moment_step,
-    save_moment,
+    delete_train_states,
+    read_train_state,
+    save_train_state,
+    step_of,
+    train_state_files,
 )
 
 
@@ -23,7 +23,7 @@ def origin(tiny: TrainingConfig) -> Origin:
     return Origin("cats.txt", None, "tiny", tiny, ("<unk>", "a", "\n", "é", "𝄞"), "f" * 64)
 
 
-def moment(step: int) -> TrainState:
+def train_state(step: int) -> TrainState:
     history = (Evaluation(1, 2, 0.1, 3.14159265358979, 2.5, 1e-3),)
     progression = Progression(step, 3, 4, 5, 6.5, (1 / 3, 2), 1, 0, history)
     weights = torch.Generator().manual_seed(step)
@@ -32,9 +32,9 @@ def moment(step: int) -> TrainState:
 
 
 def test_a_moment_comes_back_to_the_bit(tmp_path: Path, origin: Origin) -> None:
-    saved = moment(12)
-    save_moment(tmp_path, origin, saved)
-    found, loaded = load_moment(tmp_path)
+    saved = train_state(12)
+    save_train_state(tmp_path, origin, saved)
+    found, loaded = read_train_state(tmp_path)
     assert (found, loaded.progression) == (origin, saved.progression)
     assert loaded.tensors.keys() == saved.tensors.keys()
     assert all(torch.equal(loaded.tensors[name], saved.tensors[name]) for name in saved.tensors)
@@ -42,12 +42,12 @@ def test_a_moment_comes_back_to_the_bit(tmp_path: Path, origin: Origin) -> None:
 
 def test_the_two_newest_are_kept_and_each_can_be_chosen(tmp_path: Path, origin: Origin) -> None:
     for step in (5, 100, 20, 99_999_999, 123_456_789):
-        save_moment(tmp_path, origin, moment(step))
-    assert len(moment_files(tmp_path)) == 2
-    assert load_moment(tmp_path)[1].progression.step == 123_456_789
-    assert load_moment(tmp_path, 99_999_999)[1].progression.step == 99_999_999
-    with pytest.raises(CheckpointError, match=r"holds no moment of step 5 \(moments: 99999999, 123456789\)"):
-        load_moment(tmp_path, 5)
+        save_train_state(tmp_path, origin, train_state(step))
+    assert len(train_state_files(tmp_path)) == 2
+    assert read_train_state(tmp_path)[1].progression.step == 123_456_789
+    assert read_train_state(tmp_path, 99_999_999)[1].progression.step == 99_999_999
+    with pytest.raises(CheckpointError, match=r"holds no saved step 5 \(saved steps: 99999999, 123456789\)"):
+        read_train_state(tmp_path, 5)
 
 
 def damaged(content: bytes, where: float) -> bytes:
@@ -66,45 +66,47 @@ def damaged(content: bytes, where: float) -> bytes:
         lambda c: damaged(c, 0.999),
     ],
 )
-def test_a_damaged_moment_is_named_and_the_one_before_it_offered(tmp_path: Path, origin: Origin, damage) -> None:
-    save_moment(tmp_path, origin, moment(10))
-    path = save_moment(tmp_path, origin, moment(20))
+def test_a_damaged_state_is_named_and_the_previous_one_offered(tmp_path: Path, origin: Origin, damage) -> None:
+    save_train_state(tmp_path, origin, train_state(10))
+    path = save_train_state(tmp_path, origin, train_state(20))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"{path.name} is damaged \(.*\); add --step 10 to resume from the one"):
-        load_moment(tmp_path)
-    assert load_moment(tmp_path, 10)[1].progression.step == 10
+    with pytest.raises(
+        CheckpointError, match=rf"{path.name} is damaged \(.*\); add --step 10 to resume from the previous"
+    ):
+        read_train_state(tmp_path)
+    assert read_train_state(tmp_path, 10)[1].progression.step == 10
 
 
-def test_where_the_only_moment_is_damaged_training_anew_is_offered(tmp_path: Path, origin: Origin) -> None:
-    save_moment(tmp_path, origin, moment(10)).write_bytes(b"?")
-    with pytest.raises(CheckpointError, match="there is none before it: train again with --force"):
-        load_moment(tmp_path)
+def test_if_the_only_state_is_damaged_a_new_training_is_offered(tmp_path: Path, origin: Origin) -> None:
+    save_train_state(tmp_path, origin, train_state(10)).write_bytes(b"?")
+    with pytest.raises(CheckpointError, match="there is no earlier one: train again with --force"):
+        read_train_state(tmp_path)
 
 
 def test_a_folder_without_moments_says_so(tmp_path: Path, origin: Origin) -> None:
-    save_moment(tmp_path, origin, moment(1))
-    drop_moments(tmp_path)
-    with pytest.raises(CheckpointError, match=r"holds nothing to resume: no run was stopped there \(moments: none\)"):
-        load_moment(tmp_path)
+    save_train_state(tmp_path, origin, train_state(1))
+    delete_train_states(tmp_path)
+    with pytest.raises(CheckpointError, match=r"nothing to resume: no run was stopped there \(saved steps: none\)"):
+        read_train_state(tmp_path)
 
 
 def test_a_file_of_another_step_is_not_mistaken_for_it(tmp_path: Path, origin: Origin) -> None:
-    """The name says the step, the content says what it is: a swapped content is found by the hash."""
-    first, second = (save_moment(tmp_path, origin, moment(step)) for step in (1, 2))
+    """The name holds the step and the content's hash, which detects swapped content."""
+    first, second = (save_train_state(tmp_path, origin, train_state(step)) for step in (1, 2))
     second.write_bytes(first.read_bytes())
     with pytest.raises(CheckpointError, match="is damaged"):
-        load_moment(tmp_path)
+        read_train_state(tmp_path)
 
 
 def test_a_setting_of_this_version_that_is_out_of_range_is_damage(tmp_path: Path, origin: Origin) -> None:
     object.__setattr__(origin.training, "layers", 99)
-    save_moment(tmp_path, replace(origin), moment(1))
+    save_train_state(tmp_path, replace(origin), train_state(1))
     with pytest.raises(CheckpointError, match="layers is 99"):
-        load_moment(tmp_path)
+        read_train_state(tmp_path)
 
 
 def test_what_a_killed_write_left_is_swept_up(tmp_path: Path, origin: Origin) -> None:
-    for clean in (lambda: save_moment(tmp_path, origin, moment(3)), lambda: drop_moments(tmp_path)):
+    for clean in (lambda: save_train_state(tmp_path, origin, train_state(3)), lambda: delete_train_states(tmp_path)):
         left = tmp_path / ".moment-00000002-0123456789ab.safetensors.77"
         left.touch()
         clean()
@@ -113,8 +115,8 @@ def test_what_a_killed_write_left_is_swept_up(tmp_path: Path, origin: Origin) ->
 
 def test_moments_of_later_steps_go_when_the_run_went_back(tmp_path: Path, origin: Origin) -> None:
     for step in (50, 100):
-        save_moment(tmp_path, origin, moment(step))
-    save_moment(tmp_path, replace(origin, recipe="other"), moment(100))
-    assert load_moment(tmp_path, 100)[0].recipe == "other"
-    save_moment(tmp_path, origin, moment(60))
-    assert [moment_step(path) for path in moment_files(tmp_path)] == [50, 60]
+        save_train_state(tmp_path, origin, train_state(step))
+    save_train_state(tmp_path, replace(origin, recipe="other"), train_state(100))
+    assert read_train_state(tmp_path, 100)[0].recipe == "other"
+    save_train_state(tmp_path, origin, train_state(60))
+    assert [step_of(path) for path in train_state_files(tmp_path)] == [50, 60]

@@ -12,7 +12,7 @@ from segue_training.evaluation.evaluate import nats_in_rows, perplexity
 from segue_training.models import LanguageModel
 from segue_training.recipes import TrainingConfig, d2l_lstm
 from segue_training.text.vocabulary import Vocabulary
-from segue_training.train import trainer as loop
+from segue_training.train import trainer as trainer_module
 from segue_training.train.distributed import ProcessGroup
 from segue_training.train.train_state import TrainState
 from segue_training.train.trainer import (
@@ -88,14 +88,14 @@ def test_the_history_says_what_was_read_and_what_it_cost(data: TrainingData, tin
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[torch.Tensor]:
-    """Let validation come to `values`; return the output biases that were measured."""
+    """Make validation return `values`; return the output biases at each evaluation."""
     measured, snapshots = iter(values), list[torch.Tensor]()
 
     def measure(model: LanguageModel, *_: object, **__: object) -> float:
         snapshots.append(model.get_parameter("output.bias").detach().clone())
         return next(measured)
 
-    monkeypatch.setattr(loop, "nats_in_rows", measure)
+    monkeypatch.setattr(trainer_module, "nats_in_rows", measure)
     return snapshots
 
 
@@ -151,8 +151,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
 ) -> None:
     updates: list[int] = []
     monkeypatch.setattr(AdamW, "step", lambda *_: updates.append(1))
-    real = loop.cross_entropy
-    monkeypatch.setattr(loop, "cross_entropy", lambda *a, **k: real(*a, **k) * (broken if len(updates) == 3 else 1.0))
+    real = trainer_module.cross_entropy
+    monkeypatch.setattr(
+        trainer_module, "cross_entropy", lambda *a, **k: real(*a, **k) * (broken if len(updates) == 3 else 1.0)
+    )
     with pytest.raises(Diverged, match=rf"loss of step 4 is {broken}: set a learning_rate below 0\.02"):
         run(data, tiny)
     assert len(updates) == 3
@@ -178,7 +180,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(
 def test_weights_that_no_measurement_found_finite_are_not_returned(
     data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "nats_in_rows", lambda *_, **__: math.nan)
+    monkeypatch.setattr(trainer_module, "nats_in_rows", lambda *_, **__: math.nan)
     with pytest.raises(Diverged, match="the validation loss after step 20 is nan"):
         run(data, tiny)
 
@@ -210,7 +212,7 @@ def test_the_model_of_d2l_has_its_number_of_parameters() -> None:
 
 
 def test_the_state_is_carried_from_step_to_step(data: TrainingData, tiny: TrainingConfig) -> None:
-    """With weights that all but stand still, the losses are those of whole rows read at once."""
+    """With almost constant weights, the losses equal those of whole rows read at once."""
     still = replace(tiny, learning_rate=1e-9, weight_decay=0.0, reset_rate=0.0, unknown_rate=0.0, steps=8)
     trained, reports = run(data, still)
     minibatches = list(epoch(data.training, still, 0, data.line_feed))[:8]
@@ -227,26 +229,26 @@ class Stopped(Exception):  # noqa: N818
 
 
 class StopAt:
-    """Takes a moment of a run after `step` and ends it there."""
+    """Takes the train state after `step` and ends the run there."""
 
     def __init__(self, step: int) -> None:
         self._step = step
-        self.moment: TrainState | None = None
+        self.train_state: TrainState | None = None
 
     def __call__(self, run: Trainer) -> None:
         if run.progression.step == self._step:
-            self.moment = run.moment()
+            self.train_state = run.train_state()
             raise Stopped
 
 
 def resumed(data: TrainingData, config: TrainingConfig, step: int, report: Callable[[Progress], None]) -> Trained:
-    """Train to `step` with one Run, and on from its moment with another."""
+    """Train to `step` with one trainer, and on from its state with another."""
     stop = StopAt(step)
     with pytest.raises(Stopped):
         Trainer(data, config).train(report, stop)
-    assert stop.moment is not None
+    assert stop.train_state is not None
     again = Trainer(data, config)
-    again.restore(stop.moment)
+    again.load_train_state(stop.train_state)
     return again.train(report, lambda _: None)
 
 
@@ -266,7 +268,7 @@ DROPPED = {"input_dropout": 0.1, "layer_dropout": 0.2, "output_dropout": 0.1, "w
 def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
     data: TrainingData, tiny: TrainingConfig, variant: str, step: int
 ) -> None:
-    """Weights, losses, figures; at steps within an epoch, behind an evaluation and in the second epoch."""
+    """Weights, losses, figures; at steps within an epoch, after an evaluation and in the second epoch."""
     dropped = DROPPED if variant in ("adamw", "sgd", "gru", "random", "documents") else {}
     config = replace(tiny, **{**dropped, **VARIANTS[variant]}, reset_rate=0.2, unknown_rate=0.1)  # type: ignore[arg-type]
     whole, losses = run(data, config)
@@ -282,14 +284,14 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
 def test_the_best_weights_are_kept_also_where_at_first_the_last_were_wanted(
     data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of step 20 were the best, and are gone."""
+    """The weights of step 20 were the best, but are lost."""
     measuring(monkeypatch, [1.0, 3.0, 2.0])
     stop, wanted = StopAt(41), replace(tiny, keep="last")
     with pytest.raises(Stopped):
         Trainer(data, wanted).train(lambda _: None, stop)
-    assert stop.moment is not None
+    assert stop.train_state is not None
     again = Trainer(data, replace(wanted, keep="best"))
-    again.restore(stop.moment)
+    again.load_train_state(stop.train_state)
     assert again.train(lambda _: None, lambda _: None).steps == 60
 
 
@@ -303,12 +305,12 @@ def test_the_best_weights_survive_a_resumption(
     assert torch.equal(trained.model.get_parameter("output.bias"), best[0])
 
 
-def test_a_moment_holds_no_more_than_it_must(data: TrainingData, tiny: TrainingConfig) -> None:
+def test_a_train_state_holds_no_more_than_it_must(data: TrainingData, tiny: TrainingConfig) -> None:
     stop = StopAt(3)
     with pytest.raises(Stopped):
         Trainer(data, tiny).train(lambda _: None, stop)
-    assert stop.moment is not None
-    kinds = {name.split("/")[0] for name in stop.moment.tensors}
+    assert stop.train_state is not None
+    kinds = {name.split("/")[0] for name in stop.train_state.tensors}
     assert kinds == {"model", "best", "state", "optimizer"}
 
 
@@ -322,7 +324,7 @@ def test_a_short_precision_learns_nearly_as_well(data: TrainingData, tiny: Train
 def test_a_short_precision_is_refused_where_the_fused_layers_have_none(
     data: TrainingData, tiny: TrainingConfig
 ) -> None:
-    with pytest.raises(ConfigurationError, match="precision is 'bfloat16', which the fused layers have on a GPU only"):
+    with pytest.raises(ConfigurationError, match="'bfloat16', which the fused layers support only on a GPU"):
         Trainer(data, replace(tiny, precision="bfloat16"))
 
 
@@ -344,9 +346,9 @@ def test_progress_is_measured_on_whole_documents(
     data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[np.ndarray] = []
-    monkeypatch.setattr(loop, "nats_in_documents", lambda _, ids, __: measured.append(ids) or 1.0)
+    monkeypatch.setattr(trainer_module, "nats_in_documents", lambda _, ids, __: measured.append(ids) or 1.0)
     ends = np.flatnonzero(data.validation == data.line_feed)
     for watched, expected in ((ends[1] + 3, ends[1] + 1), (ends[0], ends[0])):
-        monkeypatch.setattr(loop, "WATCHED", watched)
+        monkeypatch.setattr(trainer_module, "WATCHED", watched)
         run(data, replace(tiny, documents="lines", steps=1))
         assert len(measured.pop()) == expected

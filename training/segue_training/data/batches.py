@@ -1,8 +1,8 @@
 """From ids to minibatches: the orders in which a text is read.
 
-    stream       B rows, each a B-th of the text, read on window after window: the state is carried over.
-                 Every symbol is a target once an epoch.
-    sequential   the same as d2l's chapter "Language Models and the Dataset" does it: full windows only.
+    stream       B rows, each a B-th of the text, read window by window with the state carried over. Every symbol is
+                 a target once per epoch.
+    sequential   the same with full windows only, as in d2l's chapter "Language Models and the Dataset".
     random       d2l's random sampling: shuffled windows, each read from the zero state.
     documents    texts of similar length side by side, each from the zero state, padded to the longest.
 
@@ -26,35 +26,35 @@ from segue_training.text.vocabulary import UNKNOWN_ID, Ids
 
 Arrays = NDArray[np.int64]
 Windows = Iterator[tuple[Arrays, Arrays, bool]]
-"""(ids_BT, targets_BT, whether the states carry over) of each step of an epoch."""
+"""(ids_BT, targets_BT, whether the states are carried over) for each step of an epoch."""
 
 
 @dataclass(frozen=True)
 class Minibatch:
-    """What one step reads and is to predict."""
+    """The input and targets of one step."""
 
     ids_BT: Tensor
     targets_BT: Tensor
-    """The symbol after each of `ids_BT`; IGNORED behind the end of a row."""
+    """The symbol after each of `ids_BT`; IGNORED after the end of a row."""
     keep_B: Tensor
-    """1.0 where the row's state is carried over, 0.0 where it begins from zero."""
+    """1.0 where the row's state is carried over, 0.0 where it is reset to zero."""
 
     @property
     def targets(self) -> int:
-        """How many symbols are to be predicted."""
+        """The number of symbols to predict."""
         return int((self.targets_BT != IGNORED).sum())
 
     def rows(self, part: int, parts: int) -> "Minibatch":
-        """Return one of `parts` equal parts of the rows, to be read by one of as many processes."""
+        """Return part number `part` of the rows, divided among `parts` processes."""
         return Minibatch(*(t.chunk(parts)[part] for t in (self.ids_BT, self.targets_BT, self.keep_B)))
 
 
 def epoch(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) -> Iterator[Minibatch]:
     """Yield the minibatches of epoch 0, 1, ... over `ids_N`.
 
-    Where states carry over, each row begins anew with probability `config.reset_rate`: a model that has only seen
-    carried states can be lost in the zero state. Each character is `<unk>` with probability `config.unknown_rate`,
-    drawn anew in every epoch, so that its weights learn. `line_feed` ends documents.
+    Where states are carried over, each row is reset with probability `config.reset_rate`: a model that has seen only
+    carried states may predict badly from the zero state. Each character is replaced by `<unk>` with probability
+    `config.unknown_rate`, drawn anew every epoch, so that `<unk>` is trained. `line_feed` ends documents.
     """
     for index, (ids_BT, targets_BT, carried) in enumerate(_windows(ids_N, config, number, line_feed)):
         draws_B = torch.rand(len(ids_BT), generator=generator(config.seed, "reset", number, index))
@@ -68,14 +68,14 @@ def _windows(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) ->
         yield from _documents(ids_N, config, line_feed, seed)
         return
     for positions_BT, carried in _positions(len(ids_N), config, seed):
-        read_BS = np.column_stack([positions_BT, positions_BT[:, -1] + 1])  # the last one is a target only
+        read_BS = np.column_stack([positions_BT, positions_BT[:, -1] + 1])  # the last is only a target
         ids_BS = ids_N[read_BS].astype(np.int64)
         ids_BS[hidden(read_BS, config.shown_unknown, seed)] = UNKNOWN_ID
         yield ids_BS[:, :-1], ids_BS[:, 1:], carried
 
 
 def _positions(length: int, config: TrainingConfig, seed: int) -> Iterator[tuple[Arrays, bool]]:
-    """Yield where the inputs of each step stand in a text of `length`, and whether the states carry over."""
+    """Yield the positions of each step's inputs in a text of `length`, and whether the states are carried over."""
     B, T = config.batch, config.time
     offset = int(np.random.default_rng(seed).integers(T))
     if config.partition == "random":
@@ -88,10 +88,10 @@ def _positions(length: int, config: TrainingConfig, seed: int) -> Iterator[tuple
 
 
 def stream_positions(length: int, batch: int, time: int, offset: int) -> Iterator[Arrays]:
-    """Yield the positions of rows that lie behind each other in the text.
+    """Yield the positions of rows that follow each other in the text.
 
-    Every symbol behind `offset`, but the fewer than `batch` last ones, is a target exactly once. The last window is
-    narrower where `time` does not divide the rows' length.
+    Every symbol after `offset`, except fewer than `batch` at the end, is a target exactly once. The last window is
+    narrower if `time` does not divide the rows' length.
     """
     columns = (length - offset - 1) // batch
     first_B1 = offset + columns * np.arange(batch)[:, None]
@@ -100,16 +100,16 @@ def stream_positions(length: int, batch: int, time: int, offset: int) -> Iterato
 
 
 def random_positions(length: int, batch: int, time: int, offset: int, seed: int) -> Iterator[Arrays]:
-    """Yield the positions of shuffled windows; those that do not fill a minibatch are left out."""
+    """Yield the positions of shuffled windows, dropping those that do not fill a minibatch."""
     starts = offset + time * np.random.default_rng(seed).permutation((length - offset - 1) // time)
     for chosen_B in starts[: len(starts) // batch * batch].reshape(-1, batch):
         yield chosen_B[:, None] + np.arange(time)
 
 
 def hidden(positions: Arrays, rate: float, seed: int) -> NDArray[np.bool_]:
-    """Say which positions of a text are to be `<unk>`, a share `rate` of them.
+    """Return a mask of the positions to replace by `<unk>`, a share `rate` of all.
 
-    It is a function of the position, so that a character is hidden as a target and as the input after it, or not at
+    It is a function of the position, so that a character is hidden both as a target and as the next input, or not at
     all (the mixing function is SplitMix64's: Steele et al. 2014).
     """
     if rate == 0:

@@ -1,9 +1,8 @@
-"""The text a model learns from: named corpora, files, folders, globs, JSON lines and standard input.
+"""The text to train on: named corpora, files, folders, globs, JSON lines and standard input.
 
-A corpus is read in blocks and never held whole.
+A corpus is read in blocks and never held in memory whole.
 """
 
-import difflib
 import glob
 import io
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from segue_training.data.download import Download, fetch
-from segue_training.errors import CorpusError
+from segue_training.errors import CorpusError, did_you_mean
 from segue_training.text.decoding import json_line_blocks, utf_8_blocks
 from segue_training.text.normalization import normalized
 
@@ -40,33 +39,25 @@ class TextFile:
     """Bytes that can be read from their beginning."""
 
     origin: str
-    """What an error calls it."""
+    """Its name in error messages."""
     open: Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts by name, which are read one after the other.
-
-    Standard input and pipes can be read once, everything else as often as wanted.
-    """
+    """Files that are read one after the other; standard input and pipes only once."""
 
     name: str
     files: tuple[TextFile, ...]
     field: str | None = None
-    """Each line of the files is a JSON object, whose text this field holds; None for plain text."""
-
-    @classmethod
-    def of_text(cls, name: str, text: str) -> "Corpus":
-        """Return a corpus of one text in memory."""
-        return cls(name, (TextFile(name, lambda: io.BytesIO(text.encode())),))
+    """For JSON lines: the field that holds the text; None for plain text."""
 
     def blocks(self, *, lines: bool = False) -> Iterator[str]:
         """Yield the text in blocks. Raises CorpusError.
 
-        In each file by itself a byte order mark at the start is dropped and every line end written as a line
-        feed. Files follow each other with nothing between; with `lines`, a line feed stands behind each, so that
-        no line runs on into the next file. A line feed always stands behind each record of JSON lines.
+        Each file loses its byte order mark, and its line ends become line feeds. Files are concatenated; with `lines`,
+        a line feed is added after each, so that no line continues in the next file. Each record of JSON lines is always
+        followed by a line feed.
         """
         for file in self.files:
             yield from normalized(self._blocks(file), "line-feeds")
@@ -84,12 +75,12 @@ class Corpus:
 
 
 def find_corpus(source: str, field: str | None = None) -> Corpus:
-    """Return the corpus that `source` names; its text is not read yet.
+    """Return the corpus that `source` names, without reading its text. Raises CorpusError.
 
     `source` is a name in NAMED_CORPORA, `-` for standard input, a file, a folder (every *.txt below it) or a
-    glob ("logs/**/*.log"); the files of a folder or glob are read in the order of their paths. A name wins over
-    a file of the same name; `./name` is always the file. With `field`, the files are JSON lines, and a folder
-    stands for every *.jsonl below it. Raises CorpusError.
+    glob ("logs/**/*.log"); the files of a folder or glob are read in the order of their paths. A name takes precedence
+    over a file of that name; `./name` is always the file. With `field`, the files are JSON lines, and a folder means
+    every *.jsonl below it.
     """
     if source in NAMED_CORPORA:
         content = NAMED_CORPORA[source]
@@ -104,7 +95,7 @@ def find_corpus(source: str, field: str | None = None) -> Corpus:
 
 
 def data_folder() -> Path:
-    """Return the folder that keeps downloaded corpora: $SEGUE_DATA, or ~/.cache/segue."""
+    """Return the folder of downloaded corpora: $SEGUE_DATA, or ~/.cache/segue."""
     return Path(os.environ.get("SEGUE_DATA") or "~/.cache/segue").expanduser()
 
 
@@ -120,7 +111,7 @@ def _paths(source: str, pattern: str) -> tuple[str, list[Path]]:
     if path.exists():
         return path.stem, [path]
     if _WILDCARD.search(source):
-        found = map(Path, glob.iglob(source, recursive=True))  # noqa: PTH207 - a shell's rules: none that is hidden
+        found = map(Path, glob.iglob(source, recursive=True))  # noqa: PTH207 - skips hidden files, as a shell does
         return _fixed_folder(path).resolve().name, _files(found, f"no file matches {source!r}")
     raise CorpusError(_unknown(source))
 
@@ -133,26 +124,25 @@ def _files(found: Iterable[Path], otherwise: str) -> list[Path]:
 
 
 def _fixed_folder(pattern: Path) -> Path:
-    """Return the deepest folder of `pattern` that holds no wildcard."""
+    """Return the deepest folder of `pattern` without a wildcard."""
     return next(folder for folder in pattern.parents if not _WILDCARD.search(str(folder)))
 
 
 def _unknown(source: str) -> str:
     known = ", ".join(NAMED_CORPORA)
-    close = difflib.get_close_matches(source, NAMED_CORPORA, n=1)
-    suggestion = f"; did you mean {close[0]}?" if close else ""
+    suggestion = did_you_mean(source, NAMED_CORPORA)
     return f"no file and no corpus is called {source!r}{suggestion} (corpora: {known}; - reads standard input)"
 
 
 def _standard_input() -> BinaryIO:
-    """Return standard input, which whoever reads it closes."""
+    """Return standard input; the reader closes it."""
     if sys.stdin.closed:
         raise CorpusError("standard input can be read only once: write it to a file first")
     return sys.stdin.buffer
 
 
 def _pydoc() -> bytes:
-    """Join the topics of `help()`, in the order of their names: the English reference text of this Python."""
+    """Join the topics of `help()`, sorted by name: the English reference text of this Python."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
@@ -167,4 +157,4 @@ NAMED_CORPORA: Final[Mapping[str, Callable[[], bytes]]] = {
     "time-machine": lambda: fetch(TIME_MACHINE, data_folder()),
     "shakespeare": lambda: fetch(SHAKESPEARE, data_folder()),
 }
-"""The corpora that need no file of one's own, by name."""
+"""The built-in corpora by name."""

@@ -1,13 +1,12 @@
 """How the two editions of Dive into Deep Learning read The Time Machine, character by character.
 
-    d2l-zh   line by line: every run of other characters than letters becomes a space, but none is left at the ends of
-             a line; the lines are joined with nothing between, so that words grow together ("himwas"): 170,580
-             characters
-    d2l-en   all at once: every such run becomes a space: 173,428 characters
+    d2l-zh   line by line: every run of non-letters becomes a space, lines are stripped and then joined without a
+             separator, which merges words ("himwas"): 170,580 characters
+    d2l-en   at once: every run of non-letters becomes a space: 173,428 characters
 
-Both write lower case, and have a vocabulary of 28: `<unk>`, the space and a-z (chapter "Text Preprocessing" of the zh
-edition, "Converting Raw Text into Sequence Data" of the en edition). A model of either reads a request's text with the
-normalization "letters", which is what d2l-en does.
+Both lower the case and have a vocabulary of 28: `<unk>`, the space and a-z (chapter "Text Preprocessing" of the zh
+edition, "Converting Raw Text into Sequence Data" of the en edition). A model of either reads requests with the
+normalization "letters", which equals d2l-en.
 """
 
 import re
@@ -21,10 +20,10 @@ _NO_LETTERS: Final = re.compile("[^A-Za-z]+")
 
 
 def join_lines(blocks: Iterable[str]) -> Iterator[str]:
-    """Yield the text of the zh edition, in blocks; line ends are line feeds.
+    """Yield the text of the zh edition in blocks; line ends are line feeds.
 
-    A run without letters that holds a line feed lies at the ends of two lines, and vanishes; so do a run before the
-    first letter and one behind the last. A run at the end of a block is held back, written as one character.
+    A run of non-letters with a line feed is stripped from two lines and vanishes; so does a run before the first letter
+    or after the last. A run at the end of a block is held back, shortened to one character.
     """
     run = "\n"
     for block in blocks:
@@ -38,4 +37,4 @@ PREPARATIONS: Final[Mapping[str, Callable[[Iterable[str]], Iterator[str]]]] = {
     "d2l-zh": join_lines,
     "d2l-en": partial(normalized, normalization="letters"),
 }
-"""What is done to a corpus in place of its normalization, by name."""
+"""Functions, by name, that replace the normalization of a corpus."""

@@ -1,7 +1,7 @@
-"""Files of public corpora: fetched once, verified after the download, kept in a folder.
+"""Public corpora: downloaded once, verified, kept in a folder.
 
-What is verified is the content that arrived, not the address: a captive portal answers every address with its
-own HTML page, and such pages have been published as corpora.
+The content is verified by its hash: a captive portal answers every address with an HTML page, and such pages have been
+published as corpora.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ TIMEOUT: Final = 30.0
 """Seconds to wait for the server's next bytes."""
 
 LARGEST: Final = 64 * 2**20
-"""Bytes after which a download is given up: no corpus here is near it."""
+"""Maximum bytes of a download; every corpus here is far smaller."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """Where a file comes from, what it must contain, and its name in the data folder."""
+    """A file's address, expected hash, and name in the data folder."""
 
     url: str
     sha256: str
@@ -31,9 +31,9 @@ class Download:
 
 
 def fetch(download: Download, folder: Path) -> bytes:
-    """Return the file's content from `folder`, downloading it first where it is not there yet.
+    """Return the file's content from `folder`, downloading it there first if needed.
 
-    Raises CorpusError for a failed download, a wrong content and a folder that cannot be written.
+    Raises CorpusError for a failed download, wrong content, or a folder that cannot be written.
     """
     path = folder / download.file
     try:
@@ -67,5 +67,5 @@ def _verify(content: bytes, download: Download, origin: str) -> None:
     if actual == download.sha256:
         return
     if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
-        raise CorpusError(f"{origin} is an HTML page, not the corpus: is a login page in the way of this network?")
+        raise CorpusError(f"{origin} is an HTML page, not the corpus: does this network require a login?")
     raise CorpusError(f"{origin} has SHA-256 {actual}, not {download.sha256}: it is damaged or was changed")

@@ -1,11 +1,11 @@
-"""From a corpus to ids, in constant memory: texts larger than memory train.
+"""From a corpus to ids, in constant memory, so that the text may be larger than memory.
 
-The corpus is read once, and its normalized text written to a temporary file. From there its characters are counted,
-and its ids written to another one, in the smallest type that holds them. The ids are mapped into memory, read-only;
-their place on the disk is free again when nothing refers to them any more, however the process ends. The disk of
-$TMPDIR needs room for the text and its ids: about twice the text.
+The corpus is read once, and its normalized text is written to a temporary file. Its characters are counted there, and
+its ids are written to a second file in the smallest type that holds them. That file is mapped into memory, read-only;
+its disk space is freed when the last reference is gone, however the process ends. $TMPDIR needs about twice the size of
+the text.
 
-Of every corpus the first 90 % is for training and the last 10 % for validation, counted in code points.
+The first 90 % of every corpus is for training and the last 10 % for validation, in code points.
 
 Shapes: N ids of a text.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from segue_training.data.corpus import Corpus, find_corpus
 from segue_training.data.d2l_text import PREPARATIONS
-from segue_training.data.text_file import TempText, spooled, temporary_file
+from segue_training.data.temp_text import TempText, temp_text, temporary_file
 from segue_training.errors import ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig
 from segue_training.text.documents import whole_documents, without_empty_lines
@@ -33,7 +33,7 @@ LARGEST_BYTE: Final = 0xF4
 
 @dataclass(frozen=True)
 class Reading:
-    """What becomes of a text before it is encoded; the names are those of TrainingConfig."""
+    """How a text is processed before it is encoded; the names are those of TrainingConfig."""
 
     normalization: str
     preparation: str = "none"
@@ -48,11 +48,11 @@ class Reading:
 
     @classmethod
     def of(cls, config: TrainingConfig) -> "Reading":
-        """Return what `config` says."""
+        """Return the reading that `config` specifies."""
         return cls(config.normalization, config.preparation, config.documents)
 
     def blocks(self, corpus: Corpus) -> Iterator[str]:
-        """Yield the text of `corpus` as a model reads it, in blocks. Raises CorpusError."""
+        """Yield the text of `corpus` in blocks, as a model reads it. Raises CorpusError."""
         text = corpus.blocks(lines=self.documents == "lines")
         if self.preparation != "none":
             return PREPARATIONS[self.preparation](text)
@@ -62,40 +62,39 @@ class Reading:
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """A text as ids: one for each code point, or in a vocabulary of bytes one for each byte of its UTF-8."""
+    """A text as ids: one for each code point, or with a vocabulary of bytes one for each byte of UTF-8."""
 
     name: str
     sha256: str
-    """Of the text as a model reads it, normalized and prepared: of its UTF-8, in hexadecimal."""
+    """Of the normalized and prepared text as UTF-8, in hexadecimal."""
     characters: int
     """Code points of that text."""
     vocabulary: Vocabulary
-    normalization: str
     ids: Ids = dataclass_field(repr=False, compare=False)
     """[N] of the whole text, read-only."""
     training: Ids = dataclass_field(repr=False, compare=False)
-    """Those of the first 90 %, or of as much of its beginning as the configuration wants."""
+    """Of the first 90 %, up to `max_tokens`."""
     validation: Ids = dataclass_field(repr=False, compare=False)
-    """Those of the last 10 %."""
+    """Of the last 10 %, up to `max_validation_tokens`."""
 
 
 def encode_corpus(source: str, config: TrainingConfig, field: str | None = None) -> EncodedCorpus:
-    """Encode the corpus that `source` and `field` name (see `find_corpus`). Raises what `encode` raises."""
+    """Encode the corpus that `source` and `field` name (see `find_corpus`). Raises as `encode` does."""
     return encode(find_corpus(source, field), config)
 
 
 def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
-    """Encode `corpus` as `config` says. Raises CorpusError and ConfigurationError.
+    """Encode `corpus` for training. Raises CorpusError and ConfigurationError.
 
-    The vocabulary comes from the training part alone: a character that only validation text holds could not be
-    learned, and is scored as `<unk>`, as a request's would be. Where documents are lines, no line is empty, none is
-    cut, and the vocabulary holds the line feed.
+    The vocabulary comes from the training part alone: a character that occurs only in validation text cannot be learned
+    and is scored as `<unk>`, as in a request. With documents="lines", no line is empty or cut, and the vocabulary holds
+    the line feed.
     """
     reading = Reading.of(config)
-    with spooled(reading.blocks(corpus)) as text:
+    with temp_text(reading.blocks(corpus)) as text:
         split = _split(text, reading)
         vocabulary = _vocabulary(text, split, config)
-        encoded = _encoded(corpus.name, text, split, vocabulary, reading)
+        encoded = _encoded(corpus.name, text, split, vocabulary)
     return replace(
         encoded,
         training=_beginning(encoded.training, config.max_tokens, encoded.vocabulary, reading),
@@ -104,13 +103,13 @@ def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
 
 
 def encode_with(corpus: Corpus, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
-    """Encode `corpus` for a model that has been trained. Raises CorpusError."""
-    with spooled(reading.blocks(corpus)) as text:
-        return _encoded(corpus.name, text, _split(text, reading), vocabulary, reading)
+    """Encode `corpus` for a trained model. Raises CorpusError."""
+    with temp_text(reading.blocks(corpus)) as text:
+        return _encoded(corpus.name, text, _split(text, reading), vocabulary)
 
 
 def _split(text: TempText, reading: Reading) -> int:
-    """Return the code points of the training part: 90 %, to the end of a line where documents are lines."""
+    """Return the code points of the training part: 90 %, extended to the end of a line if documents are lines."""
     split = text.characters * 9 // 10
     return text.next_line(split) if reading.documents == "lines" else split
 
@@ -130,24 +129,17 @@ def _vocabulary(text: TempText, split: int, config: TrainingConfig) -> Vocabular
     return vocabulary
 
 
-def _encoded(name: str, text: TempText, split: int, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
+def _encoded(name: str, text: TempText, split: int, vocabulary: Vocabulary) -> EncodedCorpus:
     ids_N = _ids(text, vocabulary)
     if vocabulary.alphabet == "bytes":
         split = sum(len(block.encode()) for block in text.first(split))
     return EncodedCorpus(
-        name,
-        text.sha256,
-        text.characters,
-        vocabulary,
-        reading.normalization,
-        ids=ids_N,
-        training=ids_N[:split],
-        validation=ids_N[split:],
+        name, text.sha256, text.characters, vocabulary, ids_N, training=ids_N[:split], validation=ids_N[split:]
     )
 
 
 def _beginning(ids_N: Ids, longest: int, vocabulary: Vocabulary, reading: Reading) -> Ids:
-    """Return the first `longest` ids (0 for all), or of documents those that are whole within them."""
+    """Return the first `longest` ids (0: all), without a cut document at the end."""
     if longest == 0 or longest >= len(ids_N):
         return ids_N
     if reading.documents == "none":
@@ -156,13 +148,13 @@ def _beginning(ids_N: Ids, longest: int, vocabulary: Vocabulary, reading: Readin
 
 
 def _ids(text: TempText, vocabulary: Vocabulary) -> Ids:
-    """Encode `text` into a temporary file and map that into memory."""
+    """Encode `text` into a temporary file and map it into memory."""
     largest = LARGEST_BYTE + 1 if vocabulary.alphabet == "bytes" else len(vocabulary) - 1
     dtype = np.min_scalar_type(largest)
     with temporary_file() as file:
         for block in text.blocks():
             file.write(vocabulary.encode(block).astype(dtype).data)
-        if file.tell() == 0:  # which cannot be mapped
+        if file.tell() == 0:  # an empty file cannot be mapped
             return np.zeros(0, dtype)
         file.flush()
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype)

@@ -1,6 +1,6 @@
-"""What a model has to beat: no knowledge, n-gram models and compressors, on the same text.
+"""The baselines of a model: the uniform distribution, n-gram models and compressors, on the same text.
 
-All are in nats per character, as the model is, so that the figures compare (see `perplexity`).
+All are in nats per character, so that they compare with the model's (see `perplexity`).
 
 Shapes: N ids of a text, O orders.
 """
@@ -20,32 +20,31 @@ ORDERS: Final = 8
 """The highest order of the n-gram models."""
 
 BLOCK: Final = 2**20
-"""Symbols that are counted at once."""
+"""Symbols counted at a time."""
 
 LONGEST_TRAINING: Final = 5_000_000
-"""Symbols of the training text that the baselines see: its last ones. They take about 10 s and 0.5 GB."""
+"""The baselines see at most this many symbols, the last ones of the training text: about 10 s and 0.5 GB."""
 
 
 @dataclass(frozen=True)
 class Baseline(MeanNats):
-    """A rival, and how it did."""
+    """The score of a baseline."""
 
     name: str
     nats: float
-    """Mean nats of a character."""
 
 
 def baselines(
     training_N: Ids, text_N: Ids, vocabulary: Vocabulary, documents: Documents = "none"
 ) -> tuple[Baseline, ...]:
-    """Score what `evaluate.perplexity` scores of a text; the n-gram models need a training text and are else left out.
+    """Score the same characters of a text as `evaluate.perplexity`; n-gram models are omitted without a training text.
 
-    The text has two characters or more. n-gram models know of documents only that a line feed stands between them;
-    compressors read the text whole, its first character included.
+    The text has at least two characters. n-gram models read documents as one text; compressors read the whole text,
+    including its first character.
     """
     training_N = training_N[-LONGEST_TRAINING:]
     if documents == "lines":
-        line_feed = vocabulary.encode("\n").astype(text_N.dtype)  # so that the text is not widened
+        line_feed = vocabulary.encode("\n").astype(text_N.dtype)  # keeps the text's dtype
         text_N, first = np.concatenate([line_feed, text_N]), 1
     else:
         first = first_character(text_N, vocabulary)

@@ -1,9 +1,9 @@
-"""Compressors as language models: what gzip and xz need for a text, in nats per character.
+"""Compressors as language models: the nats that gzip and xz spend on a text.
 
-A compressor that has read the training text spends size(training + text) - size(training) bytes on the text: so it is
-given what a language model is given, and the fixed cost of a file cancels out. Without a training text that is the
-compressed size of the text by itself. Of tinyshakespeare's last tenth, gzip -9 takes 2.146 nats a character and
-xz -9e 1.746, and by itself 2.212 and 2.043. (gzip remembers 32 KiB, xz 64 MiB.)
+After reading the training text, a compressor spends size(training + text) - size(training) bytes on the text, so that
+it knows what the language model knows, and the fixed cost of a file cancels out. Without a training text it is the
+compressed size of the text. On tinyshakespeare's last tenth, gzip -9 takes 2.146 nats per character and xz -9e 1.746;
+without the training text, 2.212 and 2.043. (gzip's window is 32 KiB, xz's 64 MiB.)
 
 Shapes: N ids of a text.
 """
@@ -20,38 +20,38 @@ import numpy as np
 from segue_training.text.vocabulary import Ids, Vocabulary
 
 BLOCK: Final = 2**20
-"""Ids that are decoded at a time."""
+"""Ids decoded at a time."""
 
-_GZIP_FORMAT: Final = 31  # of zlib: the largest window, and gzip's header
+_GZIP_FORMAT: Final = 31  # zlib's wbits for the largest window and gzip's header
 _REPLACEMENT: Final = "\ufffd"
 
 
 class Compressor(Protocol):
-    """Takes bytes in parts, and gives back others."""
+    """Compresses a stream of bytes."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Return what is ready of the compressed text."""
+        """Return the compressed bytes that are ready."""
 
     def flush(self) -> bytes:
-        """Return the rest of it."""
+        """Return the rest."""
 
 
 COMPRESSORS: Final[Mapping[str, Callable[[], Compressor]]] = {
     "gzip -9": lambda: zlib.compressobj(9, zlib.DEFLATED, _GZIP_FORMAT),
     "xz -9e": lambda: lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME),
 }
-"""Each by its name on the command line."""
+"""Constructors by command line."""
 
 
 def compressed_nats(name: str, training_N: Ids, text_N: Ids, vocabulary: Vocabulary) -> float:
-    """Return the nats that the compressor `name` spends on the whole text, after the training text if there is one."""
+    """Return the nats that the compressor `name` spends on the whole text, after the training text if any."""
     both = _size(name, chain(utf_8(training_N, vocabulary), utf_8(text_N, vocabulary)))
     before = _size(name, utf_8(training_N, vocabulary)) if len(training_N) else 0
     return (both - before) * 8 * math.log(2)
 
 
 def utf_8(ids_N: Ids, vocabulary: Vocabulary) -> Iterator[bytes]:
-    """Yield a text as UTF-8, with U+FFFD in the place of `<unk>`."""
+    """Yield a text as UTF-8 blocks, with U+FFFD for `<unk>`."""
     for start in range(0, len(ids_N), BLOCK):
         yield _utf_8(ids_N[start : start + BLOCK], vocabulary)
 

@@ -1,16 +1,16 @@
-"""Dynamic evaluation: a model that goes on learning from the text it has just been scored on (Krause et al. 2018).
+"""Dynamic evaluation: a model that keeps learning from the text it has just been scored on (Krause et al. 2018).
 
-The text is cut into windows. Each is scored first, and only then do the weights take a step that would have scored it
-better; so no symbol is scored by weights that have seen it, and the figure is as honest as a static one. It answers
-another question, though: what the model would predict if it could learn from its readers. Report both apart.
+The text is cut into windows. Each is scored before the weights take a step on it, so that no symbol is scored by
+weights that have seen it. The figure answers another question than a static one (how well the model predicts if it may
+learn meanwhile), so report the two separately.
 
-With g the gradient of a window's mean nats, and v the running mean of g^2 (its bias removed), the step is
+With g the gradient of a window's mean nats, and v the bias-corrected running mean of g^2, the step is
 
-    w <- w - rate g / (sqrt(v) + eps)           every weight moves by about as much (RMSprop)
-    w <- w + decay (w_trained - w)              and is drawn back to what training found
+    w <- w - rate g / (sqrt(v) + eps)           all weights move by similar amounts (RMSprop)
+    w <- w + decay (w_trained - w)              and decay towards the trained weights
 
-Krause et al. measure v on the training text, which a model that is only evaluated does not have; here it is measured
-on the way. The trained model stays as it is: a copy learns.
+Krause et al. estimate v on the training text, which may not be available in evaluation; here it is estimated on the
+evaluated text. A copy of the model learns.
 
 Shapes: N symbols of a text, M symbols read before it, T of a window.
 """
@@ -35,23 +35,24 @@ from segue_training.text.vocabulary import Documents, Ids, Vocabulary
 
 _EPSILON: Final = 1e-8
 _MEMORY: Final = 0.999
-"""Share of v that each step leaves as it was."""
+"""Decay rate of v."""
 
 
 @dataclass(frozen=True)
 class Adaptation:
     """How fast a model learns from what it reads.
 
-    With these settings a layer of 320 gains 0.13 nats a character on tinyshakespeare's last tenth (1.502, and 1.371),
-    in six times the time. Neighbouring settings are as good; shorter windows gain 0.004 more and take twice as long.
+    With the defaults a layer of 320 units gains 0.13 nats per character on tinyshakespeare's last tenth (1.502 to
+    1.371) and takes six times as long. Neighbouring settings are as good; shorter windows gain 0.004 more and take
+    twice as long.
     """
 
     rate: Annotated[float, Range(0, 1)] = 1e-3
-    """By how much each weight moves in a step; 0 for static evaluation."""
+    """How far each weight moves in a step; 0: static evaluation."""
     decay: Annotated[float, Range(0, 1)] = 0.002
-    """Share of the way back to the trained weights that each step goes."""
+    """The fraction of the way back to the trained weights in each step."""
     window: Annotated[int, Range(1, 2**14)] = 50
-    """Symbols that are scored before a step learns from them."""
+    """Symbols scored between two steps."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -64,9 +65,9 @@ def adaptive_perplexity(
     documents: Documents = "none",
     adaptation: Adaptation | None = None,
 ) -> Perplexity:
-    """Score what `evaluate.perplexity` scores, by a copy of `model` that learns on the way. Raises CorpusError.
+    """Score as `evaluate.perplexity` does, with a copy of `model` that learns meanwhile. Raises CorpusError.
 
-    Documents are read in their order, each from the zero state, and by weights that learned from those before.
+    Documents are read in order, each from the zero state, with weights that learned from the previous ones.
     """
     adapting = _Adapting(model, adaptation or Adaptation())
     if documents == "lines":
@@ -76,14 +77,14 @@ def adaptive_perplexity(
 
 
 class _Adapting:
-    """A copy of a model on its way through a text."""
+    """A copy of a model that learns while it reads."""
 
     def __init__(self, model: LanguageModel, adaptation: Adaptation) -> None:
         self._model = copy.deepcopy(model).eval()
         self._adaptation = adaptation
         self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         self._trained = [weight.detach().clone() for weight in self._weights]
-        # Without its running mean of g, Adam is RMSprop with the bias of v removed.
+        # Without its running mean of g, Adam is RMSprop with bias-corrected v.
         self._optimizer = Adam(self._weights, adaptation.rate, betas=(0.0, _MEMORY), eps=_EPSILON, fused=True)
 
     def documents(self, ids_N: Ids, line_feed_1: Ids) -> Iterator[Scored]:
@@ -91,7 +92,7 @@ class _Adapting:
             yield from self.text(line_feed_1, np.concatenate([ids_N[start : start + length], line_feed_1]))
 
     def text(self, before_M: Ids, ids_N: Ids) -> Iterator[Scored]:
-        """Score `ids_N` after `before_M` was read from the zero state."""
+        """Score `ids_N` after reading `before_M` from the zero state."""
         state = self._model.zero_state(1)
         if len(before_M) > 1:
             state = self._read(before_M[:-1], state)
@@ -109,7 +110,7 @@ class _Adapting:
         return tuple(after)
 
     def _score(self, ids_T: Ids, targets_T: Ids, state: State) -> tuple[Tensor, State]:
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # whose gradients need training mode
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN's gradients need training mode
             logits_BTV, *after = self._model(as_tensor(ids_T, state)[None], *state)
             nats_T = cross_entropy(logits_BTV[0], as_tensor(targets_T, state), reduction="none")
         return nats_T, tuple(part.detach() for part in after)

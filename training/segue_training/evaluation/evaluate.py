@@ -1,11 +1,11 @@
-"""How well a model predicts a text, scored in constant memory whatever the text's length.
+"""Scoring a text in constant memory, whatever its length.
 
-What is summed is kept apart from what predicts: `Reader` is a PyTorch model or an exported graph; each `in_*` function
-is one way of reading, and yields the log-probabilities part after part; `Perplexity.of` adds them up.
+`Reader` is a PyTorch model or an exported graph. Each `in_*` function is a way of reading and yields log-probabilities
+part by part; `Perplexity.of` sums them up.
 
     in_one_piece    the state is carried from the first symbol to the last
-    in_windows      the state is thrown away every so many symbols: what carrying it gives is the difference
-    in_documents    every document begins from the zero state
+    in_windows      the state is reset after each window; the difference is what carrying it gains
+    in_documents    every document starts from the zero state
 
 Shapes: N symbols of a text, M symbols read before it, T of a chunk, B rows, C columns of rows, V vocabulary.
 """
@@ -25,30 +25,30 @@ from segue_training.text.documents import IGNORED, document_spans, padded
 from segue_training.text.vocabulary import Documents, Ids, Vocabulary
 
 CHUNK: Final = 1024
-"""Symbols of a row for which activations are held at a time."""
+"""Symbols of a row whose activations are in memory at a time."""
 
 ROWS: Final = 64
-"""Windows and documents that are read side by side."""
+"""Windows or documents read side by side."""
 
 WARM_UP: Final = 4096
-"""Symbols of the training text that are read before the validation text is scored in a carried state."""
+"""Symbols of the training text that are read before validation in a carried state."""
 
 
 class Reader(Protocol):
-    """What can be evaluated: every LanguageModel, and every graph that was exported from one."""
+    """What can be evaluated: a LanguageModel or an exported graph."""
 
     def __call__(self, ids_BT: Tensor, /, *state: Tensor) -> tuple[Tensor, ...]:
-        """Read on from the state; return (logits_BTV, *state)."""
+        """Read `ids_BT` from the state; return (logits_BTV, *state)."""
 
     def zero_state(self, rows: int = 1) -> State:
-        """Return the state in which every text begins, on the device that `ids_BT` should be on."""
+        """Return the initial state of every text, on the device where `ids_BT` is expected."""
 
 
 def perplexity(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Documents = "none") -> Perplexity:
-    """Score a text from the zero state: its first character is read, and all others are scored.
+    """Score a text from the zero state; its first character is read only.
 
-    Of documents, each a line, every character and line feed is scored, the latter as the document's end. Raises
-    CorpusError where nothing is left to score.
+    With documents="lines" every character is scored, and every line feed as the end of its document. Raises CorpusError
+    if there is nothing to score.
     """
     return Perplexity.of(_from_zero(model, ids_N, vocabulary, documents), vocabulary)
 
@@ -66,7 +66,7 @@ def validate(
 
 @torch.inference_mode()
 def in_one_piece(model: Reader, before_M: Ids, ids_N: Ids, chunk: int = CHUNK) -> Iterator[Scored]:
-    """Score every symbol of `ids_N` after `before_M`, of which there is one symbol or more, was read from zero."""
+    """Score every symbol of `ids_N` after reading `before_M` (at least one symbol) from the zero state."""
     _stop_dropout(model)
     state = _read(model, before_M[:-1], chunk)
     last = before_M[-1:]
@@ -80,7 +80,7 @@ def in_one_piece(model: Reader, before_M: Ids, ids_N: Ids, chunk: int = CHUNK) -
 
 @torch.inference_mode()
 def in_windows(model: Reader, ids_N: Ids, window: int, rows: int = ROWS) -> Iterator[Scored]:
-    """Score ids_N[1:] in windows of so many symbols, each read from the zero state, `rows` of them side by side."""
+    """Score ids_N[1:] in windows of `window` symbols, each from the zero state, `rows` of them side by side."""
     _stop_dropout(model)
     for start in range(0, len(ids_N) - 1, rows * window):
         part = ids_N[start : start + rows * window + 1]
@@ -92,26 +92,26 @@ def in_windows(model: Reader, ids_N: Ids, window: int, rows: int = ROWS) -> Iter
 
 @torch.inference_mode()
 def in_documents(model: Reader, ids_N: Ids, line_feed: int) -> Iterator[Scored]:
-    """Score every document, line feed included, from the zero state and after a line feed; the shortest first."""
+    """Score every document and its line feed, from the zero state after a line feed; shortest documents first."""
     _stop_dropout(model)
     spans = document_spans(ids_N, line_feed)
-    spans = spans[np.argsort(spans[:, 1], kind="stable")]  # by length: little is padded
+    spans = spans[np.argsort(spans[:, 1], kind="stable")]  # by length: little padding
     for index in range(0, len(spans), ROWS):
         yield from _side_by_side(model, *padded(ids_N, spans[index : index + ROWS], line_feed))
 
 
 def nats_in_rows(model: Reader, ids_N: Ids, rows: int) -> float:
-    """Return the mean nats of a symbol, of a text cut into `rows` that are read side by side from the zero state.
+    """Return the mean nats per symbol of a text cut into `rows`, each read from the zero state.
 
-    Much faster than `perplexity` and a little too high: good enough to watch progress. At most len(ids_N) - 1 rows;
-    the few symbols that do not fill a column are left out.
+    Much faster than `perplexity` and slightly too high: good enough to follow progress. At most len(ids_N) - 1 rows;
+    the few symbols that do not fill a column are dropped.
     """
     columns = (len(ids_N) - 1) // rows
     return _mean_nats(in_windows(model, ids_N[: rows * columns + 1], columns, rows))
 
 
 def nats_in_documents(model: Reader, ids_N: Ids, line_feed: int) -> float:
-    """Return the mean nats of a symbol, of documents each read from the zero state."""
+    """Return the mean nats per symbol of documents, each read from the zero state."""
     return _mean_nats(in_documents(model, ids_N, line_feed))
 
 
@@ -124,7 +124,7 @@ def _mean_nats(scored: Iterable[Scored]) -> float:
 
 
 def _side_by_side(model: Reader, ids_BC: Ids, targets_BC: Ids) -> Iterator[Scored]:
-    """Score rows that each begin from the zero state."""
+    """Score rows, each from the zero state."""
     state = model.zero_state(len(ids_BC))
     for start in range(0, ids_BC.shape[1], CHUNK):
         window = slice(start, start + CHUNK)
@@ -141,7 +141,7 @@ def _from_zero(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Doc
 
 
 def _read(model: Reader, ids_N: Ids, chunk: int) -> State:
-    """Return the state that reading `ids_N` from zero leaves."""
+    """Return the state after reading `ids_N` from the zero state."""
     state = model.zero_state(1)
     for start in range(0, len(ids_N), chunk):
         _, *after = model(as_tensor(ids_N[start : start + chunk][None], state), *state)
@@ -150,7 +150,7 @@ def _read(model: Reader, ids_N: Ids, chunk: int) -> State:
 
 
 def _predict(model: Reader, ids_BT: Ids, targets_BT: Ids, state: State) -> tuple[NDArray[np.float32], State]:
-    """Return ln P of each target (0 where it is to be ignored), and the state behind `ids_BT`."""
+    """Return ln P of each target (0 where IGNORED), and the state after `ids_BT`."""
     logits_BTV, *after = model(as_tensor(ids_BT, state), *state)
     targets = as_tensor(targets_BT, state).flatten()
     nats = cross_entropy(logits_BTV.flatten(0, 1).float(), targets, reduction="none", ignore_index=IGNORED)
@@ -158,7 +158,7 @@ def _predict(model: Reader, ids_BT: Ids, targets_BT: Ids, state: State) -> tuple
 
 
 def as_tensor(ids: Ids, state: State) -> Tensor:
-    """Return `ids` as a model reads them, on the device of its state."""
+    """Return `ids` as int64 on the device of `state`."""
     return torch.from_numpy(ids.astype(np.int64)).to(state[0].device)
 
 

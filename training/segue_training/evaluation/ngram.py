@@ -1,19 +1,19 @@
-"""n-gram models: the contrast to models with a state (d2l, chapter "Language Models and the Dataset").
+"""n-gram models, in contrast to models with a state (d2l, chapter "Language Models and the Dataset").
 
     P(x_t | x_<t) = P(x_t | x_{t-n+1} .. x_{t-1})
 
-An n-gram model of order n knows the n - 1 symbols before; a table over them would have |V|^n entries, of which all but
-few never occur (`NgramModel.parameters`). What did not occur must not be impossible: interpolated modified Kneser-Ney
-smoothing (Chen and Goodman 1999) takes a discount D from every count and shares it out as the next lower order says:
+A model of order n sees the previous n - 1 symbols; a full table would have |V|^n entries, most of which never occur
+(`NgramModel.parameters`). Unseen grams must not be impossible: interpolated modified Kneser-Ney smoothing (Chen and
+Goodman 1999) discounts every count by D and distributes the discounts by the next lower order:
 
     P_n(w | h) = (c(hw) - D(c(hw))) / c(h) + P_{n-1}(w | h without its first) sum_w D(c(hw)) / c(h)
 
-below the highest order, c counts the different symbols that were seen before hw; below the first order, all symbols
-are equally probable. On English characters it beats Witten-Bell from order 2 on (tinyshakespeare, order 6: 1.523 and
-1.698 nats).
+below the highest order, c counts the distinct symbols seen before hw; below the first order, all symbols are equally
+probable. On English characters it beats Witten-Bell from order 2 on (tinyshakespeare, order 6: 1.523 against 1.698
+nats).
 
-A gram is known by a rank: that of order n is the rank of the pair (its last n - 1 symbols, its first) among those that
-occur. So a vocabulary of any size does, and the gram without its last symbol, the context, is a gram as well.
+A gram is identified by a rank: for order n, that of the pair (its last n - 1 symbols, its first) among those that
+occur. This allows any vocabulary size, and a gram without its last symbol, its context, is a gram too.
 
 Shapes: N symbols of a text, G grams of one order, O orders.
 """
@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from segue_training.text.vocabulary import Ids
 
 BLOCK: Final = 2**18
-"""Symbols that are scored at a time."""
+"""Symbols scored at a time."""
 
 _Floats = NDArray[np.float64]
 _Ranks = NDArray[np.int64]
 
 _UNSEEN: Final = -1
 _USUAL_DISCOUNTS: Final = (0.0, 0.5, 1.0, 1.5)
-"""Of the counts 0, 1, 2 and more, where too few grams occur once or twice to estimate them."""
+"""For the counts 0, 1, 2 and more, if there are too few rare grams for an estimate."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Parameters:
     possible: int
     """|V|^n."""
     stored: int
-    """How many grams of this order occur in the training text."""
+    """Grams of this order that occur in the training text."""
 
 
 @dataclass(frozen=True)
 class _Smoothed:
-    """One order's distributions: what is its own, and the share that the next lower order has."""
+    """One order's distributions: its own part, and the weight of the next lower order."""
 
     own_G: _Floats
     """(c(hw) - D) / c(h) of each gram hw."""
     lower: _Floats
-    """sum_w D / c(h) of each context h, by its rank; 1 for one that nothing follows."""
+    """sum_w D / c(h) of each context h, by its rank; 1 if nothing follows h."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class _Order:
     keys_G: _Ranks
     """Rank of the gram without its first symbol, times |V|, plus that symbol; ascending."""
     highest: _Smoothed
-    """Where this is the model's order: from how often each gram occurs."""
+    """As the model's highest order: from the occurrences of each gram."""
     below: _Smoothed
-    """Where it is a lower one: from how many symbols occur before each gram."""
+    """As a lower order: from the number of distinct symbols before each gram."""
 
 
 class NgramModel:
-    """Models of all orders from 1 to `order`, fitted to one text."""
+    """Models of all orders from 1 to `order`, fitted to a text."""
 
     def __init__(self, orders: tuple[_Order, ...], vocabulary_size: int) -> None:
         self._orders = orders
@@ -95,20 +95,19 @@ class NgramModel:
 
     @property
     def order(self) -> int:
-        """The highest one."""
+        """The highest order."""
         return len(self._orders)
 
     def parameters(self) -> tuple[Parameters, ...]:
-        """Return, order by order, how many entries a full table would have, and how many this one has."""
+        """Return the size of a full table and of this one, order by order."""
         return tuple(
             Parameters(n, self.vocabulary_size**n, len(order.keys_G)) for n, order in enumerate(self._orders, start=1)
         )
 
     def log_probabilities(self, ids_N: Ids) -> _Floats:
-        """Return ln P of each of ids_N[1:] under every order [O, N - 1], that of order n in row n - 1.
+        """Return ln P of each of ids_N[1:] under every order, [O, N - 1]; row n - 1 is a model of order n.
 
-        Symbols before the text are unknown: its beginning is scored from as much context as there is. Row n - 1 is
-        what a model fitted with order n would give.
+        The beginning of the text is scored with the context there is.
         """
         symbols_N = ids_N.astype(np.int64)
         below_N = np.full(len(ids_N) - 1, 1 / self.vocabulary_size)
@@ -122,7 +121,7 @@ class NgramModel:
         return scores_ON
 
     def in_blocks(self, ids_N: Ids, start: int = 1, block: int = BLOCK) -> Iterator[tuple[_Floats, Ids]]:
-        """Yield `log_probabilities` of ids_N[start:], start > 0, in parts, and those symbols: memory stays constant."""
+        """Yield `log_probabilities` of ids_N[start:], start > 0, and those symbols, part by part in constant memory."""
         for first in range(start, len(ids_N), block):
             scored_N = ids_N[first : first + block]
             before = max(0, first - max(1, self.order - 1))
@@ -130,7 +129,7 @@ class NgramModel:
             yield scores_ON[:, -len(scored_N) :], scored_N
 
     def _extend(self, suffixes_N: _Ranks, symbols_N: _Ranks, n: int) -> _Ranks:
-        """Return the rank of the gram of n + 1 symbols that ends at each symbol, from that of its last n."""
+        """Return the rank of the gram of n + 1 symbols ending at each symbol, from the ranks of those of n symbols."""
         keys_G = self._orders[n].keys_G
         grams_N = np.full(len(symbols_N), _UNSEEN)
         keys_N = suffixes_N[n:] * self.vocabulary_size + symbols_N[: max(0, len(symbols_N) - n)]
@@ -178,7 +177,7 @@ def _discounts(counts_G: NDArray[np.int64]) -> _Floats:
 
 
 def _interpolate(smoothed: _Smoothed, contexts_N: _Ranks, grams_N: _Ranks, below_N: _Floats) -> _Floats:
-    """Return P of each symbol under one order from that under the next lower one, which alone knows new contexts."""
+    """Return P of each symbol under one order, from `below_N`, that under the next lower order."""
     lower_N = np.where(contexts_N == _UNSEEN, 1.0, smoothed.lower[contexts_N])
     own_N = np.where(grams_N == _UNSEEN, 0.0, smoothed.own_G[grams_N])
     return own_N + lower_N * below_N

@@ -1,9 +1,9 @@
-"""Text drawn from a model, one symbol after the other.
+"""Text sampled from a model, symbol by symbol.
 
-A text goes on from a prompt; a document goes from a line feed to a line feed. Of bytes, only whole characters come
-out: those that are not UTF-8 become U+FFFD, as the decoder of the standard library does it.
+A text continues a prompt; a document runs from a line feed to a line feed. Models of bytes give whole characters, with
+U+FFFD for bytes that are not UTF-8.
 
-Shapes: T symbols that are read at once, V vocabulary.
+Shapes: T symbols read at once, V vocabulary.
 """
 
 import codecs
@@ -28,19 +28,18 @@ class Sampler:
 
     vocabulary: Vocabulary
     begin: str
-    """What an empty prompt is read as."""
+    """What stands in for an empty prompt."""
     documents: Documents = "none"
-    """"lines": a text is one line."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, documents: Documents) -> Self:
-        """Begin texts as an empty prompt does."""
+        """Return the sampler that starts texts as an empty prompt does."""
         return cls(vocabulary, vocabulary.begin, documents)
 
     def __call__(self, model: LanguageModel, length: int, *, temperature: float = 0.8, seed: int = 0) -> str:
-        """Return `length` characters; of a model of lines, as many lines as that takes, of which none is cut.
+        """Return `length` characters, or for documents as many whole lines as fit, but at least one.
 
-        Only a line that is longer than `length` by itself is cut there.
+        A first line longer than `length` is cut.
         """
         if self.documents == "none":
             return sample(model, self.vocabulary, self.begin, length=length, temperature=temperature, seed=seed)
@@ -51,10 +50,10 @@ class Sampler:
 def sample(  # noqa: PLR0913 - the last three are the usual knobs
     model: LanguageModel, vocabulary: Vocabulary, prompt: str, *, length: int, temperature: float = 0.8, seed: int = 0
 ) -> str:
-    """Return `length` characters that go on from `prompt`, which is not empty; `<unk>` is never drawn.
+    """Return `length` characters that continue `prompt`, which is not empty; `<unk>` is never sampled.
 
     Temperature 0 takes the likeliest symbol each time. The model's mode and PyTorch's global random state are left
-    as they were.
+    unchanged.
     """
     generator = torch.Generator().manual_seed(seed)
     with _evaluating(model):
@@ -65,7 +64,7 @@ def sample(  # noqa: PLR0913 - the last three are the usual knobs
 def sample_documents(
     model: LanguageModel, vocabulary: Vocabulary, *, longest: int = 1000, temperature: float = 0.8, seed: int = 0
 ) -> Iterator[str]:
-    """Yield lines without end, each from the zero state, without its line feed, cut after `longest` characters."""
+    """Yield lines endlessly, each from the zero state, without its line feed, cut after `longest` characters."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         with _evaluating(model):
@@ -77,7 +76,7 @@ def sample_documents(
 
 @torch.inference_mode()
 def _draw(model: LanguageModel, prompt: object, temperature: float, generator: torch.Generator) -> Iterator[int]:
-    """Yield the ids that follow `prompt`, without end."""
+    """Yield the ids that follow `prompt`, endlessly."""
     device = next(model.parameters()).device
     read_1T, state = torch.as_tensor(prompt, device=device)[None], model.zero_state()
     while True:
@@ -95,7 +94,7 @@ def _choose(logits_V: Tensor, temperature: float, generator: torch.Generator) ->
 
 
 def _characters(ids: Iterable[int], vocabulary: Vocabulary) -> Iterator[str]:
-    """Yield each character as soon as all of it is there."""
+    """Yield each character as soon as it is complete."""
     if vocabulary.alphabet == "characters":
         yield from (vocabulary.characters[i] for i in ids)
         return
@@ -105,7 +104,7 @@ def _characters(ids: Iterable[int], vocabulary: Vocabulary) -> Iterator[str]:
 
 
 def _filling(lines: Iterable[str], length: int) -> Iterator[str]:
-    """Yield the first of `lines`, and more of them while all, with a line feed after each, fit into `length`."""
+    """Yield the first of `lines`, and more while all of them, joined by line feeds, fit into `length`."""
     filled = 0
     for line in lines:
         filled += len(line) + 1

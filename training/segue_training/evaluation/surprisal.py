@@ -1,13 +1,13 @@
-"""How surprised a model is by each character of a text, and what it expected instead.
+"""The surprisal of each character of a text, and what the model expected instead.
 
-The surprisal of a character is -ln P of it given all characters before: 0 for one that had to come; each nat makes
-it e times less likely. The mean of the surprisals is the text's nats per character (see `evaluate`).
+The surprisal of a character is -ln P given all previous characters: 0 if it was certain; each nat makes it e times less
+likely. The mean of the surprisals is the text's nats per character (see `evaluate`).
 
-A character of several bytes has the product of their probabilities. What else might have come at its place departs
-from it at one of the bytes, and has the probability of the bytes up to there. These ways exclude each other, and
-together with the character itself they have the probability 1.
+The probability of a character of several bytes is the product of theirs. An alternative departs from it at one of the
+bytes and has the probability of the bytes up to there. The alternatives exclude each other, and with the character
+itself their probabilities sum to 1.
 
-Shapes: N symbols of a text, T of a chunk, V vocabulary, K likeliest symbols at each place.
+Shapes: N symbols of a text, T of a chunk, V vocabulary.
 """
 
 import math
@@ -27,37 +27,37 @@ from segue_training.text.documents import document_spans, whole_documents
 from segue_training.text.vocabulary import UNKNOWN_ID, Documents, Ids, Vocabulary
 
 CHUNK: Final = 512
-"""Symbols for which logits are held at a time."""
+"""Symbols whose logits are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """What might have come instead."""
+    """Another possible continuation."""
 
     text: str
-    """A character, `<unk>`, or the bytes that one begins with: "E2 80 …"."""
+    """A character, `<unk>`, or the first bytes of a character: "E2 80 …"."""
     probability: float
 
 
 @dataclass(frozen=True)
 class Surprisal:
-    """A character of a text, and what a model held of it before it was read."""
+    """A character of a text, and how the model predicted it."""
 
     character: str
     nats: float
     """-ln P."""
     alternatives: tuple[Alternative, ...]
-    """The likeliest other ones, likeliest first."""
+    """The likeliest others, likeliest first."""
 
     @property
     def probability(self) -> float:
-        """P, of the character that came."""
+        """P of the character."""
         return math.exp(-self.nats)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """One symbol of a text as the model saw it coming."""
+    """A symbol of a text, and how the model predicted it."""
 
     symbol: int
     log_probability: float
@@ -68,22 +68,22 @@ class _Place:
 def surprisals(
     model: LanguageModel, vocabulary: Vocabulary, ids_N: Ids, *, documents: Documents = "none", alternatives: int = 3
 ) -> tuple[Surprisal, ...]:
-    """Score each character of a text from the zero state but the first, which is read only.
+    """Score each character of a text from the zero state, except the first, which is read only.
 
     With documents="lines" every line is scored from the zero state, from its first character to its line feed.
     """
     found: list[Surprisal] = []
     for text_N in _texts(vocabulary, ids_N, documents):
-        places = _places(model, text_N, alternatives + 2)  # the symbol that came and <unk> may be among them
+        places = _places(model, text_N, alternatives + 2)  # the symbol itself and <unk> may be among them
         for start, end in islice(pairwise([*_starts(vocabulary, text_N), len(text_N)]), 1, None):
             found.append(_surprisal(vocabulary, places[start - 1 : end - 1], alternatives))
     return tuple(found)
 
 
 def passage(vocabulary: Vocabulary, ids_N: Ids, longest: int, documents: Documents = "none") -> Ids:
-    """Return the beginning of a text, `longest` symbols or so few less that no character and no document is cut.
+    """Return the beginning of a text, at most `longest` symbols, without a cut character or document at the end.
 
-    A first document that is longer than that is cut all the same.
+    A first document longer than that is cut.
     """
     if len(ids_N) <= longest:
         return ids_N
@@ -93,7 +93,7 @@ def passage(vocabulary: Vocabulary, ids_N: Ids, longest: int, documents: Documen
 
 
 def _texts(vocabulary: Vocabulary, ids_N: Ids, documents: Documents) -> Iterator[Ids]:
-    """Yield what is read from the zero state each: all of the text, or each line behind a line feed."""
+    """Yield the texts to read from the zero state: the whole text, or each line after a line feed."""
     if documents == "none":
         yield ids_N
         return
@@ -103,7 +103,7 @@ def _texts(vocabulary: Vocabulary, ids_N: Ids, documents: Documents) -> Iterator
 
 
 def _starts(vocabulary: Vocabulary, ids_N: Ids) -> list[int]:
-    """Return where characters begin; the first symbol counts as one that does."""
+    """Return the positions where characters begin, always including the first symbol."""
     begins_N = begins_character(ids_N, vocabulary)
     begins_N[:1] = True
     return np.flatnonzero(begins_N).tolist()
@@ -141,7 +141,7 @@ def _surprisal(vocabulary: Vocabulary, places: Sequence[_Place], alternatives: i
 
 
 def _others(vocabulary: Vocabulary, places: Iterable[_Place]) -> Iterator[Alternative]:
-    """Yield what departs from a character at each of its symbols."""
+    """Yield the alternatives that depart from a character, at each of its symbols."""
     same: list[int] = []
     log_probability = 0.0
     for place in places:

@@ -1,13 +1,13 @@
-"""AfterStep a model from scratch and the one layout of checkpoints, which is that of the fused layers.
+"""Conversion between a model from scratch and the layout of checkpoints, which is that of the fused layers.
 
-With the gates g of a layer in PyTorch's order, one below the other:
+With the gates g of a layer stacked in PyTorch's order:
 
     recurrent.weight_ih_l{k} = [W_xg^T ...]      recurrent.bias_ih_l{k} = [b_g ...]
     recurrent.weight_hh_l{k} = [W_hg^T ...]      recurrent.bias_hh_l{k} = 0
     output.weight = W_hq^T                       output.bias = b_q
 
-PyTorch has two biases where the text has one; their sum alone matters, except in the candidate of "gru": there
-the second bias is b_hh, which the reset gate scales. "gru-reset-before" uses the layout of "gru" and the sum.
+PyTorch has two biases where d2l's text has one; only their sum matters, except in the candidate of "gru": there the
+second bias is b_hh, which the reset gate scales. "gru-reset-before" uses the layout of "gru" and the sum.
 """
 
 from collections.abc import Mapping
@@ -22,18 +22,18 @@ Weights = Mapping[str, Tensor]
 
 
 def to_checkpoint(model: LanguageModel) -> dict[str, Tensor]:
-    """Return a copy of the weights of `model` as a checkpoint names and shapes them."""
+    """Return a copy of the weights of `model` in the layout of checkpoints."""
     weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
     return fused_weights(model.config, weights) if isinstance(model, Scratch) else weights
 
 
 def from_checkpoint(model: LanguageModel, weights: Weights) -> None:
-    """Set the weights of `model` to those of a checkpoint of its shape."""
+    """Set the weights of `model` from a checkpoint of its shape."""
     model.load_state_dict(scratch_weights(model.config, weights) if isinstance(model, Scratch) else dict(weights))
 
 
 def fused_weights(config: ModelConfig, weights: Weights) -> dict[str, Tensor]:
-    """Turn the weights of a `Scratch` of this shape into those of a `Recurrent`."""
+    """Convert the weights of a `Scratch` of this shape to those of a `Recurrent`."""
     ends = {
         "embedding.weight": weights["embedding.weight"],
         "output.weight": weights["W_hq"].T.contiguous(),
@@ -44,7 +44,7 @@ def fused_weights(config: ModelConfig, weights: Weights) -> dict[str, Tensor]:
 
 
 def scratch_weights(config: ModelConfig, weights: Weights) -> dict[str, Tensor]:
-    """Turn the weights of a `Recurrent` of this shape into those of a `Scratch`."""
+    """Convert the weights of a `Recurrent` of this shape to those of a `Scratch`."""
     ends = {
         "embedding.weight": weights["embedding.weight"],
         "W_hq": weights["output.weight"].T,

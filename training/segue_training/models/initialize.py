@@ -1,4 +1,4 @@
-"""The weights that a model begins with."""
+"""Initial weights."""
 
 from typing import Literal
 
@@ -13,11 +13,11 @@ Initialization = Literal["pytorch", "normal"]
 
 @torch.no_grad()
 def initialize(model: LanguageModel, how: Initialization, forget_bias: float, *, one_hot: bool = False) -> None:
-    """Set the weights with which the training of a new `model` begins, from PyTorch's global random state.
+    """Initialize a new `model`, from PyTorch's global random state.
 
-    "pytorch" keeps those that it was built with; "normal" draws weights from N(0, 0.01^2) and sets biases to 0, as
-    d2l's models from scratch. `forget_bias` becomes the bias of every forget gate of an LSTM. `one_hot` makes the
-    embedding the identity, which is not trained: symbols are then read as one-hot vectors.
+    "pytorch" keeps the weights it was built with; "normal" draws weights from N(0, 0.01^2) and sets biases to 0, as
+    d2l's models from scratch do. `forget_bias` is set on every forget gate of an LSTM. `one_hot` fixes the embedding to
+    the identity, so that symbols are read as one-hot vectors.
     """
     if how == "normal":
         _draw_from_normal(model)

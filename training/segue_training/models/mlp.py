@@ -1,15 +1,15 @@
-"""A multilayer perceptron over a fixed window of symbols: what a hidden state is measured against.
+"""A multilayer perceptron over a fixed window of symbols: the contrast to a hidden state.
 
-With X_t the last n embedded symbols side by side, the one just read last (d2l, chapter "Recurrent Neural
+With X_t the concatenated embeddings of the last n symbols, including the current one (d2l, chapter "Recurrent Neural
 Networks", section "Neural Networks without Hidden States"; as a language model: Bengio et al. 2003):
 
     H_t = tanh(X_t W_xh + b_h)
     O_t = H_t W_hq + b_q
 
-Further layers read the H_t below them. d2l leaves the activation open; tanh is that of its RNN, so that the two
-differ in the recurrence alone. What lies more than n symbols back cannot reach O_t.
+Further layers read the H_t below them. d2l leaves the activation open; tanh is that of its RNN, so that the two differ
+only in the recurrence. Symbols more than n steps back cannot influence O_t.
 
-Shapes: B rows, T symbols of each, V vocabulary, E embedding, H hidden units, P symbols in the past of the window.
+Shapes: B rows, T symbols of each, V vocabulary, E embedding, H hidden units, P past symbols of the window.
 """
 
 from itertools import pairwise
@@ -23,7 +23,7 @@ from segue_training.models.language_model import Dropout, LanguageModel, ModelCo
 
 
 class Mlp(LanguageModel):
-    """Embedding of a window, hidden layers without a memory, linear output."""
+    """Embedding of a window, hidden layers without recurrence, linear output."""
 
     def __init__(self, config: ModelConfig, dropout: Dropout | None = None) -> None:
         super().__init__(config)
@@ -36,20 +36,20 @@ class Mlp(LanguageModel):
         self.output = nn.Linear(config.hidden, config.vocabulary_size)
 
     def forward(self, ids_BT: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Read `ids_BT` (int64) on from the embedded past_PBE of the window; return (logits_BTV, past_PBE)."""
+        """Read `ids_BT` (int64) after the embedded symbols past_PBE; return (logits_BTV, past_PBE)."""
         (past_PBE,) = state
         read_BTE = torch.cat([past_PBE.transpose(0, 1), embedding(ids_BT, self.embedding.weight)], dim=1)
         h_BTH = _windows(dropped(read_BTE, self.dropout.input, training=self.training), self.config.window)
         for k, layer in enumerate(self.hidden):
-            h_BTH = torch.tanh(layer(dropped(h_BTH, self.dropout.after_step if k else 0.0, training=self.training)))
+            h_BTH = torch.tanh(layer(dropped(h_BTH, self.dropout.between if k else 0.0, training=self.training)))
         logits_BTV = self.output(dropped(h_BTH, self.dropout.output, training=self.training))
         return logits_BTV, read_BTE[:, ids_BT.shape[1] :].transpose(0, 1)
 
     def zero_state(self, rows: int = 1) -> State:
-        """Return the past of an unread text: zeros in the place of every symbol, which no embedding is."""
+        """Return the past of a new text: a zero vector, which is no symbol's embedding, for every symbol."""
         return (self.output.weight.new_zeros(self.config.window - 1, rows, self.config.embedding),)
 
 
 def _windows(read_BSE: Tensor, size: int) -> Tensor:
-    """Return [B, T, size * E]: behind each of the last T = S - size + 1 symbols, `size` of them side by side."""
+    """Return [B, T, size * E]: the last `size` symbols at each of the last T = S - size + 1 positions."""
     return read_BSE.unfold(1, size, 1).transpose(2, 3).flatten(2)

@@ -3,15 +3,15 @@
 With x_t the embedded character, for every layer of an LSTM (Hochreiter and Schmidhuber 1997, with the forget
 gate of Gers et al. 2000; d2l, chapter "Long Short-Term Memory"):
 
-    i = sigmoid(W_ii x + W_hi h + b_i)     what to write into the cell
-    f = sigmoid(W_if x + W_hf h + b_f)     what to keep of it
-    g = tanh(W_ig x + W_hg h + b_g)        the candidate
-    o = sigmoid(W_io x + W_ho h + b_o)     what to show of it
+    i = sigmoid(W_ii x + W_hi h + b_i)     input gate
+    f = sigmoid(W_if x + W_hf h + b_f)     forget gate
+    g = tanh(W_ig x + W_hg h + b_g)        candidate
+    o = sigmoid(W_io x + W_ho h + b_o)     output gate
     c = f * c + i * g
     h = o * tanh(c)
 
 and logits = W_hq h + b_q from the last layer's h. PyTorch stacks the gates in the order i, f, g, o (GRU: r, z, n)
-and has two biases; an LSTM and an RNN use their sum alone.
+and has two biases; for an LSTM and an RNN only their sum matters.
 
 Shapes: B rows, T characters of each, V vocabulary, L layers, H hidden units, E embedding.
 """
@@ -41,12 +41,12 @@ class Recurrent(LanguageModel):
         self.output = nn.Linear(config.hidden, config.vocabulary_size)
 
     def forward(self, ids_BT: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Read `ids_BT` (int64) on from (h_LBH, c_LBH), or from h_LBH alone; return (logits_BTV, *state)."""
+        """Read `ids_BT` (int64) from (h_LBH, c_LBH), or (h_LBH,); return (logits_BTV, *state)."""
         x = dropped(embedding(ids_BT, self.embedding.weight), self.dropout.input, training=self.training)
         ends: list[State] = []
         for layer in range(self.config.layers):
             if layer > 0:
-                x = dropped(x, self.dropout.after_step, training=self.training)
+                x = dropped(x, self.dropout.between, training=self.training)
             x, *end = self._read(layer, x, tuple(part[layer : layer + 1] for part in state))
             ends.append(tuple(end))
         logits_BTV = self.output(dropped(x, self.dropout.output, training=self.training))
@@ -60,9 +60,9 @@ class Recurrent(LanguageModel):
 
     @torch.no_grad()
     def set_forget_bias(self, bias: float) -> None:
-        """Set the forget gate's bias of an LSTM to `bias`, so that cells keep what they hold at first.
+        """Set the forget gates' bias of an LSTM, so that cells initially keep their content.
 
-        Gers et al. 2000; Jozefowicz et al. 2015 find 1 to be worth most architecture changes.
+        Gers et al. 2000; Jozefowicz et al. 2015 find 1 as effective as most architecture changes.
         """
         H = self.config.hidden
         for layer in range(self.config.layers):
@@ -80,7 +80,7 @@ class Recurrent(LanguageModel):
         return y, *end
 
     def _dropped(self, W_hh: Tensor) -> Tensor:
-        """Return recurrent weights as dropout leaves them, for all the time steps of a minibatch alike."""
+        """Return the recurrent weights after dropout, the same for all time steps of a minibatch."""
         rate = self.dropout.weight
         if not self.training or rate == 0:
             return W_hh

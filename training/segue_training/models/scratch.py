@@ -1,13 +1,13 @@
-"""RNN, GRU and LSTM from scratch: the equations of the text, tensor by tensor, one time step after the other.
+"""RNN, GRU and LSTM from scratch: d2l's equations, tensor by tensor and time step by time step.
 
-To be read beside d2l, chapters "Recurrent Neural Networks", "Gated Recurrent Units", "Long Short-Term Memory" and
-"Deep Recurrent Neural Networks". Rows are texts, so that a layer multiplies from the right: X (n, d) @ W_xh (d, h).
-* is the product of elements. Each layer states its equations; the output layer is the same for all:
+See d2l, chapters "Recurrent Neural Networks", "Gated Recurrent Units", "Long Short-Term Memory" and "Deep Recurrent
+Neural Networks". Rows are texts, so that weights multiply from the right: X (n, d) @ W_xh (d, h). * is elementwise.
+Each layer states its equations; the output layer is the same for all:
 
     Y_t = H_t W_hq + b_q
 
-`recurrent` computes the same functions by PyTorch's fused kernels, and `convert` turns either's weights into the
-other's.
+`recurrent` computes the same functions with PyTorch's fused kernels, and `convert` converts the weights of either to
+the other's.
 
 Shapes: B rows, T symbols of each, V vocabulary, L layers, D inputs of a layer, H hidden units.
 """
@@ -24,12 +24,12 @@ from segue_training.models.language_model import LanguageModel, ModelConfig, Sta
 
 
 class Layer(nn.Module, ABC):
-    """One recurrent layer: reads X_TBD on from its state; returns its H at every step, and the state at the end."""
+    """A recurrent layer: reads X_TBD from a state; returns H of every step, and the final state."""
 
     GATES: ClassVar[str]
-    """The g of every W_xg, W_hg and b_g, in the order in which PyTorch stacks them."""
+    """The g of every W_xg, W_hg and b_g, in PyTorch's order."""
     STATES: ClassVar[int] = 1
-    """How many tensors the layer carries from step to step."""
+    """Tensors in the layer's state."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Layer(nn.Module, ABC):
 
     @abstractmethod
     def step(self, X_BD: Tensor, *state: Tensor) -> State:
-        """Return the state behind one more input; its first part, H, is what the layer above reads."""
+        """Return the state after one input; its first part, H, is what the layer above reads."""
 
 
 class RnnLayer(Layer):
@@ -70,14 +70,14 @@ class RnnLayer(Layer):
 
 
 class GruLayer(Layer):
-    """A gated recurrent unit whose reset gate acts before the matrix product, as in the text.
+    """A gated recurrent unit whose reset gate acts before the matrix product, as in d2l.
 
-    R_t = sigmoid(X_t W_xr + H_{t-1} W_hr + b_r)           reset: what of the past the candidate sees
-    Z_t = sigmoid(X_t W_xz + H_{t-1} W_hz + b_z)           update: what of the past stays
-    H~_t = tanh(X_t W_xh + (R_t * H_{t-1}) W_hh + b_h)     the candidate
+    R_t = sigmoid(X_t W_xr + H_{t-1} W_hr + b_r)           reset gate
+    Z_t = sigmoid(X_t W_xz + H_{t-1} W_hz + b_z)           update gate
+    H~_t = tanh(X_t W_xh + (R_t * H_{t-1}) W_hh + b_h)     candidate
     H_t = Z_t * H_{t-1} + (1 - Z_t) * H~_t
 
-    PyTorch's z is this Z: 1 keeps the past. Some papers (Chung et al. 2014) have it the other way round.
+    Z is PyTorch's z: 1 keeps the past. Some papers (Chung et al. 2014) define it the other way round.
     """
 
     GATES = "rzh"
@@ -110,8 +110,8 @@ class GruResetAfterLayer(GruLayer):
 
     H~_t = tanh(X_t W_xh + b_h + R_t * (H_{t-1} W_hh + b_hh))
 
-    One product with [W_hr, W_hz, W_hh] then serves the whole step, which is why cuDNN and PyTorch do it so. It is
-    another function than the text's, and has one more bias, which the reset gate scales.
+    cuDNN and PyTorch use this form because one product with [W_hr, W_hz, W_hh] serves the whole step. The function
+    differs from d2l's, and it has one more bias, which the reset gate scales.
     """
 
     b_hh: Tensor
@@ -126,12 +126,12 @@ class GruResetAfterLayer(GruLayer):
 
 
 class LstmLayer(Layer):
-    """A long short-term memory: forget, select what to remember, show.
+    """A long short-term memory.
 
-    F_t = sigmoid(X_t W_xf + H_{t-1} W_hf + b_f)     forget gate: what of the memory stays
-    I_t = sigmoid(X_t W_xi + H_{t-1} W_hi + b_i)     input gate: what of the candidate is added
-    O_t = sigmoid(X_t W_xo + H_{t-1} W_ho + b_o)     output gate: what of the memory shows
-    C~_t = tanh(X_t W_xc + H_{t-1} W_hc + b_c)       the candidate
+    F_t = sigmoid(X_t W_xf + H_{t-1} W_hf + b_f)     forget gate
+    I_t = sigmoid(X_t W_xi + H_{t-1} W_hi + b_i)     input gate
+    O_t = sigmoid(X_t W_xo + H_{t-1} W_ho + b_o)     output gate
+    C~_t = tanh(X_t W_xc + H_{t-1} W_hc + b_c)       candidate
     C_t = F_t * C_{t-1} + I_t * C~_t
     H_t = O_t * tanh(C_t)
 
@@ -177,8 +177,8 @@ LAYERS: Final[Mapping[str, type[Layer]]] = {
 class Scratch(LanguageModel):
     """Embedding, recurrent layers from scratch, linear output.
 
-    An LSTM of one layer is 12 tensors for its gates and 2 for its output. The weights begin as those of PyTorch's
-    layers do: uniform within 1 / sqrt(H).
+    An LSTM of one layer has 12 tensors for its gates and 2 for its output. Initial weights are uniform within
+    1 / sqrt(H), as in PyTorch.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -191,7 +191,7 @@ class Scratch(LanguageModel):
         self.b_q = _random(hidden, config.vocabulary_size)
 
     def forward(self, ids_BT: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Read `ids_BT` (int64) on from (H_LBH, C_LBH), or from H_LBH alone; return (logits_BTV, *state)."""
+        """Read `ids_BT` (int64) from (H_LBH, C_LBH), or (H_LBH,); return (logits_BTV, *state)."""
         X_TBD = self.embedding(ids_BT.T)
         ends: list[State] = []
         for k, layer in enumerate(self.layers):

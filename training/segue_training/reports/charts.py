@@ -1,6 +1,6 @@
-"""Line charts as SVG that takes its colours from the page around it: dark on a light page, light on a dark one.
+"""Line charts as SVG in the colours of the surrounding page, light or dark.
 
-matplotlib draws; the colours it is given are stand-ins, for which the CSS variables of the same role are then put.
+matplotlib draws them in placeholder colours, which are then replaced by CSS variables.
 """
 
 import io
@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Role = Literal["ink", "muted", "grid", "first", "second"]
 
-_STAND_INS: Final[Mapping[Role, str]] = {
+_PLACEHOLDERS: Final[Mapping[Role, str]] = {
     "ink": "#010101",
     "muted": "#020202",
     "grid": "#030303",
@@ -26,21 +26,21 @@ _STAND_INS: Final[Mapping[Role, str]] = {
 }
 
 _INCHES: Final = (4.9, 3.1)
-"""Small, so that the text stays legible where the chart fills the width of a phone."""
+"""Small, so that the text stays legible on a phone."""
 
 _STYLE: Final[Mapping[Any, Any]] = {
     "svg.fonttype": "none",
     "font.size": 10,
-    "text.color": _STAND_INS["ink"],
-    "axes.edgecolor": _STAND_INS["grid"],
-    "axes.labelcolor": _STAND_INS["muted"],
+    "text.color": _PLACEHOLDERS["ink"],
+    "axes.edgecolor": _PLACEHOLDERS["grid"],
+    "axes.labelcolor": _PLACEHOLDERS["muted"],
     "axes.spines.left": False,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "xtick.color": _STAND_INS["grid"],
-    "xtick.labelcolor": _STAND_INS["muted"],
-    "ytick.color": _STAND_INS["grid"],
-    "ytick.labelcolor": _STAND_INS["muted"],
+    "xtick.color": _PLACEHOLDERS["grid"],
+    "xtick.labelcolor": _PLACEHOLDERS["muted"],
+    "ytick.color": _PLACEHOLDERS["grid"],
+    "ytick.labelcolor": _PLACEHOLDERS["muted"],
     "ytick.major.size": 0,
     "legend.frameon": False,
     "legend.borderaxespad": 0.0,
@@ -48,30 +48,30 @@ _STYLE: Final[Mapping[Any, Any]] = {
 }
 
 _MARKED: Final = 40
-"""Points of a curve up to which each is marked."""
+"""Curves with at most this many points get markers."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points; values that are not finite leave a gap."""
+    """A line through points; non-finite values leave a gap."""
 
     name: str
     role: Role
     points: Sequence[tuple[float, float]]
     is_dense: bool = False
-    """The points are a function drawn finely, not measurements."""
+    """The points sample a function finely; they are not measurements."""
 
 
 def line_chart(name: str, curves: Sequence[Curve], x_label: str, y_label: str, marked: float | None = None) -> str:
-    """Return an `<svg>` element that is read out as `name`, with a vertical line at x = `marked`.
+    """Return an `<svg>` element labelled `name` for screen readers, with a vertical line at x = `marked`.
 
-    The same arguments give the same text. Names within a page must differ: they tell the charts' elements apart.
+    The same arguments give the same text. Names must be unique within a page: element ids depend on them.
     """
     with rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=_INCHES, layout="constrained")
         axes = figure.subplots()
         if marked is not None:
-            axes.axvline(marked, color=_STAND_INS["muted"], linewidth=1, dashes=(2, 3))
+            axes.axvline(marked, color=_PLACEHOLDERS["muted"], linewidth=1, dashes=(2, 3))
         for curve in curves:
             _draw(axes, curve)
         _label(axes, x_label, y_label)
@@ -83,13 +83,13 @@ def line_chart(name: str, curves: Sequence[Curve], x_label: str, y_label: str, m
 def _draw(axes: Axes, curve: Curve) -> None:
     marker = "" if curve.is_dense or len(curve.points) > _MARKED else "o"
     xs, ys = [x for x, _ in curve.points], [y for _, y in curve.points]
-    axes.plot(xs, ys, color=_STAND_INS[curve.role], label=curve.name, linewidth=1.8, marker=marker, markersize=3.5)
+    axes.plot(xs, ys, color=_PLACEHOLDERS[curve.role], label=curve.name, linewidth=1.8, marker=marker, markersize=3.5)
 
 
 def _label(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.grid(axis="y", color=_STAND_INS["grid"], linewidth=0.8)
+    axes.grid(axis="y", color=_PLACEHOLDERS["grid"], linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
@@ -100,18 +100,18 @@ def _label(axes: Axes, x_label: str, y_label: str) -> None:
 
 def _svg(figure: Figure) -> str:
     content = io.StringIO()
-    unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(content, format="svg", transparent=True, metadata=unsaid)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(content, format="svg", transparent=True, metadata=no_metadata)
     return content.getvalue()
 
 
 def _element(document: str, name: str) -> str:
-    """Return the root element of an SVG document, scalable, in the page's font and colours."""
+    """Return the root element of an SVG document, scalable and in the page's font and colours."""
     svg = document[document.index("<svg") :].strip()
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', rf'\1 role="img" aria-label="{escape(name)}"', svg)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would apply to the whole page
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r' id="(?:figure|axes|patch|text|line2d|xtick|ytick|legend|matplotlib\.axis)_\d+"', "", svg)
-    for role, colour in _STAND_INS.items():
+    for role, colour in _PLACEHOLDERS.items():
         svg = svg.replace(colour, f"var(--{role})")
     return svg

@@ -1,12 +1,11 @@
-"""What a person sees of a run on a terminal, and what a script reads of it."""
+"""A run on the terminal, and its result as JSON."""
 
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
@@ -15,7 +14,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from segue_training.evaluation.perplexity import Perplexity
+from segue_training.evaluation.baselines import Baseline
+from segue_training.evaluation.perplexity import Perplexity, to_perplexity
 from segue_training.evaluation.sample import Sampler
 from segue_training.recipes import TrainingConfig
 from segue_training.text.glyphs import legible, one_line
@@ -25,16 +25,16 @@ from segue_training.train.train_state import Evaluation
 from segue_training.train.trainer import Progress
 
 SMOOTHING: Final = 0.98
-"""Share of the displayed loss that each step leaves as it was."""
+"""Decay rate of the displayed mean loss."""
 
 SAMPLED: Final = 500
-"""Characters of the sample that ends a run."""
+"""Characters of the sample at the end of a run."""
 
 GLIMPSE: Final = 80
 """Characters of the sample after each evaluation."""
 
 QUIET: Final = 10.0
-"""Seconds between two plain lines."""
+"""Minimum seconds between two plain lines."""
 
 MINUTE: Final = 60
 
@@ -42,8 +42,7 @@ MINUTE: Final = 60
 class ProgressReport:
     """Displays a run: a bar on a terminal, otherwise a line every few seconds; and a line after each evaluation.
 
-    Use as a context manager, and call it with each step's progress. `history` holds the evaluations of a run that
-    is resumed.
+    Use as a context manager, and call it with each step's progress. `history`: the evaluations of a resumed run.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class ProgressReport:
         self._sampler = Sampler.of(vocabulary, config.documents)
         self._pace = _Pace(config)
         self._best = _Best(config.patience, history)
-        self._spoke = time.monotonic()
+        self._printed = time.monotonic()
         self._loss: float | None = None
         self._bar = Bar(
             TextColumn("training"),
@@ -70,63 +69,57 @@ class ProgressReport:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show where the run stands."""
+        """Display a step."""
         self._loss = _smooth(self._loss, progress.loss)
         self._pace.count(progress.step)
         if progress.evaluation is not None:
             self._best.add(progress.evaluation)
-            self._tell_evaluation(progress, progress.evaluation)
+            self._print_evaluation(progress, progress.evaluation)
         self._bar.update(self._task, completed=progress.step, figures=self._figures())
-        if not self._console.is_terminal and time.monotonic() - self._spoke >= QUIET:
+        if not self._console.is_terminal and time.monotonic() - self._printed >= QUIET:
             self._print(f"step {progress.step:,}  {self._figures()}")
 
-    def _tell_evaluation(self, progress: Progress, now: Evaluation) -> None:
+    def _print_evaluation(self, progress: Progress, now: Evaluation) -> None:
         figures = f"training {now.training:.3f}  validation {now.validation:.3f}"
         self._print(f"step {now.step:,}  {figures}  {self._best.verdict(now)}")
         glimpse = self._sampler(progress.model, GLIMPSE, seed=now.step)
         self._print(f"  {one_line(glimpse)}", style="dim")
         if self._best.is_over and progress.step < self._config.steps:
-            best = self._best
-            self._print(f"stopped early: no gain since step {best.step:,}, patience={self._config.patience}")
+            self._print(f"stopped early: no gain since step {self._best.step:,}, patience={self._config.patience}")
 
     def _figures(self) -> str:
-        loss = Perplexity(self._loss or 0.0, 0, 0)
-        shown = f"loss {loss.nats:.3f}  perplexity {loss.perplexity:.2f}{self._best.figure}"
+        loss = self._loss or 0.0
+        shown = f"loss {loss:.3f}  perplexity {to_perplexity(loss):.2f}{self._best.figure}"
         return f"{shown}  {self._pace.figures}"
 
     def _print(self, line: str, style: str = "") -> None:
-        self._spoke = time.monotonic()
+        self._printed = time.monotonic()
         self._console.print(Text(line, style), soft_wrap=True)
 
 
 class _Pace:
-    """How fast a run goes, and what time it has left: counted from where it began or was resumed."""
+    """The speed of a run and its remaining time, measured since it was started or resumed."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self._config = config
-        self._began = self._now = time.monotonic()
+        self._started = self._now = time.monotonic()
         self._first = self._step = -1
 
     def count(self, step: int) -> None:
-        """Note that `step` was taken just now."""
+        """Record that `step` has just been taken."""
         self._first = step - 1 if self._first < 0 else self._first
         self._step, self._now = step, time.monotonic()
 
     @property
     def figures(self) -> str:
         config = self._config
-        rate = (self._step - self._first) / max(self._now - self._began, 1e-9)
+        rate = (self._step - self._first) / max(self._now - self._started, 1e-9)
         left = duration((config.steps - self._step) / rate)
-        if config.documents == "lines":  # which differ in length
+        if config.documents == "lines":  # their lengths differ
             return f"{rate:,.1f} steps/s  {left} left"
         return f"{rate * config.batch * config.time:,.0f} {config.alphabet}/s  {left} left"
 
@@ -141,7 +134,7 @@ class _Best:
             self.add(evaluation)
 
     def add(self, evaluation: Evaluation) -> None:
-        """Compare `evaluation` with those before it."""
+        """Compare `evaluation` with the previous ones."""
         if evaluation.validation < self._nats:
             self._nats, self._stale, self.step = evaluation.validation, 0, evaluation.step
         else:
@@ -149,7 +142,7 @@ class _Best:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run's patience is at an end."""
+        """Whether the run's patience is used up."""
         return 0 < self._patience <= self._stale
 
     @property
@@ -157,7 +150,7 @@ class _Best:
         return f"  best {self._nats:.3f}" if self.step else ""
 
     def verdict(self, evaluation: Evaluation) -> str:
-        """Say how `evaluation`, the one just added, compares."""
+        """Describe `evaluation`, the last one added."""
         if evaluation.step == self.step:
             return "(best so far)"
         without_gain = f"{self._stale} of {self._patience}" if self._patience else f"{self._stale}"
@@ -165,27 +158,29 @@ class _Best:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as hours, minutes and seconds: "1:02:03", "2:03"."""
+    """Format a time as hours, minutes and seconds: "1:02:03", "2:03"."""
     minutes, rest = divmod(round(seconds), MINUTE)
     hours, minutes = divmod(minutes, MINUTE)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def perplexities(figures: dict[str, Perplexity]) -> Table:
-    """Lay out one row of figures for each way of scoring."""
-    table = Table("", "nats", "bits", "perplexity", "characters", "unknown")
+def perplexities(
+    ways: Mapping[str, Perplexity], baselines: Iterable[Baseline] = (), *, title: str | None = None
+) -> Table:
+    """Return a table with one row for each way of scoring, then one for each baseline."""
+    table = Table("", "nats", "bits", "perplexity", "characters", "unknown", title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, row in figures.items():
-        table.add_row(
-            Text(name),
-            f"{row.nats:.4f}",
-            f"{row.bits:.4f}",
-            f"{row.perplexity:.3f}",
-            f"{row.characters:,}",
-            f"{row.unknown:,}",
-        )
+    for name, row in ways.items():
+        table.add_row(Text(name), *_units(row), f"{row.characters:,}", f"{row.unknown:,}")
+    table.add_section()
+    for baseline in baselines:
+        table.add_row(baseline.name, *_units(baseline))
     return table
+
+
+def _units(result: Perplexity | Baseline) -> tuple[str, str, str]:
+    return f"{result.nats:.4f}", f"{result.bits:.4f}", f"{result.perplexity:.3f}"
 
 
 def show(checkpoint: Checkpoint, console: Console) -> None:
@@ -198,7 +193,7 @@ def show(checkpoint: Checkpoint, console: Console) -> None:
 
 
 def summary(checkpoint: Checkpoint, folder: str, seconds: float, report: Path | None = None) -> str:
-    """Return a run's result as JSON; `report` is where its HTML report was written."""
+    """Return a run's result as JSON; `report` is the path of its HTML report."""
     return json.dumps(
         {
             "checkpoint": folder,
@@ -216,9 +211,10 @@ def summary(checkpoint: Checkpoint, folder: str, seconds: float, report: Path | 
     )
 
 
-def figures(result: Perplexity) -> dict[str, Any]:
-    """Return what a script reads of a perplexity."""
-    return asdict(result) | {"bits": result.bits, "perplexity": result.perplexity}
+def figures(result: Perplexity | Baseline) -> dict[str, Any]:
+    """Return a score's figures for JSON, without its name."""
+    figures = asdict(result) | {"bits": result.bits, "perplexity": result.perplexity}
+    return {name: value for name, value in figures.items() if name != "name"}
 
 
 def _smooth(before: float | None, now: float) -> float:

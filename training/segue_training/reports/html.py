@@ -1,7 +1,7 @@
-"""A run as one HTML file that needs nothing beside it: neither a network nor a server nor other files.
+"""A run's report as one self-contained HTML file.
 
-What is shown is gathered in `run_report`; here it gets its words, and `report.html.jinja` gives it its form. The
-template escapes every text; characters without a shape come as signs (see `glyphs`).
+`summary` gathers the content, this module words it, and `report.html.jinja` lays it out. The template escapes every
+text; invisible characters are shown as signs (see `glyphs`).
 """
 
 import math
@@ -31,10 +31,10 @@ from segue_training.train.train_state import Evaluation
 TEMPLATE: Final = "report.html.jinja"
 
 SHADES: Final = 9
-"""Of surprise: 0..1 nat, 1..2, and so on; the last one is open."""
+"""Shades of surprisal: 0..1 nats, 1..2, ...; the last has no upper bound."""
 
 RARE: Final = 1e-3
-"""Probabilities below are written as one in so many."""
+"""Probabilities below this are written as "1 in N"."""
 
 NAMES: Final[Mapping[str, str]] = {
     "lstm": "LSTM",
@@ -47,20 +47,20 @@ NAMES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A line of the comparison with the baselines."""
+    """A row of the comparison with the baselines."""
 
     name: str
     nats: float
     perplexity: float
     share: float
-    """Percent of the longest bar."""
+    """Length in percent of the longest bar."""
     is_model: bool
 
 
 def write_report(path: Path, checkpoint: Checkpoint, validation_N: Ids, baselines: Sequence[Baseline]) -> None:
-    """Write the report of a run to `path`, whole or not at all. Raises TrainingError.
+    """Write the report of a run to `path` atomically. Raises TrainingError.
 
-    `validation_N` are the ids of the validation text, and `baselines` what scored it.
+    `validation_N`: the ids of the validation text; `baselines`: their scores on it.
     """
     content = render(gather(checkpoint, validation_N, baselines)).encode()
     try:
@@ -70,7 +70,7 @@ def write_report(path: Path, checkpoint: Checkpoint, validation_N: Ids, baseline
 
 
 def render(report: RunReport) -> str:
-    """Return the page: a function of `report` alone."""
+    """Return the page, a function of `report` alone."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -91,12 +91,12 @@ def render(report: RunReport) -> str:
 
 
 def model_name(config: ModelConfig) -> str:
-    """Return the model in a few words: "LSTM 2 x 512"."""
+    """Return a short name: "LSTM 2 x 512"."""
     return f"{NAMES[config.architecture]} {config.layers} × {config.hidden}"  # noqa: RUF001 - a product
 
 
 def bars(report: RunReport) -> list[Bar]:
-    """Return the model among its baselines, the worst first. Bars that are not finite are as long as the longest."""
+    """Return the bars of the model and its baselines, worst first; non-finite ones are as long as the longest."""
     fresh = report.checkpoint.validation.fresh
     rows = [(b.name, b.nats, False) for b in report.baselines] + [("this model", fresh.nats, True)]
     longest = max((nats for _, nats, _ in rows if math.isfinite(nats)), default=1.0) or 1.0
@@ -107,8 +107,8 @@ def bars(report: RunReport) -> list[Bar]:
 
 
 def percent(probability: float) -> str:
-    """Return a probability in words: "37 %", "0.42 %", "1 in 12,000"."""
-    if probability < sys.float_info.min:  # whose inverse may overflow
+    """Format a probability: "37 %", "0.42 %", "1 in 12,000"."""
+    if probability < sys.float_info.min:  # its inverse may overflow
         return "never"
     if probability < RARE:
         return f"1 in {_two_digits(1 / probability):,}"
@@ -117,18 +117,18 @@ def percent(probability: float) -> str:
 
 
 def shade(surprisal: Surprisal) -> int:
-    """Return how strongly a character is coloured."""
+    """Return the shade of a character."""
     return min(int(min(surprisal.nats, SHADES)), SHADES - 1)
 
 
 def sentence(surprisal: Surprisal) -> str:
-    """Say what the model held of a character: "t 3.1 %; instead e 60 %, a 12 %"."""
+    """Describe the prediction of a character: "t 3.1 %; instead e 60 %, a 12 %"."""
     instead = ", ".join(f"{sign(other)} {percent(other.probability)}" for other in surprisal.alternatives)
     return f"{_glyphs(surprisal.character)}  {percent(surprisal.probability)};  instead  {instead}"
 
 
 def sign(alternative: Alternative) -> str:
-    """Return what might have come instead, visibly."""
+    """Return an alternative in visible characters."""
     return _glyphs(alternative.text) if len(alternative.text) == 1 else alternative.text
 
 
@@ -158,7 +158,7 @@ def _charts(report: RunReport) -> tuple[Markup, ...]:
 
 
 def _gain(report: RunReport) -> str | None:
-    """Say how the model compares with the best of its baselines, which may need nothing for a text that repeats."""
+    """Compare the model with its best baseline; None without one, or if it needs no nats (a repeating text)."""
     best = min(report.baselines, key=lambda baseline: baseline.nats, default=None)
     if best is None or best.nats <= 0:
         return None

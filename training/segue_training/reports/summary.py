@@ -1,14 +1,13 @@
-"""What there is to say about a run, gathered from its checkpoint: everything that its HTML report shows."""
+"""The content of a run's HTML report, gathered from its checkpoint."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from segue_training.errors import ConfigurationError
 from segue_training.evaluation.baselines import Baseline
 from segue_training.evaluation.sample import LINE_FEED, Sampler
 from segue_training.evaluation.surprisal import Surprisal, passage, surprisals
-from segue_training.models import LanguageModel
 from segue_training.recipes import recipe
 from segue_training.text.vocabulary import Documents, Ids
 from segue_training.train.checkpoint import Checkpoint
@@ -23,18 +22,18 @@ PASSAGE: Final = 2400
 """Symbols of the validation text whose surprisal is shown."""
 
 SURPRISING: Final = 12
-"""How many of the most surprising characters are listed."""
+"""Length of the list of most surprising characters."""
 
 CONTEXT: Final = 40
-"""Characters that are shown before each of them."""
+"""Characters shown before each of them."""
 
 RATES: Final = 200
-"""Points of the learning rate's curve."""
+"""Points of the learning rate curve."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that the model wrote."""
+    """A text by the model."""
 
     temperature: float
     text: str
@@ -47,7 +46,7 @@ class Setting:
     name: str
     value: str
     usual: str | None
-    """The value of the recipe, where it is another one."""
+    """The recipe's value if it differs."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,14 @@ class Surprise:
     """One of the most surprising characters of the passage."""
 
     index: int
-    """Its place in the passage."""
+    """Its index in the passage."""
     context: str
     surprisal: Surprisal
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run in figures and texts."""
+    """The content of the report."""
 
     checkpoint: Checkpoint
     parameters: int
@@ -71,37 +70,28 @@ class RunReport:
     passage: tuple[Surprisal, ...]
     """The beginning of the validation text, read from the zero state."""
     surprises: tuple[Surprise, ...]
-    """Of the passage, the most surprising character first."""
+    """In the passage, most surprising first."""
     settings: tuple[Setting, ...]
     learning_rates: tuple[tuple[float, float], ...]
     """(step, rate) up to the last evaluation."""
 
 
 def gather(checkpoint: Checkpoint, validation_N: Ids, baselines: Sequence[Baseline]) -> RunReport:
-    """Let the model write and read. `validation_N` are the ids of the validation text, in the model's vocabulary."""
-    model = checkpoint.build_model()
-    scored = _score(model, checkpoint, validation_N)
+    """Sample from the model and score `validation_N`, the ids of the validation text."""
+    model, vocabulary, documents = checkpoint.build_model(), checkpoint.vocabulary, checkpoint.documents
+    sampler = Sampler(vocabulary, checkpoint.begin, documents)
+    passage_N = passage(vocabulary, validation_N, PASSAGE, documents)
+    scored = surprisals(model, vocabulary, passage_N, documents=documents)
     return RunReport(
         checkpoint=checkpoint,
         parameters=sum(weight.numel() for weight in model.parameters()),
         baselines=tuple(baselines),
-        samples=_samples(model, checkpoint),
+        samples=tuple(Sample(t, sampler(model, SAMPLED, temperature=t)) for t in TEMPERATURES),
         passage=scored,
-        surprises=_surprises(scored, checkpoint.documents),
-        settings=_settings(checkpoint),
+        surprises=_surprises(scored, documents),
+        settings=tuple(_settings(checkpoint)),
         learning_rates=_learning_rates(checkpoint),
     )
-
-
-def _samples(model: LanguageModel, checkpoint: Checkpoint) -> tuple[Sample, ...]:
-    sampler = Sampler(checkpoint.vocabulary, checkpoint.begin, checkpoint.documents)
-    return tuple(Sample(t, sampler(model, SAMPLED, temperature=t)) for t in TEMPERATURES)
-
-
-def _score(model: LanguageModel, checkpoint: Checkpoint, validation_N: Ids) -> tuple[Surprisal, ...]:
-    vocabulary, documents = checkpoint.vocabulary, checkpoint.documents
-    read_N = passage(vocabulary, validation_N, PASSAGE, documents)
-    return surprisals(model, vocabulary, read_N, documents=documents)
 
 
 def _surprises(scored: Sequence[Surprisal], documents: Documents) -> tuple[Surprise, ...]:
@@ -110,24 +100,20 @@ def _surprises(scored: Sequence[Surprisal], documents: Documents) -> tuple[Surpr
 
 
 def _before(scored: Sequence[Surprisal], index: int, documents: Documents) -> str:
-    """Return what the model had read last: of documents nothing before the one that it reads."""
+    """Return the characters before the one at `index`, for documents only those of the same document."""
     text = "".join(other.character for other in scored[max(index - CONTEXT, 0) : index])
     return text.rpartition(LINE_FEED)[2] if documents == "lines" else text
 
 
-def _settings(checkpoint: Checkpoint) -> tuple[Setting, ...]:
+def _settings(checkpoint: Checkpoint) -> Iterator[Setting]:
     config = checkpoint.training
     try:
         usual = recipe(checkpoint.recipe)
     except ConfigurationError:  # a recipe of another version of segue
         usual = config
-    return tuple(
-        _setting(entry.name, getattr(config, entry.name), getattr(usual, entry.name)) for entry in fields(config)
-    )
-
-
-def _setting(name: str, value: object, usual: object) -> Setting:
-    return Setting(name, str(value), None if value == usual else str(usual))
+    for name, value in asdict(config).items():
+        recipe_value = getattr(usual, name)
+        yield Setting(name, str(value), None if value == recipe_value else str(recipe_value))
 
 
 def _learning_rates(checkpoint: Checkpoint) -> tuple[tuple[float, float], ...]:

@@ -1,15 +1,14 @@
-"""A run's logs for TensorBoard: `tensorboard --logdir RUN` draws them while the run goes on.
+"""A run's logs for TensorBoard: `tensorboard --logdir RUN` shows them while the run continues.
 
-training/nats             of a symbol, of every few steps' minibatches
-validation/nats           of a symbol, after each evaluation
-learning_rate             of every few steps
-speed                     symbols per second since the evaluation before
-sample                    a text that the model writes, after each evaluation
+training/nats       per symbol, mean over EVERY steps
+validation/nats     per symbol, at each evaluation
+learning_rate       every EVERY steps
+speed               symbols per second since the previous evaluation
+sample              a text by the model, at each evaluation
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from segue_training.errors import ConfigurationError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 EVERY: Final = 20
-"""Steps from one training loss to the next; what is logged is their mean."""
+"""Steps whose mean training loss is logged."""
 
 SAMPLED: Final = 500
 """Characters of a sample."""
@@ -33,8 +32,8 @@ SAMPLED: Final = 500
 class TensorBoardReport:
     """Writes logs to a folder. Use as a context manager, and call it with each step's progress.
 
-    `history` holds the evaluations of a run that is resumed; TensorBoard forgets what an earlier process logged of
-    the same steps. Raises ConfigurationError where tensorboard is not installed.
+    `history`: the evaluations of a resumed run; TensorBoard drops what an earlier process logged for the same steps.
+    Raises ConfigurationError if tensorboard is not installed.
     """
 
     def __init__(
@@ -46,22 +45,17 @@ class TensorBoardReport:
         self._sampler = Sampler.of(vocabulary, config.documents)
         self._writer: SummaryWriter | None = None
         self._losses: list[float] = []
-        self._before = (history[-1].symbols, history[-1].seconds) if history else (0, 0.0)
+        self._previous = (history[-1].symbols, history[-1].seconds) if history else (0, 0.0)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.close()
 
     def __call__(self, progress: Progress) -> None:
-        """Log where the run stands."""
+        """Log a step."""
         writer = self._open(progress.step)
         self._losses.append(progress.loss)
         if progress.step % EVERY == 0 or progress.evaluation is not None:
@@ -73,8 +67,8 @@ class TensorBoardReport:
             self._log_evaluation(writer, progress, progress.evaluation)
 
     def _log_evaluation(self, writer: "SummaryWriter", progress: Progress, now: Evaluation) -> None:
-        symbols, seconds = self._before
-        self._before = now.symbols, now.seconds
+        symbols, seconds = self._previous
+        self._previous = now.symbols, now.seconds
         writer.add_scalar("validation/nats", now.validation, now.step)
         if now.seconds > seconds:
             writer.add_scalar("speed", (now.symbols - symbols) / (now.seconds - seconds), now.step)
@@ -83,7 +77,7 @@ class TensorBoardReport:
         writer.flush()
 
     def _open(self, step: int) -> "SummaryWriter":
-        """Return the writer, which takes back what was logged of `step` and later ones when it is made."""
+        """Return the writer; when it is created, it purges the logs of `step` and later."""
         from torch.utils.tensorboard import SummaryWriter
 
         if self._writer is None:
@@ -93,7 +87,7 @@ class TensorBoardReport:
 
 def _check_installed() -> None:
     try:
-        import torch.utils.tensorboard  # noqa: F401 - asked for, not used
+        import torch.utils.tensorboard  # noqa: F401 - checked, not used
     except ImportError:
         raise ConfigurationError(
             "tensorboard is not installed: pip install 'segue[tensorboard]', or train without TensorBoard logs"
@@ -101,5 +95,5 @@ def _check_installed() -> None:
 
 
 def _as_code(text: str) -> str:
-    """Return `text` as Markdown that is shown as it stands: an indented block, which nothing within it can end."""
+    """Return `text` as an indented Markdown block, which its content cannot end."""
     return "".join(f"    {line}\n" for line in text.split("\n"))

@@ -1,1 +1,1 @@
-"""Experiments of their own: d2l's tables again, and agreement."""
+"""Studies: the tables of d2l, and agreement."""

@@ -1,6 +1,6 @@
 """From the bytes of a file to text: UTF-8, and JSON lines.
 
-Both read in blocks, so that a file may be larger than memory. One record of JSON lines must fit in memory.
+Both read in blocks, so that a file may be larger than memory; a record of JSON lines must fit in memory.
 """
 
 import codecs
@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, Final
 from segue_training.errors import CorpusError
 
 BLOCK: Final = 2**18
-"""Bytes that are read at once."""
+"""Bytes per read."""
 
 
 def utf_8_blocks(file: BinaryIO, origin: str) -> Iterator[str]:
-    """Yield the text of `file`, which errors call `origin`. Raises CorpusError where it is not UTF-8."""
+    """Yield the text of `file`, named `origin` in errors. Raises CorpusError if it is not UTF-8."""
     decoder, end = codecs.getincrementaldecoder("utf-8")(), 0
     while block := file.read(BLOCK):
         end += len(block)
@@ -26,7 +26,7 @@ def utf_8_blocks(file: BinaryIO, origin: str) -> Iterator[str]:
 def json_line_blocks(file: BinaryIO, origin: str, field: str) -> Iterator[str]:
     """Yield the string `field` of each record of `file`, each followed by a line feed.
 
-    A record is a line that holds a JSON object; blank lines are none. Raises CorpusError for any other line.
+    A record is a JSON object on a line; blank lines are skipped. Raises CorpusError for any other line.
     """
     return _gathered(
         _field(line, field, f"{origin}, line {number}") + "\n"
@@ -36,7 +36,7 @@ def json_line_blocks(file: BinaryIO, origin: str, field: str) -> Iterator[str]:
 
 
 def _decode(decoder: codecs.IncrementalDecoder, block: bytes, end: int, origin: str) -> str:
-    """Decode `block`, which ends at byte `end` of its file; an empty one ends the file."""
+    """Decode `block`, which ends at byte `end` of its file; an empty block ends the file."""
     try:
         return decoder.decode(block, final=not block)
     except UnicodeDecodeError as error:
@@ -44,7 +44,7 @@ def _decode(decoder: codecs.IncrementalDecoder, block: bytes, end: int, origin: 
 
 
 def _not_utf_8(error: UnicodeDecodeError, end: int, origin: str) -> CorpusError:
-    """Name the byte at fault: the bytes that the decoder saw are the last ones before byte `end` of the file."""
+    """Name the invalid byte; the bytes in `error` end at byte `end` of the file."""
     position = end - len(error.object) + error.start
     return CorpusError(
         f"{origin} is not UTF-8: byte 0x{error.object[error.start]:02x} at position {position}; "
@@ -79,7 +79,7 @@ def _json(line: str, place: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{place}: not JSON ({error}); of JSON lines each line is one record") from None
+        raise CorpusError(f"{place}: not JSON ({error}); each line must be one JSON record") from None
 
 
 def _encodable(text: str, place: str) -> str:

@@ -1,8 +1,8 @@
-r"""Texts that are lines: where each begins in the ids, which are read side by side, and how they are padded.
+r"""Documents, one per line: their spans in the ids, their grouping into minibatches, and their padding.
 
 The line feed is both the begin and the end symbol: a model reads "\n" + line and predicts line + "\n".
 
-Shapes: N ids of a text, D documents, B documents of a minibatch, T symbols of the longest of them, with its line feed.
+Shapes: N ids of a text, D documents, B documents of a minibatch, T symbols of the longest of them with its line feed.
 """
 
 import re
@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from segue_training.text.vocabulary import Ids
 
 IGNORED: Final = -100
-"""Stands where a padded row has no target: what torch's cross entropy leaves out."""
+"""The target in padding, which torch's cross entropy ignores by default."""
 
 BLOCK: Final = 2**20
-"""Ids that are searched at once."""
+"""Ids searched at a time."""
 
 POOL: Final = 64
-"""Minibatches among whose documents those of similar length are sought."""
+"""Minibatches whose documents are sorted by length together."""
 
 _LINE_FEEDS: Final = re.compile("\n+")
 
 Spans = NDArray[np.int64]
-"""[D, 2]: where each document begins, and its symbols without the line feed."""
+"""[D, 2]: the start of each document, and its length without the line feed."""
 
 
 def without_empty_lines(blocks: Iterable[str]) -> Iterator[str]:
-    """Yield a text, in blocks, but for the line feeds that end an empty line."""
+    """Yield a text in blocks, without its empty lines."""
     last = "\n"
     for block in blocks:
         text = _LINE_FEEDS.sub("\n", block).removeprefix("\n" if last == "\n" else "")
@@ -39,7 +39,7 @@ def without_empty_lines(blocks: Iterable[str]) -> Iterator[str]:
 
 
 def document_spans(ids_N: Ids, line_feed: int) -> Spans:
-    """Return the spans of the documents that the id `line_feed` separates; none is empty."""
+    """Return the spans of the non-empty documents that the id `line_feed` separates."""
     ends = [start + np.flatnonzero(ids_N[start : start + BLOCK] == line_feed) for start in range(0, len(ids_N), BLOCK)]
     starts_D = np.concatenate([[0], *(end + 1 for end in ends)]).astype(np.int64)
     lengths_D = np.diff(starts_D, append=len(ids_N) + 1) - 1
@@ -47,7 +47,7 @@ def document_spans(ids_N: Ids, line_feed: int) -> Spans:
 
 
 def whole_documents(ids_N: Ids, line_feed: int) -> Ids:
-    """Return the beginning of `ids_N` that ends with a line feed; nothing where there is none."""
+    """Return `ids_N` up to its last line feed; nothing if it has none."""
     for end in range(len(ids_N), 0, -BLOCK):
         start = max(end - BLOCK, 0)
         if len(line_feeds := np.flatnonzero(ids_N[start:end] == line_feed)):
@@ -58,8 +58,8 @@ def whole_documents(ids_N: Ids, line_feed: int) -> Ids:
 def bucketed(spans: Spans, batch: int, seed: int) -> Iterator[Spans]:
     """Yield groups of `batch` documents of similar length, in random order; one group may be smaller.
 
-    Every document stands in one group, and the same seed gives the same groups. The documents are shuffled, then
-    sorted by length within pools of POOL groups, so that little is padded and no epoch pairs them like another.
+    Every document is in one group, and the same seed gives the same groups. The documents are shuffled, then sorted by
+    length within pools of POOL groups, so that there is little padding and each epoch groups them differently.
     """
     draws = np.random.default_rng(seed)
     shuffled = spans[draws.permutation(len(spans))]
@@ -70,9 +70,9 @@ def bucketed(spans: Spans, batch: int, seed: int) -> Iterator[Spans]:
 
 
 def padded(ids_N: Ids, group: Spans, line_feed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the (inputs_BT, targets_BT) of a group of documents, each a row.
+    """Return (inputs_BT, targets_BT) of a group of documents, one per row.
 
-    Behind the end of a row the inputs are 0 and the targets IGNORED.
+    After the end of a row the inputs are 0 and the targets IGNORED.
     """
     shape = len(group), int(group[:, 1].max()) + 1
     inputs_BT, targets_BT = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)

@@ -1,7 +1,7 @@
-"""Text made visible: no character of a corpus hides, reorders or steers what displays it.
+"""Visible text: signs for characters that a terminal or browser would hide, reorder or obey.
 
-Control characters would reach a terminal as commands, bidirectional overrides would turn a page's text around, and
-a character of no width would be a gap in a table. Here each becomes a sign that says what it is.
+Control characters act as terminal commands, bidirectional overrides reverse a page's text, and zero-width characters
+leave gaps in tables.
 """
 
 import unicodedata
@@ -10,14 +10,14 @@ from typing import Final
 
 _SIGNS: Final[Mapping[str, str]] = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-"""Unicode's categories of characters without a shape: controls, formats, unassigned, private, separators."""
+"""Unicode categories without a visible shape: control, format, unassigned, private use, surrogate, separator."""
 
 _CONTROLS: Final = 0x20
 _CONTROL_PICTURES: Final = 0x2400
 
 
 def glyph(character: str) -> str:
-    """Return a sign for one character that can be seen by itself: "␣", "↵", "␛", "⟨U+202E⟩", "◌́", or "a"."""
+    """Return a visible sign for one character: "␣", "↵", "␛", "⟨U+202E⟩", "◌́", or "a"."""
     category = unicodedata.category(character)
     if character in _SIGNS:
         return _SIGNS[character]
@@ -29,10 +29,10 @@ def glyph(character: str) -> str:
 
 
 def legible(text: str) -> str:
-    """Return `text` with a sign for each character without a shape; white space and line feeds stay."""
+    """Return `text` with a sign for each invisible character except white space and line feeds."""
     return "".join(glyph(c) if unicodedata.category(c) in _HIDDEN and c not in "\n\t" else c for c in text)
 
 
 def one_line(text: str) -> str:
-    """Return `text` as one line, in which line feeds and tabs are signs."""
+    """Return `text` as one line, with signs for line feeds and tabs too."""
     return legible(text).replace("\n", _SIGNS["\n"]).replace("\t", _SIGNS["\t"])

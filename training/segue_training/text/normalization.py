@@ -1,11 +1,11 @@
-"""What is done to every text before it is encoded: by training, and by everything that reads its models.
+"""Normalization: applied to every text before it is encoded, in training and in serving.
 
     line-feeds   no byte order mark at the start; every line end is a line feed
-    nfc          the same, then Unicode's composed form: one way to write each accented letter
-    letters      the same, then one space for every run of other characters than A-Z and a-z, in lower case (d2l)
+    nfc          line-feeds, then Unicode's composed form: one way to write each accented letter
+    letters      line-feeds, then one space for every run of characters outside A-Z and a-z, in lower case (d2l)
 
-A model carries the name of its normalization, so that a server treats a request's text exactly as training
-treated the corpus. A text that comes in pieces is normalized piece by piece, with the same result.
+A model names its normalization, so that a server treats a request's text as training treated the corpus. A text in
+pieces is normalized piece by piece, with the same result.
 """
 
 import re
@@ -20,7 +20,7 @@ BYTE_ORDER_MARK: Final = "\ufeff"
 _NO_LETTERS: Final = re.compile("[^A-Za-z]+")
 
 _LONG_RUN: Final = 32
-"""Marks in a row: no language has so many, and the square of fewer is no matter."""
+"""Consecutive combining marks: more than any language uses, and few enough for quadratic time."""
 
 
 def line_feeds(text: str) -> str:
@@ -29,23 +29,21 @@ def line_feeds(text: str) -> str:
 
 
 def nfc(text: str) -> str:
-    """Write line ends as line feeds, then all of the text in Unicode's Normalization Form C."""
+    """Normalize line ends, then return Unicode's Normalization Form C."""
     return _composed(line_feeds(text))
 
 
 def letters(text: str) -> str:
-    """Keep the letters A-Z and a-z, in lower case; whatever lies between them becomes one space."""
+    """Keep the letters A-Z and a-z, in lower case; every run of others becomes one space."""
     return _NO_LETTERS.sub(" ", line_feeds(text)).lower()
 
 
 NORMALIZATIONS: Final[Mapping[str, Callable[[str], str]]] = {"line-feeds": line_feeds, "nfc": nfc, "letters": letters}
-"""Every known normalization by the name that a model carries."""
-
-DEFAULT_NORMALIZATION: Final = "line-feeds"
+"""All normalizations, by the name that a model carries."""
 
 
 def normalized(blocks: Iterable[str], normalization: str) -> Iterator[str]:
-    """Yield, in blocks, what NORMALIZATIONS[normalization] makes of the joined `blocks`."""
+    """Yield, in blocks, NORMALIZATIONS[normalization] of the joined `blocks`."""
     normalizer = Normalizer(normalization)
     for block in blocks:
         yield normalizer.feed(block)
@@ -53,15 +51,15 @@ def normalized(blocks: Iterable[str], normalization: str) -> Iterator[str]:
 
 
 class Normalizer:
-    """Normalizes one text that comes in pieces, as if it had come whole.
+    """Normalizes a text in pieces, with the same result as in one piece.
 
-    It holds back what the next piece may still change: a few characters, in any language.
+    It holds back what the next piece may still change: a few characters in any language.
     """
 
     def __init__(self, normalization: str, *, begins: bool = True, after: str = "") -> None:
-        """`begins`: whether the text begins here, so that a byte order mark is none of its characters.
+        """`begins`: whether this is the start of a text, where a byte order mark is dropped.
 
-        `after` is the character before it, already normalized, if there is one.
+        `after` is the normalized character before the text, if any.
         """
         self._settled, self._rewrite = _PIECEWISE[normalization]
         self._mark = BYTE_ORDER_MARK if begins else ""
@@ -70,11 +68,11 @@ class Normalizer:
 
     @property
     def held_count(self) -> int:
-        """How many of the characters that were fed are held back."""
+        """How many of the fed characters are held back."""
         return len(self._held)
 
     def feed(self, piece: str) -> str:
-        """Return what is certain now."""
+        """Return the normalized text that no further piece can change."""
         if piece:
             piece, self._mark = piece.removeprefix(self._mark), ""
         text = self._held + piece
@@ -98,12 +96,12 @@ def _line_feeds(text: str) -> str:
 
 
 def _before_carriage_return(text: str, _known: int) -> int:
-    """Hold back a carriage return at the end: a line feed may follow."""
+    """Hold back a final carriage return: a line feed may follow."""
     return len(text) - text.endswith("\r")
 
 
 def _before_boundary(text: str, known: int) -> int:
-    """Hold back what stands behind the last boundary, which is not among the first `known` characters."""
+    """Hold back the text after the last boundary; the first `known` characters hold none."""
     places = reversed(range(known, len(text)))
     return next((at for at in places if is_boundary(text[at]) and text[max(0, at - 1) : at + 1] != "\r\n"), 0)
 
@@ -121,12 +119,12 @@ def _rewrite_nfc(text: str, _last: str) -> str:
 
 
 def _composed(text: str) -> str:
-    """Return Unicode's Normalization Form C of `text`, in time that is linear in its length.
+    """Return Unicode's Normalization Form C of `text`, in linear time.
 
-    Python's own takes quadratic time to put a run of marks in order, and a text may be nothing but marks. So long runs
-    are put in order before: a stable sort by combining class (Unicode Standard, D109), which changes no text's form.
+    Python takes quadratic time to order a run of marks, and a text may consist of marks. So long runs are ordered
+    first, by a stable sort on combining class (Unicode Standard, D109), which leaves the normal form the same.
     """
-    if unicodedata.is_normalized("NFC", text):  # most texts are: a hundredth of the time that looking for runs takes
+    if unicodedata.is_normalized("NFC", text):  # usually true, and a hundred times faster than the search for runs
         return text
     return unicodedata.normalize("NFC", _long_runs().sub(_in_order, text))
 
@@ -138,7 +136,7 @@ def _in_order(run: re.Match[str]) -> str:
 
 @cache
 def _long_runs() -> re.Pattern[str]:
-    """Return what finds runs of characters that decompose into marks."""
+    """Return the pattern of long runs of characters that decompose into marks."""
     marks = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if _begins_with_mark(c))
     return re.compile(f"[{re.escape(marks)}]{{{_LONG_RUN},}}")
 
@@ -152,7 +150,7 @@ def _begins_with_mark(character: str) -> bool:
 
 
 def _rewrite_letters(text: str, last: str) -> str:
-    """Write the space of a run where the run begins, and not again in the pieces through which it goes on."""
+    """Write one space where a run begins, and none where a piece continues it."""
     return _NO_LETTERS.sub(" ", text).lower().removeprefix(" " if last == " " else "")
 
 
@@ -161,14 +159,14 @@ _PIECEWISE: Final[Mapping[str, tuple[Callable[[str, int], int], Callable[[str, s
     "nfc": (_before_boundary, _rewrite_nfc),
     "letters": (_everything, _rewrite_letters),
 }
-"""How much of a text is certain whatever follows, and what becomes of that, behind the last character written."""
+"""For each: the length of a text that no continuation changes, and its rewriting after a given character."""
 
 
 def is_boundary(character: str) -> bool:
-    """Say whether composition (NFC) leaves `character` and all before it apart, whatever stands there.
+    """Return whether NFC never composes `character` with what precedes it.
 
-    It does where the first character that `character` decomposes into is no combining mark and composes with
-    nothing before it (Unicode Standard Annex #15, "Stable Code Points").
+    That holds if the first character of its decomposition is no combining mark and never comes second in a composition
+    (Unicode Standard Annex #15, "Stable Code Points").
     """
     first = unicodedata.normalize("NFD", character)[0]
     return character.isascii() or (not unicodedata.combining(first) and first not in _composing_with_before())
@@ -176,7 +174,7 @@ def is_boundary(character: str) -> bool:
 
 @cache
 def _composing_with_before() -> frozenset[str]:
-    """Return the characters that come second in a composition, by Python's table of Unicode and by Hangul's rule."""
+    """Return the characters that come second in a composition: from Python's Unicode table and Hangul's rule."""
     decompositions = (unicodedata.decomposition(chr(c)).split() for c in range(sys.maxunicode + 1))
     seconds = {chr(int(parts[1], 16)) for parts in decompositions if len(parts) == 2 and "<" not in parts[0]}  # noqa: PLR2004 - a pair
     hangul = {chr(c) for c in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}

@@ -1,9 +1,8 @@
 """Symbols and their ids.
 
-A symbol is what a model reads at one step: a character, which is one Unicode code point, or one byte of the
-text's UTF-8. Id 0 is `<unk>`, which stands for every character outside the vocabulary. The other characters
-follow by falling frequency in the corpus (d2l, chapter "Text Preprocessing"), ties by code point; the other
-bytes in their order, all 256 of them: no text holds an unknown one.
+A symbol is what a model reads in one step: a character (one Unicode code point) or one byte of the text's UTF-8. Id 0
+is `<unk>`, for every character outside the vocabulary. Characters are ordered by falling frequency in the corpus (d2l,
+chapter "Text Preprocessing"), ties by code point; bytes by value, all 256 of them, so that none is unknown.
 """
 
 from collections import Counter
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 Alphabet = Literal["characters", "bytes"]
 Documents = Literal["none", "lines"]
-"""Whether a text is read as one, or each line as a text of its own, which a line feed begins and ends."""
+"""Whether a text is read as a whole ("none"), or each line as a separate text enclosed by line feeds."""
 
 Ids = NDArray[np.integer]
-"""Ids of any width, in memory or mapped from a file."""
+"""Ids of any integer type, in memory or mapped from a file."""
 
 UNKNOWN: Final = "<unk>"
 UNKNOWN_ID: Final = 0
@@ -30,8 +29,8 @@ UNKNOWN_ID: Final = 0
 class Vocabulary:
     """A fixed bijection between symbols and the ids 0 .. len - 1.
 
-    `characters` holds `<unk>` first, then single code points, each once; anything else raises ValueError. In a
-    vocabulary of bytes, U+0000 .. U+00FF stand for the bytes 0 .. 255.
+    `characters` holds `<unk>` first, then distinct single code points; anything else raises ValueError. In a
+    vocabulary of bytes, U+0000 .. U+00FF represent the bytes 0 .. 255.
     """
 
     characters: tuple[str, ...]
@@ -43,9 +42,9 @@ class Vocabulary:
         if wrong := [c for c in self.characters[1:] if len(c) != 1]:
             raise ValueError(f"vocabulary entry {wrong[0]!r} is not a single character")
         if len(set(self.characters)) != len(self.characters):
-            raise ValueError("a character stands in the vocabulary twice")
+            raise ValueError("a character is in the vocabulary twice")
         if self.alphabet == "bytes" and self.characters[1:] != _BYTES:
-            raise ValueError("a vocabulary of bytes holds each of them, in their order")
+            raise ValueError("a vocabulary of bytes must hold all 256, in order")
 
     @classmethod
     def from_text(cls, text: str) -> "Vocabulary":
@@ -54,7 +53,7 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], minimum: int = 1) -> "Vocabulary":
-        """Collect the characters that occur `minimum` times or more, most frequent first."""
+        """Collect the characters that occur at least `minimum` times, most frequent first."""
         kept = [c for c, count in counts.items() if count >= minimum]
         return cls((UNKNOWN, *sorted(kept, key=lambda c: (-counts[c], c))))
 
@@ -68,16 +67,16 @@ class Vocabulary:
 
     @cached_property
     def line_feed(self) -> int:
-        """The id of the line feed, which ends documents; UNKNOWN_ID where it is not known."""
+        """The id of the line feed, which ends documents; UNKNOWN_ID if it is not in the vocabulary."""
         return int(self.encode("\n")[0])
 
     @property
     def begin(self) -> str:
-        """The character that an empty prompt is read as: a line feed, or else the most frequent one."""
+        """The character that stands in for an empty prompt: a line feed, or else the most frequent one."""
         return "\n" if "\n" in self.characters else self.characters[1]
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Return the ids of `text`: one for each code point, 0 for those outside the vocabulary; or for each byte."""
+        """Return the ids of `text`, [N]: one for each code point, 0 if unknown, or one for each byte of UTF-8."""
         if self.alphabet == "bytes":
             return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) + 1
         return self._ids_by_code_point.take(_code_points(text), mode="clip")
@@ -85,10 +84,10 @@ class Vocabulary:
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> str:
         """Return the text of `ids`; an id outside 0 .. len - 1 raises IndexError.
 
-        Bytes that are not UTF-8, or are cut within a code point, become U+FFFD.
+        Bytes that are not UTF-8, or an incomplete code point, become U+FFFD.
         """
         ids_N = np.asarray(ids, dtype=np.int64)
-        if ids_N.view(np.uint64).max(initial=0) >= len(self):  # as the largest of all, if it is negative
+        if ids_N.view(np.uint64).max(initial=0) >= len(self):  # a negative id becomes a huge one
             raise IndexError(f"ids from {ids_N.min()} to {ids_N.max()}: this vocabulary has 0 to {len(self) - 1}")
         if self.alphabet == "bytes":
             encoded: bytes = (ids_N[ids_N != UNKNOWN_ID] - 1).astype(np.uint8).tobytes()
@@ -104,7 +103,7 @@ class Vocabulary:
 
     @cached_property
     def _ids_by_code_point(self) -> NDArray[np.int64]:
-        """The id of every code point up to the first one behind all of the vocabulary, which stands for the rest."""
+        """The id of every code point up to the vocabulary's largest + 1, which represents all larger ones."""
         known = [ord(c) for c in self.characters[1:]]
         ids = np.full(max(known, default=-1) + 2, UNKNOWN_ID, dtype=np.int64)
         ids[known] = np.arange(1, len(self.characters))
@@ -112,7 +111,7 @@ class Vocabulary:
 
 
 def count_characters(blocks: Iterable[str]) -> Counter[str]:
-    """Count the characters of a text that comes in blocks, in constant memory."""
+    """Count the characters of a text in blocks, in constant memory."""
     counts: Counter[str] = Counter()
     for block in blocks:
         counts_of_code_points = np.bincount(_code_points(block))

@@ -1,1 +1,1 @@
-"""A training run: trainer, checkpoints, distribution, interruption."""
+"""A training run: its specification, trainer, process group, train state and checkpoint."""

@@ -1,12 +1,11 @@
-"""Checkpoints: what training writes and everything later reads.
+"""Checkpoints: a trained model as training writes it and everything later reads it.
 
 A checkpoint is a folder of two files, neither of which can hold code:
 
     checkpoint.json               what the model is, where it comes from, how good it is
     weights-<hash>.safetensors    the weights; <hash> is the beginning of the file's SHA-256
 
-The JSON names its weights file and is written last, by an atomic rename. Until then the folder holds the
-checkpoint it held before.
+The JSON names its weights file and is written last, by an atomic rename. Until then the previous checkpoint is valid.
 """
 
 import hashlib
@@ -45,7 +44,7 @@ class CorpusRecord:
 
 @dataclass(frozen=True)
 class Tools:
-    """What the weights depend on beside the configuration and the text."""
+    """What the weights depend on besides the configuration and the text."""
 
     segue: str
     python: str
@@ -55,31 +54,30 @@ class Tools:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """All that checkpoint.json says of a model."""
+    """What checkpoint.json says about a model."""
 
     format: int = FORMAT
     model: ModelConfig
     vocabulary: Vocabulary
     normalization: str
     begin: str
-    """The character that an empty prompt is read as."""
+    """The character that stands in for an empty prompt."""
     corpus: CorpusRecord
     recipe: str
     training: TrainingConfig
     steps: int
-    """How many steps the weights have seen."""
+    """Steps that the weights have been trained for."""
     validation: Validation
     tools: Tools
     documents: Documents = "none"
-    """"lines": a text is one line, read from the zero state; a line feed begins and ends it."""
+    """"lines": each text is one line, read from the zero state and enclosed by line feeds."""
     history: tuple[Evaluation, ...] = ()
-    """What was measured on the way."""
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"format is {self.format}, and this segue reads format {FORMAT}")
         if self.normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization {self.normalization!r} is not known")
+            raise ValueError(f"normalization {self.normalization!r} is unknown")
         if self.begin not in self.vocabulary.characters[1:]:
             raise ValueError(f"begin is {self.begin!r}, which is not in the vocabulary")
         if len(self.vocabulary) != self.model.vocabulary_size:
@@ -90,7 +88,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Record):
-    """A trained model: its record and its weights, by the names of the fused model (see `models.convert`)."""
+    """A trained model: its record, and its weights named as in the fused model (see `models.convert`)."""
 
     weights: dict[str, Tensor] = field(compare=False, repr=False)
 
@@ -115,12 +113,12 @@ class _Document(Record):
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Say whether `folder` holds a checkpoint, sound or not."""
+    """Return whether `folder` holds a checkpoint, intact or not."""
     return (folder / DOCUMENT).exists()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to `folder`, in place of one that is there. Raises CheckpointError."""
+    """Write `checkpoint` to `folder`, replacing any other. Raises CheckpointError."""
     content = save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()})
     sha256 = hashlib.sha256(content).hexdigest()
     weights = _WeightsFile(f"weights-{sha256[:12]}.safetensors", sha256)
@@ -173,7 +171,7 @@ def _check_weights(weights: dict[str, Tensor], config: ModelConfig) -> None:
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in to_checkpoint(build_model(config)).items()}
     if wrong := sorted(expected.keys() ^ weights.keys()):
-        raise ValueError(f"the tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'not known'}")
+        raise ValueError(f"the tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'unknown'}")
     for name, tensor in weights.items():
         if tensor.shape != expected[name]:
             raise ValueError(f"{name} is {list(tensor.shape)}, not {list(expected[name])}")

@@ -1,9 +1,9 @@
-"""The processes that train one model together: usually one, or those that torchrun starts.
+"""The processes that train one model together: one, or those started by torchrun.
 
     torchrun --nproc-per-node 2 -m segue_training CORPUS ...
 
-Each process reads its part of every minibatch's rows; the gradients are averaged by PyTorch's
-DistributedDataParallel, so that N processes do together what one does with the same minibatch.
+Each process reads its share of every minibatch's rows; PyTorch's DistributedDataParallel averages the gradients, so
+that N processes do what one does with the same minibatch.
 """
 
 import os
@@ -15,19 +15,19 @@ from typing import Final, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # before there is a group: see join_world
+import torch.distributed.nn  # before the group exists: see join_process_group
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segue_training.errors import ConfigurationError
 
-_PATIENCE: Final = timedelta(minutes=10)
+_TIMEOUT: Final = timedelta(minutes=10)
 """How long a process waits for the others."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among `size`, 0 .. size - 1, and where it computes."""
+    """This process, number `rank` of `size`, and its device."""
 
     rank: int = 0
     size: int = 1
@@ -39,12 +39,12 @@ class ProcessGroup:
         return self.rank == 0
 
     def check_batch(self, batch: int) -> None:
-        """Raise ConfigurationError unless `batch` rows can be shared out evenly."""
+        """Raise ConfigurationError unless `batch` rows divide evenly among the processes."""
         if batch % self.size:
             raise ConfigurationError(f"batch is {batch}; it must be a multiple of the {self.size} processes")
 
     def share(self, model: nn.Module) -> nn.Module:
-        """Return `model` so that its backward pass averages the gradients of all processes."""
+        """Wrap `model` so that its backward pass averages the gradients of all processes."""
         if self.size == 1:
             return model
         return cast("nn.Module", DistributedDataParallel(model))
@@ -56,11 +56,11 @@ class ProcessGroup:
         return value
 
     def any(self, flag: bool) -> bool:
-        """Say whether `flag` is set in any process."""
+        """Return whether `flag` is set in any process."""
         return bool(flag) if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
 
     def agreed(self, value: float) -> float:
-        """Return the first process's `value`, so that all decide alike what depends on it."""
+        """Return the first process's `value`, so that all processes decide alike."""
         if self.size == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -68,7 +68,7 @@ class ProcessGroup:
         return float(tensor)
 
     def gather_rows(self, part: Tensor) -> Tensor:
-        """Return the states of all rows, where each process holds an equal part of them (axis 1)."""
+        """Return the states of all rows (axis 1), of which each process holds an equal part."""
         if self.size == 1:
             return part
         parts = [torch.empty_like(part) for _ in range(self.size)]
@@ -78,27 +78,27 @@ class ProcessGroup:
     def own_rows(self, whole: Tensor) -> Tensor:
         """Return this process's part of the states of all rows (axis 1).
 
-        Some get fewer where the rows cannot be shared out evenly: those of the last documents of an epoch.
+        The parts may differ in size for the last documents of an epoch.
         """
         return whole.tensor_split(self.size, dim=1)[self.rank]
 
 
 @contextmanager
-def join_world(device: str) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started, or be the only one. Raises ConfigurationError.
+def join_process_group(device: str) -> Iterator[ProcessGroup]:
+    """Join the processes started by torchrun, or be the only one. Raises ConfigurationError.
 
-    `device` is "cpu", "cuda", or "auto": CUDA where there is one.
+    `device` is "cpu", "cuda", or "auto": CUDA if available.
 
-    The group's threads have to end before Python shuts down: one that then lets go of a tensor aborts the process. They
-    live as long as anything refers to the group. torch.distributed.nn, which PyTorch's optimizers import, would do so
-    for ever: it keeps the group that it finds when it is imported as the default value of an argument.
+    The group's threads must end before Python shuts down: one that frees a tensor during shutdown aborts the process.
+    They live as long as the group is referenced. torch.distributed.nn, which PyTorch's optimizers import, binds the
+    group that exists at import time as a default argument and would keep it forever; hence the early import above.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device)
     if size == 1:
         yield ProcessGroup(device=chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield ProcessGroup(dist.get_rank(), size, chosen)
     finally:

@@ -1,4 +1,4 @@
-"""What is to be trained: begun from a corpus and a recipe, or resumed from a run's folder."""
+"""The specification of a run: new, from a corpus and a recipe, or resumed, from a run's folder."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,50 +8,51 @@ from segue_training.data.encoding import EncodedCorpus, encode_corpus
 from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig, check_resumable
 from segue_training.settings import override
-from segue_training.train.train_state import Origin, TrainState, load_moment
+from segue_training.train.train_state import Origin, TrainState, read_train_state
 
 RUNS: Final = Path("runs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """What to train and where to keep it."""
+    """What to train and where to write it."""
 
     corpus: EncodedCorpus
     origin: Origin
     folder: Path
-    moment: TrainState | None = None
-    """Where to go on; None to begin."""
+    train_state: TrainState | None = None
+    """Where to resume; None for a new run."""
 
 
-def begin_job(source: str, field: str | None, recipe: str, config: TrainingConfig, folder: Path | None) -> RunSpec:
-    """Encode the corpus that `source` names; without a `folder` the run gets the corpus's name. Raises CorpusError."""
+def begin_run(source: str, field: str | None, recipe: str, config: TrainingConfig, folder: Path | None) -> RunSpec:
+    """Encode the corpus `source` for a new run in `folder`; None: a folder named after it. Raises CorpusError."""
     corpus = encode_corpus(source, config, field)
     _check_length(corpus, config)
     origin = Origin(source, field, recipe, config, corpus.vocabulary.characters, corpus.sha256)
     return RunSpec(corpus=corpus, origin=origin, folder=folder or RUNS / corpus.name)
 
 
-def resume_job(folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...]) -> RunSpec:
-    """Go on with the run in `folder` from its last moment, or that of `step`, with some settings changed.
+def resume_run(folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...]) -> RunSpec:
+    """Resume the run in `folder` from its last saved step, or from `step`, with some settings changed.
 
-    The corpus is that of the run; `source` names it anew where it has moved. Raises CheckpointError where the moment
-    is missing or damaged or the text is another one, and ConfigurationError for a setting that is fixed by now or
-    fewer steps than were taken.
+    `source` is the corpus's new place if it has moved. Raises CheckpointError if the train state is missing or damaged
+    or the text differs, and ConfigurationError for a setting that cannot change or fewer steps than were taken.
     """
-    origin, moment = load_moment(folder, step)
+    origin, train_state = read_train_state(folder, step)
     config = override(origin.training, assignments)
     check_resumable(origin.training, config)
     if config.steps != origin.training.steps:
-        _check_steps(moment.progression.step, config)
+        _check_steps(train_state.progression.step, config)
     source = source or origin.source
     corpus = encode_corpus(source, config, origin.field)
     _check_same_corpus(origin, corpus)
-    return RunSpec(corpus=corpus, origin=replace(origin, source=source, training=config), folder=folder, moment=moment)
+    return RunSpec(
+        corpus=corpus, origin=replace(origin, source=source, training=config), folder=folder, train_state=train_state
+    )
 
 
 def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
-    """Raise CorpusError unless the corpus fills one step and leaves two symbols to validate on."""
+    """Raise CorpusError unless the corpus fills one step and leaves two symbols for validation."""
     if config.documents == "lines" and len(corpus.training) == 0:
         raise CorpusError("the training text holds no whole line: use a longer text or set a larger max_tokens")
     needed = 0 if config.documents == "lines" else config.least_training_symbols
@@ -69,7 +70,7 @@ def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
 def _check_steps(taken: int, config: TrainingConfig) -> None:
     if config.steps <= taken:
         raise ConfigurationError(
-            f"steps is {config.steps}, and the run has taken {taken}: set more, or go back with --step"
+            f"steps is {config.steps}, and the run has taken {taken}: set more, or resume earlier with --step"
         )
 
 
@@ -77,12 +78,12 @@ def _check_same_corpus(origin: Origin, corpus: EncodedCorpus) -> None:
     if corpus.vocabulary.characters != origin.characters:
         differ = sorted(set(corpus.vocabulary.characters) ^ set(origin.characters))
         raise CheckpointError(
-            f"the run was begun with a vocabulary of {len(origin.characters)} entries, and this text has "
+            f"the run began with a vocabulary of {len(origin.characters)} entries, and this text has "
             f"{len(corpus.vocabulary)} ({len(differ)} differ, such as {differ[:1]}): "
-            f"resume with the text that it began with ({origin.source}), or train anew"
+            f"resume with the original text ({origin.source}), or start a new run"
         )
     if corpus.sha256 != origin.sha256:
         raise CheckpointError(
-            f"the run was begun with a text of SHA-256 {origin.sha256[:12]}..., and this one has "
-            f"{corpus.sha256[:12]}...: resume with the text that it began with ({origin.source}), or train anew"
+            f"the run began with a text of SHA-256 {origin.sha256[:12]}..., and this one has "
+            f"{corpus.sha256[:12]}...: resume with the original text ({origin.source}), or start a new run"
         )

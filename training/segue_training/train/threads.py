@@ -4,16 +4,16 @@ import os
 
 
 def share_cores() -> None:
-    """Let OpenMP's threads spin only briefly for each other. Call before torch is imported, which fixes it.
+    """Limit how long OpenMP's threads spin while they wait. Call before torch is imported.
 
-    By default they spin for long: where another process needs one of the cores, training becomes several times
-    slower. Where they do not spin at all, it is half as fast on idle cores.
+    The default spins long: training is several times slower if another process needs a core. Without any spinning it
+    is half as fast on idle cores.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute with so many threads; None leaves it at one for each core."""
+    """Compute with `threads` threads; None leaves the default, one for each core."""
     import torch
 
     if threads is not None:

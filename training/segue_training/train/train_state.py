@@ -1,12 +1,12 @@
-"""A run caught between two steps: enough to go on as if it had never stopped, bit for bit.
+"""The state of a run between two steps: enough to resume it bit for bit.
 
-A moment is one safetensors file in the run's folder,
+It is one safetensors file in the run's folder,
 
     moment-<step>-<hash>.safetensors
 
-whose metadata holds the record as JSON, and whose name holds the beginning of the SHA-256 of its content: damage is
-found when it is read. The two newest are kept. Nothing random is in it: random numbers are a function of the seed
-and the step (see `randomness`).
+with a JSON record in its metadata. <hash> is the beginning of the SHA-256 of the content, so that damage is detected on
+reading. The two newest files are kept. No random state is saved: random numbers are a function of the seed and the
+step (see `randomness`).
 """
 
 import hashlib
@@ -30,21 +30,21 @@ from segue_training.recipes import TrainingConfig
 KEPT: Final = 2
 _FILE: Final = re.compile(r"moment-(\d{8,})-([0-9a-f]{12})\.safetensors")
 _UNFINISHED: Final = ".moment-*"
-"""What writes that were killed have left; see `atomic`."""
+"""Temporary files of killed writes; see `atomic`."""
 _METADATA: Final = "segue.moment"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of a run after a step."""
+    """What was measured after a step."""
 
     step: int
     symbols: int
-    """How many the run has read so far."""
+    """Read since the start of the run."""
     seconds: float
-    """How long it has trained so far."""
+    """Of training since the start of the run."""
     training: float
-    """Mean nats per symbol over the steps since the evaluation before."""
+    """Mean nats per symbol over the steps since the previous evaluation."""
     validation: float
     """Nats per symbol of validation text."""
     learning_rate: float
@@ -68,7 +68,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Progression:
-    """How far a run has come."""
+    """The counters of a run."""
 
     step: int = 0
     epoch: int = 0
@@ -79,7 +79,7 @@ class Progression:
     losses: tuple[float, int] = (0.0, 0)
     """Sum and number of the steps' losses since the last evaluation."""
     best_step: int = 0
-    """The step of the weights that are kept; 0 for none yet."""
+    """The step of the kept weights; 0 before the first evaluation."""
     stale: int = 0
     """Evaluations since the best one."""
     history: tuple[Evaluation, ...] = ()
@@ -87,7 +87,7 @@ class Progression:
 
 @dataclass(frozen=True)
 class TrainState:
-    """A progression and its tensors: weights, best weights, optimizer, states of the rows."""
+    """Counters and tensors: weights, best weights, optimizer, recurrent states of the rows."""
 
     progression: Progression
     tensors: Mapping[str, Tensor] = field(compare=False, repr=False)
@@ -99,16 +99,15 @@ class _Record:
     progression: Progression
 
 
-def save_moment(folder: Path, origin: Origin, moment: TrainState) -> Path:
-    """Write `moment` to `folder` and drop all but the newest. Raises CheckpointError.
+def save_train_state(folder: Path, origin: Origin, state: TrainState) -> Path:
+    """Write `state` to `folder` and delete all but the newest files. Raises CheckpointError.
 
-    Moments of later steps are dropped as well: the run went back behind them, and what is resumed is the last one.
+    Files of later steps are deleted too: the run was resumed from before them.
     """
-    record = msgspec.json.encode(_Record(origin, moment.progression)).decode()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in moment.tensors.items()}
+    record = msgspec.json.encode(_Record(origin, state.progression)).decode()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     content = save(tensors, metadata={_METADATA: record})
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    path = folder / f"moment-{moment.progression.step:08d}-{digest}.safetensors"
+    path = folder / f"moment-{state.progression.step:08d}-{_digest(content)}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
@@ -120,35 +119,35 @@ def save_moment(folder: Path, origin: Origin, moment: TrainState) -> Path:
 
 
 def _stale(folder: Path, newest: Path) -> list[Path]:
-    """Return what is of no use any more once `newest` is written."""
-    others = [path for path in moment_files(folder) if path != newest]
-    before = [path for path in others if moment_step(path) < moment_step(newest)]
+    """Return the files that are obsolete once `newest` is written."""
+    others = [path for path in train_state_files(folder) if path != newest]
+    before = [path for path in others if step_of(path) < step_of(newest)]
     kept = before[1 - KEPT :]
     return [*(path for path in others if path not in kept), *folder.glob(_UNFINISHED)]
 
 
-def moment_files(folder: Path) -> list[Path]:
-    """Return the moments in `folder`, sound or not, by step."""
-    return sorted((path for path in folder.glob("moment-*") if _FILE.fullmatch(path.name)), key=moment_step)
+def train_state_files(folder: Path) -> list[Path]:
+    """Return the train state files in `folder`, intact or not, by step."""
+    return sorted((path for path in folder.glob("moment-*") if _FILE.fullmatch(path.name)), key=step_of)
 
 
-def drop_moments(folder: Path) -> None:
-    """Remove every moment from `folder`: the run has ended."""
-    for path in (*moment_files(folder), *folder.glob(_UNFINISHED)):
+def delete_train_states(folder: Path) -> None:
+    """Delete every train state file in `folder`, once the run has ended."""
+    for path in (*train_state_files(folder), *folder.glob(_UNFINISHED)):
         path.unlink()
 
 
-def load_moment(folder: Path, step: int | None = None) -> tuple[Origin, TrainState]:
-    """Read and verify the newest moment in `folder`, or that of `step`.
+def read_train_state(folder: Path, step: int | None = None) -> tuple[Origin, TrainState]:
+    """Read and verify the newest train state in `folder`, or that of `step`.
 
-    Raises CheckpointError where it is missing or damaged; the message names the one before it, if there is one.
+    Raises CheckpointError if it is missing or damaged; the message names the previous one, if any.
     """
-    files = moment_files(folder)
-    chosen = [path for path in files if step is None or moment_step(path) == step]
+    files = train_state_files(folder)
+    chosen = [path for path in files if step is None or step_of(path) == step]
     if not chosen:
-        known = ", ".join(str(moment_step(path)) for path in files) or "none"
-        wanted = "nothing to resume: no run was stopped there" if step is None else f"no moment of step {step}"
-        raise CheckpointError(f"{folder} holds {wanted} (moments: {known})")
+        known = ", ".join(str(step_of(path)) for path in files) or "none"
+        wanted = "nothing to resume: no run was stopped there" if step is None else f"no saved step {step}"
+        raise CheckpointError(f"{folder} holds {wanted} (saved steps: {known})")
     path = chosen[-1]
     try:
         return _read(path)
@@ -158,12 +157,15 @@ def load_moment(folder: Path, step: int | None = None) -> tuple[Origin, TrainSta
 
 def _read(path: Path) -> tuple[Origin, TrainState]:
     content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()[:12]
     match = _FILE.fullmatch(path.name)
-    if match is None or match[2] != digest:
-        raise ValueError(f"its SHA-256 begins with {digest}")
+    if match is None or match[2] != _digest(content):
+        raise ValueError(f"its SHA-256 begins with {_digest(content)}")
     record = msgspec.json.decode(_metadata(content)[_METADATA], type=_Record)
     return record.origin, TrainState(record.progression, load(content))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _metadata(content: bytes) -> dict[str, str]:
@@ -174,13 +176,13 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _remedy(files: list[Path], damaged: Path) -> str:
-    before = [path for path in files if moment_step(path) < moment_step(damaged)]
+    before = [path for path in files if step_of(path) < step_of(damaged)]
     if not before:
-        return "; there is none before it: train again with --force"
-    return f"; add --step {moment_step(before[-1])} to resume from the one before it"
+        return "; there is no earlier one: train again with --force"
+    return f"; add --step {step_of(before[-1])} to resume from the previous one"
 
 
-def moment_step(path: Path) -> int:
-    """Return the step of a moment by its file name."""
+def step_of(path: Path) -> int:
+    """Return the step in the name of a train state file."""
     match = _FILE.fullmatch(path.name)
     return int(match[1]) if match else -1

@@ -1,9 +1,8 @@
 """The training loop: truncated backpropagation through time with a carried state.
 
-Each step reads the next symbols of every row, lowers their mean negative log-probability, and hands the state, cut
-off from its gradient, to the next step (d2l, chapter "Implementation of Recurrent Neural Networks from Scratch").
-The same configuration, text and number of threads give the same weights, bit for bit, also when the run was stopped
-and resumed at any step.
+Each step reads the next symbols of every row, lowers their mean negative log-probability, and passes the detached
+state to the next step (d2l, chapter "Implementation of Recurrent Neural Networks from Scratch"). The same
+configuration, text and number of threads give the same weights, bit for bit, even if the run is stopped and resumed.
 
 Shapes: N ids of a text, B rows, T symbols of a row in one step, V vocabulary, L layers, H hidden units.
 """
@@ -33,7 +32,7 @@ from segue_training.train.distributed import ProcessGroup
 from segue_training.train.train_state import Evaluation, Progression, TrainState
 
 WATCHED: Final = 32_768
-"""Symbols of the validation text on which progress is measured."""
+"""Symbols of the validation text that an evaluation scores."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class TrainingData:
     """A text as ids, split in two."""
 
     training: Ids
-    """Fills a step: `config.least_training_symbols`."""
+    """At least `config.least_training_symbols`."""
     validation: Ids
-    """Two symbols or more."""
+    """At least two symbols."""
     vocabulary_size: int
     line_feed: int
     """The id that ends a document."""
@@ -51,13 +50,13 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a step."""
+    """What a step reports."""
 
     step: int
     loss: float
-    """Mean nats per symbol over this step's minibatch, before its update."""
+    """Mean nats per symbol of the minibatch, before the update."""
     evaluation: Evaluation | None
-    """Only after a step that measures."""
+    """None after most steps; see TrainingConfig.evaluations."""
     model: LanguageModel
 
 
@@ -67,111 +66,111 @@ class Trained:
 
     model: LanguageModel
     steps: int
-    """Steps that its weights have seen."""
+    """Steps that its weights have been trained for."""
     history: tuple[Evaluation, ...]
 
 
 Report = Callable[[Progress], None]
 AfterStep = Callable[["Trainer"], None]
-"""Called after every step; may save a moment of the run, and may raise to stop it."""
+"""Called after every step but the last; may save the train state, and may raise to stop the run."""
 
 
 class Trainer:
-    """A model on its way: its weights, its optimizer, the states of its rows, and how far it has come."""
+    """A model in training: its weights, optimizer, recurrent states of the rows, and counters."""
 
-    def __init__(self, data: TrainingData, config: TrainingConfig, world: ProcessGroup | None = None) -> None:
-        """Begin at step 0. Raises ConfigurationError."""
+    def __init__(self, data: TrainingData, config: TrainingConfig, group: ProcessGroup | None = None) -> None:
+        """Start at step 0. Raises ConfigurationError."""
         self.config = config
         self.progression = Progression()
-        self._world = world or ProcessGroup()
-        self._world.check_batch(config.batch)
+        self._group = group or ProcessGroup()
+        self._group.check_batch(config.batch)
         self._data = data
-        self.model = new_model(data.vocabulary_size, config).to(self._world.device)
-        _check_precision(self.model, config, self._world)
-        self._shared = self._world.share(_compiled(self.model, config))
+        self.model = new_model(data.vocabulary_size, config).to(self._group.device)
+        _check_precision(self.model, config, self._group)
+        self._shared = self._group.share(_compiled(self.model, config))
         self._optimizer = _optimizer(self.model, config)
-        self._scaler = torch.amp.GradScaler(self._world.device.type, enabled=config.precision == "float16")
-        self._state = self.model.zero_state(config.batch // self._world.size)
+        self._scaler = torch.amp.GradScaler(self._group.device.type, enabled=config.precision == "float16")
+        self._state = self.model.zero_state(config.batch // self._group.size)
         self._best = self._weights()
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def train(self, report: Report, after_step: AfterStep) -> Trained:
-        """Take the steps that are left. Raises Diverged for a loss or a gradient that is not finite.
+        """Take the remaining steps. Raises Diverged if a loss or a gradient is not finite.
 
-        PyTorch's global random state is left as it was.
+        PyTorch's global random state is left unchanged.
         """
-        self._began = time.monotonic() - self.progression.seconds
-        if self._is_over():  # a run that was resumed behind its last step
-            return self._end()
+        self._started = time.monotonic() - self.progression.seconds
+        if not self.should_continue_training():  # resumed after its last step
+            return self._finish()
         with torch.random.fork_rng():
             for minibatch in self._minibatches():
-                loss = self._step(minibatch)
-                evaluation = self._evaluate() if self._is_measured(self.progression.step) else None
+                loss = self.train_step(minibatch)
+                evaluation = self._evaluate() if self._should_evaluate(self.progression.step) else None
                 report(Progress(self.progression.step, loss, evaluation, self.model))
-                if self._is_over():
-                    return self._end()
+                if not self.should_continue_training():
+                    return self._finish()
                 after_step(self)
         raise AssertionError("epochs never end")
 
-    def moment(self) -> TrainState:
-        """Return all that `restore` needs. In a world of several processes each has to call it.
+    def train_state(self) -> TrainState:
+        """Return what `load_train_state` needs. All processes of the group must call it together.
 
-        Raises Diverged where the last update left weights that are not finite, as no loss has shown yet.
+        Raises Diverged if the last update left weights that are not finite, which no loss has shown yet.
         """
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
-        tensors |= {f"state/{i}": self._world.gather_rows(part) for i, part in enumerate(self._state)}
+        tensors |= {f"state/{i}": self._group.gather_rows(part) for i, part in enumerate(self._state)}
         for number, values in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{name}": value for name, value in values.items()}
         if self._scaler.is_enabled():
             tensors |= {f"scaler/{name}": torch.tensor(v) for name, v in self._scaler.state_dict().items()}
         if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
             raise self._diverged(f"{broken[0]} after step {self.progression.step}", math.nan)
-        return TrainState(replace(self.progression, seconds=time.monotonic() - self._began), tensors)
+        return TrainState(replace(self.progression, seconds=time.monotonic() - self._started), tensors)
 
-    def restore(self, moment: TrainState) -> None:
-        """Go on from `moment`, which a run of the same data and configuration gave."""
-        self.progression = moment.progression
-        self.model.load_state_dict(_below("model/", moment))
-        self._best = _below("best/", moment)
-        state = _below("state/", moment)
-        self._state = tuple(self._world.own_rows(state[str(i)]).to(self._world.device) for i in range(len(state)))
-        self._restore_optimizer(moment)
-        if scaler := _below("scaler/", moment):
+    def load_train_state(self, train_state: TrainState) -> None:
+        """Continue from `train_state`, of a run with the same data and configuration."""
+        self.progression = train_state.progression
+        self.model.load_state_dict(_below("model/", train_state))
+        self._best = _below("best/", train_state)
+        state = _below("state/", train_state)
+        self._state = tuple(self._group.own_rows(state[str(i)]).to(self._group.device) for i in range(len(state)))
+        self._load_optimizer(train_state)
+        if scaler := _below("scaler/", train_state):
             self._scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
 
-    def _restore_optimizer(self, moment: TrainState) -> None:
+    def _load_optimizer(self, train_state: TrainState) -> None:
         values: dict[int, dict[str, Tensor]] = {}
-        for path, tensor in _below("optimizer/", moment).items():
+        for path, tensor in _below("optimizer/", train_state).items():
             number, name = path.split("/")
             values.setdefault(int(number), {})[name] = tensor
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": values})
 
     def _minibatches(self) -> Iterator[Minibatch]:
-        """Yield this process's rows of each minibatch that is left, and count epochs."""
-        world, begin = self._world, self.progression
+        """Yield the remaining minibatches, and count epochs."""
+        group, begin = self._group, self.progression
         for number in count(begin.epoch):
             start = begin.index if number == begin.epoch else 0
             minibatches = epoch(self._data.training, self.config, number, self._data.line_feed)
             taken = start
             for index, minibatch in enumerate(islice(minibatches, start, None), start):
-                if world.size > 1 and len(minibatch.keep_B) < self.config.batch:
-                    continue  # the last documents of an epoch, which cannot be shared out evenly
+                if group.size > 1 and len(minibatch.keep_B) < self.config.batch:
+                    continue  # the last documents of an epoch, which do not divide evenly
                 self.progression = replace(self.progression, epoch=number, index=index + 1)
                 taken += 1
                 yield minibatch
             if taken == 0:
                 raise ConfigurationError(
-                    f"batch is {self.config.batch}, and the training text has fewer documents, which cannot be shared "
-                    f"out among {world.size} processes: set a smaller batch"
+                    f"batch is {self.config.batch}, and the training text has fewer documents, too few to divide "
+                    f"among {group.size} processes: set a smaller batch"
                 )
 
-    def _step(self, minibatch: Minibatch) -> float:
-        """Update the weights once; return the loss from before the update."""
+    def train_step(self, minibatch: Minibatch) -> float:
+        """Update the weights once; return the loss before the update."""
         config, number = self.config, self.progression.step
-        torch.manual_seed(seed_for(config.seed, "step", number, self._world.rank))
+        torch.manual_seed(seed_for(config.seed, "step", number, self._group.rank))
         loss = self._loss(minibatch)
-        mean = float(self._world.total(loss.detach().clone()) / self._world.size)
+        mean = float(self._group.total(loss.detach().clone()) / self._group.size)
         if not math.isfinite(mean):
             raise self._diverged(f"the loss of step {number + 1}", mean)
         self._update(loss, learning_rate(number, config))
@@ -182,17 +181,17 @@ class Trainer:
         return mean
 
     def _loss(self, minibatch: Minibatch) -> Tensor:
-        """Return the mean nats of this process's targets, weighted so that the processes' mean is that of all."""
-        own = minibatch.rows(self._world.rank, self._world.size)
-        ids_BT, targets_BT, keep_B = (t.to(self._world.device) for t in (own.ids_BT, own.targets_BT, own.keep_B))
-        if len(keep_B) != self._state[0].shape[1]:  # documents: a group may be smaller than another
+        """Return the summed nats of this process's targets, scaled so that the mean over processes is the loss."""
+        own = minibatch.rows(self._group.rank, self._group.size)
+        ids_BT, targets_BT, keep_B = (t.to(self._group.device) for t in (own.ids_BT, own.targets_BT, own.keep_B))
+        if len(keep_B) != self._state[0].shape[1]:  # the last group of documents may be smaller
             self._state = self.model.zero_state(len(keep_B))
         self._shared.train()
         with self._autocast():
             logits_BTV, *state = self._shared(ids_BT, *reset_rows(self._state, keep_B))
             total = cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="sum")
         self._state = tuple(part.detach().float() for part in state)
-        return total * self._world.size / minibatch.targets
+        return total * self._group.size / minibatch.targets
 
     def _update(self, loss: Tensor, rate: float) -> None:
         for group in self._optimizer.param_groups:
@@ -201,21 +200,21 @@ class Trainer:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if not self._scaler.is_enabled() and not norm.isfinite():  # a scaler skips such a step by itself
+        if not self._scaler.is_enabled() and not norm.isfinite():  # an enabled scaler skips such a step
             raise self._diverged(f"the gradient of step {self.progression.step + 1}", float(norm))
         self._scaler.step(self._optimizer)
         self._scaler.update()
 
     def _evaluate(self) -> Evaluation:
-        """Measure progress and keep the weights if they are better than those that are kept."""
+        """Score the watched text, and keep the weights if they are the best so far."""
         now, (total, steps) = self.progression, self.progression.losses
-        validation = self._world.agreed(self._measure())
+        validation = self._group.agreed(self._measure())
         if not math.isfinite(validation):
             raise self._diverged(f"the validation loss after step {now.step}", validation)
         evaluation = Evaluation(
             step=now.step,
             symbols=now.symbols,
-            seconds=time.monotonic() - self._began,
+            seconds=time.monotonic() - self._started,
             training=total / steps,
             validation=validation,
             learning_rate=learning_rate(now.step - 1, self.config),
@@ -242,16 +241,17 @@ class Trainer:
             return nats_in_documents(self.model, whole_N if len(whole_N) else watched_N, line_feed)
         return nats_in_rows(self.model, watched_N, min(self.config.batch, len(watched_N) - 1))
 
-    def _is_measured(self, step: int) -> bool:
-        """Say whether `step`, counted from 1, ends one of the run's `evaluations` parts."""
+    def _should_evaluate(self, step: int) -> bool:
+        """Return whether `step`, counted from 1, ends one of the run's `evaluations` parts."""
         parts, steps = self.config.evaluations, self.config.steps
         return step * parts // steps > (step - 1) * parts // steps
 
-    def _is_over(self) -> bool:
+    def should_continue_training(self) -> bool:
+        """Return whether neither the steps nor the patience are used up."""
         now, patience = self.progression, self.config.patience
-        return now.step >= self.config.steps or (patience > 0 and now.stale >= patience)
+        return now.step < self.config.steps and not 0 < patience <= now.stale
 
-    def _end(self) -> Trained:
+    def _finish(self) -> Trained:
         self.model.load_state_dict(self._best)
         return Trained(self.model.eval(), self.progression.best_step, self.progression.history)
 
@@ -264,16 +264,16 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "float32":
             return nullcontext()
-        return torch.autocast(self._world.device.type, getattr(torch, self.config.precision))
+        return torch.autocast(self._group.device.type, getattr(torch, self.config.precision))
 
 
 def train(data: TrainingData, config: TrainingConfig, report: Report) -> Trained:
-    """Train in this process from the first step to the last."""
+    """Train in this process, from the first step to the last."""
     return Trainer(data, config).train(report, lambda _: None)
 
 
 def in_turn(*reports: Report) -> Report:
-    """Return the report that calls each of `reports`."""
+    """Return a report that calls each of `reports`."""
 
     def report(progress: Progress) -> None:
         for each in reports:
@@ -283,23 +283,23 @@ def in_turn(*reports: Report) -> Report:
 
 
 def warmed(step: int, rate: float, warmup: int) -> float:
-    """Return the rate of step 0, 1, ... of a linear warm-up to `rate`."""
+    """Return the learning rate at step 0, 1, ... of a linear warm-up to `rate`."""
     return rate * min(1.0, (step + 1) / (warmup + 1))
 
 
 def cosine(step: int, steps: int) -> float:
-    """Return the share of the rate that is left at a step: from 1 to 0 (Loshchilov and Hutter 2017)."""
+    """Return the factor of the cosine schedule, from 1 at step 0 to 0 at `steps` (Loshchilov and Hutter 2017)."""
     return (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the rate of step 0, 1, ...: a linear warm-up, then a constant or a cosine that ends at 0."""
+    """Return the learning rate at step 0, 1, ...: a linear warm-up times a constant or a cosine that ends at 0."""
     warm = warmed(step, config.learning_rate, config.warmup)
     return warm if config.schedule == "constant" else warm * cosine(step, config.steps)
 
 
 def new_model(vocabulary_size: int, config: TrainingConfig) -> LanguageModel:
-    """Return the model of step 0: its random weights are a function of the configuration."""
+    """Return an untrained model, whose random weights are a function of the configuration."""
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, "weights"))
         model = build_model(config.model(vocabulary_size), config.dropout, config.implementation)
@@ -312,18 +312,18 @@ def reset_rows(state: State, keep_B: Tensor) -> State:
     return tuple(part * keep_B[:, None] for part in state)
 
 
-def _below(prefix: str, moment: TrainState) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in moment.tensors.items() if name.startswith(prefix)}
+def _below(prefix: str, train_state: TrainState) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in train_state.tensors.items() if name.startswith(prefix)}
 
 
 def _compiled(model: LanguageModel, config: TrainingConfig) -> nn.Module:
     return torch.compile(model) if config.compile == "yes" else model  # type: ignore[return-value]
 
 
-def _check_precision(model: LanguageModel, config: TrainingConfig, world: ProcessGroup) -> None:
-    if config.precision != "float32" and isinstance(model, Recurrent) and world.device.type == "cpu":
+def _check_precision(model: LanguageModel, config: TrainingConfig, group: ProcessGroup) -> None:
+    if config.precision != "float32" and isinstance(model, Recurrent) and group.device.type == "cpu":
         raise ConfigurationError(
-            f"precision is {config.precision!r}, which the fused layers have on a GPU only: "
+            f"precision is {config.precision!r}, which the fused layers support only on a GPU: "
             "set precision=float32 or implementation=scratch"
         )
 

@@ -1,6 +1,6 @@
 """The command `segue agreement`.
 
-`segue --help` reads this module even where torch is not installed: the command imports what needs it.
+`segue --help` imports this module even without torch installed; the command itself imports what needs torch.
 """
 
 import os
@@ -13,17 +13,17 @@ from segue_training.output_folder import make_writable, unless_empty
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default="runs/agreement", show_default=True, help="A folder.")
-@click.option("--seed", type=int, help="Of the first model of each kind.  [default: 0]")
-@click.option("--steps", type=int, help="Of the training of each model.  [default: 1500]")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/agreement", show_default=True, help="The folder.")
+@click.option("--seed", type=int, help="Seed of the first model of each kind.  [default: 0]")
+@click.option("--steps", type=int, help="Training steps of each model.  [default: 1500]")
 @click.option("--repeats", type=int, help="Models of each kind.  [default: 3]")
 @click.option("--processes", type=click.IntRange(min=1), help="Models trained side by side.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def agreement(*, out: Path, processes: int | None, as_json: bool, **settings: Any) -> None:
-    """Show how far an MLP, an RNN, a GRU and an LSTM carry the number of a subject to its verb.
+    """Measure how far an MLP, an RNN, a GRU and an LSTM carry the number of a subject to its verb.
 
-    Trains models of one size on "the cat, ... was full" and "the cats, ... were full", prints how often each finds
-    the verb right at each distance, and writes the plot agreement.svg and agreement.png.
+    Trains models of equal size on "the cat, ... was full" and "the cats, ... were full", prints how often each chooses
+    the right verb at each distance, and writes the plot to agreement.svg and agreement.png.
     """
     from rich.console import Console
 
@@ -31,8 +31,7 @@ def agreement(*, out: Path, processes: int | None, as_json: bool, **settings: An
     from segue_training.studies.agreement.config import CURRICULA, AgreementConfig
     from segue_training.studies.agreement.experiment import run
     from segue_training.studies.agreement.picture import draw, render
-    from segue_training.studies.agreement.progress import progress
-    from segue_training.studies.agreement.table import accuracies, results_as_json
+    from segue_training.studies.agreement.report import accuracies, progress, results_as_json
 
     config = AgreementConfig(**{name: value for name, value in settings.items() if value is not None})
     with unless_empty(out):

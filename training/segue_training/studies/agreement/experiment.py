@@ -1,4 +1,4 @@
-"""MLP, RNN, GRU and LSTM of one size, trained alike and measured by distance."""
+"""MLP, RNN, GRU and LSTM of equal size, trained alike and measured by distance."""
 
 import multiprocessing
 import signal
@@ -20,7 +20,7 @@ from segue_training.studies.agreement.training import parameters, train
 
 @dataclass(frozen=True)
 class Trial:
-    """One model to be trained and measured."""
+    """A model to train and measure."""
 
     curriculum: Curriculum
     architecture: Architecture
@@ -29,13 +29,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial."""
+    """The result of a trial."""
 
     trial: Trial
     hidden: int
     parameters: int
     accuracies: tuple[float, ...]
-    """One for each of the configuration's distances, from 0 to 1."""
+    """At each of the configuration's distances, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Results:
     outcomes: tuple[Outcome, ...]
 
     def of(self, curriculum: Curriculum, architecture: Architecture) -> tuple[Outcome, ...]:
-        """Return the outcomes of one kind: one for each seed."""
+        """Return the outcomes of one kind, one for each seed."""
         kind = curriculum, architecture
         return tuple(o for o in self.outcomes if (o.trial.curriculum, o.trial.architecture) == kind)
 
     def means(self, curriculum: Curriculum, architecture: Architecture) -> tuple[float, ...]:
-        """Return the accuracy at each distance, as the mean over the seeds."""
+        """Return the mean accuracy over the seeds, at each distance."""
         return tuple(map(fmean, zip(*(o.accuracies for o in self.of(curriculum, architecture)), strict=True)))
 
 
@@ -59,7 +59,7 @@ Report = Callable[[Outcome], None]
 
 
 def trials(config: AgreementConfig) -> list[Trial]:
-    """Return all trials of an experiment."""
+    """Return all trials of the study."""
     seeds = range(config.seed, config.seed + config.repeats)
     return [Trial(*trial) for trial in product(CURRICULA, ARCHITECTURES, seeds)]
 
@@ -67,7 +67,7 @@ def trials(config: AgreementConfig) -> list[Trial]:
 def run(config: AgreementConfig, report: Report, *, processes: int = 1) -> Results:
     """Train and measure every model; `report` is called with each outcome.
 
-    A trial runs in one thread, so that the results do not depend on the number of processes. Raises Diverged.
+    A trial uses one thread, so that results do not depend on the number of processes. Raises Diverged.
     """
     outcomes = []
     with _outcomes(config, processes) as stream:
@@ -86,7 +86,7 @@ def run_trial(trial: Trial, config: AgreementConfig) -> Outcome:
 
 @contextmanager
 def _outcomes(config: AgreementConfig, processes: int) -> Iterator[Iterator[Outcome]]:
-    """Open a stream of the outcomes, in the order of the trials."""
+    """Yield an iterator over the outcomes, in the order of the trials."""
     work = partial(run_trial, config=config)
     if processes == 1:
         with _one_thread():
@@ -108,5 +108,5 @@ def _one_thread() -> Iterator[None]:
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process; only the first one speaks of it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process; only the first reports it
     torch.set_num_threads(1)

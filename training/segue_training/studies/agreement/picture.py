@@ -1,7 +1,7 @@
-"""The results as a plot: accuracy against distance, one panel for each curriculum.
+"""A plot of accuracy against distance, one panel per curriculum.
 
-Lines are means over the seeds; bars reach from the worst seed to the best. Each model has a marker and a dash of
-its own, so that the plot can be read without its colours.
+Lines are means over the seeds; bars reach from the worst seed to the best. Each model has its own marker and dashes, so
+that the plot can be read without colours.
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ _STYLES: Final[Mapping[Architecture, Mapping[str, Any]]] = {
     "rnn": {"color": "#d55e00", "marker": "s", "linestyle": "-.", "markersize": 6},
     "mlp": {"color": "#000000", "marker": "x", "linestyle": ":", "markersize": 8},
 }
-"""From the back to the front. Okabe and Ito chose these hues so that the colour-blind can tell them apart."""
+"""From back to front, in colours that the colour-blind can distinguish (Okabe and Ito)."""
 
 _SHIFTS: Final = (0.94, 0.98, 1.02, 1.06)
-"""By what the bars stand beside their distance, so that none hides another."""
+"""Factors that offset the bars from their distance, so that none hides another."""
 
 
 def draw(results: Results) -> Figure:
@@ -48,7 +48,7 @@ def draw(results: Results) -> Figure:
 
 
 def render(figure: Figure, file_format: Literal["svg", "png"]) -> bytes:
-    """Return the plot as a file; the same plot gives the same bytes."""
+    """Return the plot as a file's content; the same plot gives the same bytes."""
     file = BytesIO()
     with mpl.rc_context({"svg.hashsalt": "segue"}):
         metadata = {"Date": None} if file_format == "svg" else None
@@ -81,7 +81,7 @@ def _draw_models(panel: Axes, results: Results, curriculum: Curriculum) -> None:
 
 
 def _draw_legend(figure: Figure, panel: Axes) -> None:
-    """List the models, then what surrounds them."""
+    """List the models, then the annotations."""
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     models = [architecture.upper() for architecture in ARCHITECTURES]
     labels = models + [label for label in handles if label not in models]

@@ -1,11 +1,11 @@
-"""The language of the task: a subject, a gap of so many characters, a verb that agrees with the subject.
+"""The language of the study: a subject, a gap of a given length, a verb that agrees with the subject.
 
     the cats, dogs already ate a bunch of food were full
             |<------------ gap ------------->|
 
-The distance of a sentence is the length of its gap: the characters between the subject, whose last letter tells
-its number, and the verb. A gap is a comma, words drawn at random, and a space. Nouns of both numbers are among
-the words, so that neither the last noun nor the last "s" gives the verb away.
+The distance of a sentence is the length of its gap, in characters from the subject, whose last letter tells its number,
+to the verb. A gap is a comma, random words, and a space. The words include nouns of both numbers, so that neither the
+last noun nor the last "s" gives the verb away.
 
 Shapes: B sentences, T characters of each.
 """
@@ -28,13 +28,13 @@ OTHERS: Final = (
     *("already", "between", "seventeen"),
 )
 WORDS: Final = (*NOUNS, *(noun + "s" for noun in NOUNS), *OTHERS)
-"""What gaps are made of."""
+"""The words of gaps."""
 
 SINGULAR: Final = "was"
 PLURAL: Final = "were"
 
 SHORTEST: Final = 2
-"""Characters of the gap without words: a comma and a space."""
+"""Length of a gap without words: a comma and a space."""
 
 _EDGE: Final = "\n"
 _PADDING: Final = "\0"
@@ -42,7 +42,7 @@ _PADDING: Final = "\0"
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence; a line feed begins and ends it."""
+    """A sentence, enclosed by line feeds."""
 
     noun: str
     gap: str
@@ -50,7 +50,7 @@ class Sentence:
 
     @property
     def before(self) -> str:
-        """What stands before the verb."""
+        """The text before the verb."""
         return f"{_EDGE}the {self.noun}{'s' if self.plural else ''}{self.gap}"
 
     @property
@@ -64,7 +64,7 @@ VOCABULARY: Final = Vocabulary.from_text(Sentence(" ".join(WORDS), ",", plural=F
 
 
 def is_distance(distance: int) -> bool:
-    """Say whether there are gaps of `distance` characters: of 3 there are none, for the third would be a space."""
+    """Return whether gaps of `distance` characters exist: not of 3, where a word would have no letter."""
     return distance >= SHORTEST and distance != SHORTEST + 1
 
 
@@ -77,7 +77,7 @@ def draw_gap(distance: int, chance: random.Random) -> str:
 
 
 def draw_sentence(distance: int, chance: random.Random) -> Sentence:
-    """Draw a sentence of that distance, in the singular or the plural."""
+    """Draw a sentence of that distance, singular or plural."""
     return chance.choice(draw_pair(distance, chance))
 
 
@@ -88,7 +88,7 @@ def draw_pair(distance: int, chance: random.Random) -> tuple[Sentence, Sentence]
 
 
 def encode(texts: Sequence[str]) -> Tensor:
-    """Return ids_BT of texts of different lengths, filled up at their ends with id 0, which no sentence holds."""
+    """Return ids_BT of texts, padded at their ends with id 0, which no sentence contains."""
     longest = max(map(len, texts))
     ids = VOCABULARY.encode("".join(text.ljust(longest, _PADDING) for text in texts))
     return torch.from_numpy(ids).view(len(texts), longest)
@@ -96,5 +96,5 @@ def encode(texts: Sequence[str]) -> Tensor:
 
 @cache
 def _fitting(distance: int) -> tuple[str, ...]:
-    """Return the words with which a gap of `distance` characters may begin, so that the rest can be filled."""
+    """Return the words that a gap of `distance` characters may begin with, so that the rest can be filled."""
     return tuple(word for word in WORDS if is_distance(distance - len(word) - 1))

@@ -1,13 +1,14 @@
-"""One model, trained on whole sentences.
+"""Training one model on whole sentences.
 
-Every sentence is read from the zero state, and each of its characters is to be predicted, the verb's being one
-among many. Nothing is cut off from its gradient: what is lost on the way, the model loses.
+Every sentence is read from the zero state, and all its characters are targets, the verb's among them. Gradients flow
+through the whole sentence.
 
 Shapes: B sentences, T characters of each, V vocabulary.
 """
 
 import math
 import random
+from bisect import bisect_right
 from typing import Final
 
 import torch
@@ -26,10 +27,10 @@ WIDEST: Final = 2**14
 
 
 def train(architecture: Architecture, curriculum: Curriculum, seed: int, config: AgreementConfig) -> LanguageModel:
-    """Return a trained model.
+    """Return a trained model. Raises Diverged if a loss is not finite.
 
-    Models of different architectures see the same sentences in the same order. PyTorch's global random state is
-    left as it was. Raises Diverged for a loss that is not finite.
+    Models of all architectures see the same sentences in the same order. PyTorch's global random state is left
+    unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -45,7 +46,7 @@ def train(architecture: Architecture, curriculum: Curriculum, seed: int, config:
 
 
 def longest(step: int, curriculum: Curriculum, config: AgreementConfig) -> float:
-    """Return up to which distance the sentences of step 0, 1, ... are drawn."""
+    """Return the maximum distance of the sentences at step 0, 1, ..."""
     if curriculum == "all at once":
         return config.longest
     grown = min(1.0, step / (config.growth * config.steps))
@@ -53,7 +54,7 @@ def longest(step: int, curriculum: Curriculum, config: AgreementConfig) -> float
 
 
 def draw_distance(longest: float, chance: random.Random) -> int:
-    """Draw a distance up to `longest`, each octave as often as any other."""
+    """Draw a distance up to `longest`, all octaves with the same probability."""
     while True:
         distance = int(math.exp(chance.uniform(math.log(SHORTEST), math.log(int(longest) + 1))))
         if is_distance(distance):
@@ -61,22 +62,19 @@ def draw_distance(longest: float, chance: random.Random) -> int:
 
 
 def learning_rate(step: int, config: AgreementConfig) -> float:
-    """Return the rate of step 0, 1, ...: a linear warm-up on a cosine that ends at 0."""
+    """Return the learning rate at step 0, 1, ...: a linear warm-up times a cosine that ends at 0."""
     return warmed(step, config.learning_rate, config.warmup) * cosine(step, config.steps)
 
 
 def shape(architecture: Architecture, config: AgreementConfig) -> ModelConfig:
-    """Return the shape of the widest model that has no more than `config.parameters`."""
-    hidden, too_wide = 1, WIDEST
-    while too_wide - hidden > 1:
-        middle = (hidden + too_wide) // 2
-        fits = _count(_shape(architecture, middle, config)) <= config.parameters
-        hidden, too_wide = (middle, too_wide) if fits else (hidden, middle)
-    return _shape(architecture, hidden, config)
+    """Return the shape of the widest model with at most `config.parameters` weights."""
+    widths = range(1, WIDEST)
+    fitting = bisect_right(widths, config.parameters, key=lambda width: _count(_shape(architecture, width, config)))
+    return _shape(architecture, max(fitting, 1), config)
 
 
 def parameters(model: LanguageModel) -> int:
-    """Return how many weights the model has."""
+    """Return the number of weights."""
     return sum(weight.numel() for weight in model.parameters())
 
 
@@ -96,7 +94,7 @@ def _count(shape: ModelConfig) -> int:
 
 
 def _update(model: LanguageModel, optimizer: Optimizer, ids_BT: Tensor, clip: float) -> None:
-    """Lower the mean negative log-probability of the sentences' characters, once."""
+    """Take one step on the mean negative log-probability of the sentences' characters."""
     logits_BTV, *_ = model(ids_BT[:, :-1], *model.zero_state(len(ids_BT)))
     loss = cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), ignore_index=UNKNOWN_ID)
     if not math.isfinite(loss.item()):

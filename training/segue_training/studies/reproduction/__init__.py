@@ -1,1 +1,1 @@
-"""d2l's recurrent chapters, trained again and set beside what was published."""
+"""d2l's recurrent chapters, trained again and compared with the published figures."""

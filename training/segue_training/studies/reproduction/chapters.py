@@ -1,8 +1,8 @@
-"""d2l's recurrent chapters, run again: what they published beside what comes out here.
+"""d2l's recurrent chapters, run again, to compare the results with the published ones.
 
-d2l trains on 10,000 letters of The Time Machine until they are known by heart, and publishes the perplexity on these
-very letters: exp of the mean loss of the last epoch, while the weights still move. Beside it stands what that setting
-hides: the perplexity on the last tenth of the book, which the model has not seen.
+d2l trains on 10,000 letters of The Time Machine until the model has memorized them, and publishes the perplexity on
+the same letters: exp of the mean loss over the last epoch. Here the perplexity on unseen text is added, that of the
+last tenth of the book.
 
 Published figures: zh edition, PyTorch, one GPU ("cuda:0").
 """
@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
-import torch
 
 from segue_training.data.encoding import encode_corpus
 from segue_training.errors import ConfigurationError
 from segue_training.evaluation.evaluate import perplexity
 from segue_training.evaluation.ngram import NgramModel
-from segue_training.models import LanguageModel
+from segue_training.evaluation.sample import sample
 from segue_training.recipes import TrainingConfig, recipe
-from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.run import training_data
 from segue_training.train.trainer import Report, in_turn, train
 
@@ -37,7 +35,7 @@ ORDERS: Final = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One model of the chapters."""
+    """A model of the chapters."""
 
     name: str
     recipe: str
@@ -48,7 +46,7 @@ class Row:
 
     @property
     def config(self) -> TrainingConfig:
-        """What trains it."""
+        """Its training configuration."""
         return replace(recipe(self.recipe), partition=self.partition)
 
 
@@ -67,32 +65,32 @@ ROWS: Final = (
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What a row came to here."""
+    """The results of a row."""
 
     row: Row
     training_perplexity: float
     validation_perplexity: float
     speed: float
-    """Symbols per second, over the whole training."""
+    """Symbols per second over the whole training."""
     continuations: tuple[str, ...]
-    """Greedy, of PREFIXES."""
+    """Of PREFIXES, with the likeliest character each time."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """An n-gram model of the same letters."""
+    """The results of an n-gram model of the same letters."""
 
     order: int
     training_perplexity: float
     validation_perplexity: float
     stored: int
-    """Parameters that the text gives evidence for."""
+    """Grams that occur in the text."""
     possible: int
     """|V|^n."""
 
 
 def rows_named(names: tuple[str, ...]) -> tuple[Row, ...]:
-    """Return the rows called `names`, or all. Raises ConfigurationError."""
+    """Return the rows called `names`, or all rows. Raises ConfigurationError."""
     known = {row.name: row for row in ROWS}
     if wrong := [name for name in names if name not in known]:
         raise ConfigurationError(f"no row is called {wrong[0]!r} (rows: {', '.join(known)})")
@@ -100,37 +98,25 @@ def rows_named(names: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def reproduce(row: Row, source: str, seed: int, report: Report, steps: int | None = None) -> Reproduced:
-    """Train `row` on the corpus that `source` names, which is d2l's The Time Machine. Raises CorpusError."""
+    """Train `row` on the corpus `source`, usually d2l's The Time Machine. Raises CorpusError."""
     config = replace(row.config, seed=seed, steps=steps or row.config.steps)
     corpus = encode_corpus(source, config)
     losses = deque[float](maxlen=EPOCH)
-    began = time.monotonic()
+    started = time.monotonic()
     trained = train(training_data(corpus), config, in_turn(report, lambda now: losses.append(now.loss)))
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
+    model, vocabulary = trained.model, corpus.vocabulary
     return Reproduced(
         row,
         math.exp(sum(losses) / len(losses)),
-        perplexity(trained.model, corpus.validation, corpus.vocabulary).perplexity,
+        perplexity(model, corpus.validation, vocabulary).perplexity,
         config.steps * config.batch * config.time / seconds,
-        tuple(greedy(trained.model, corpus.vocabulary, prefix) for prefix in PREFIXES),
+        tuple(prefix + sample(model, vocabulary, prefix, length=CONTINUED, temperature=0) for prefix in PREFIXES),
     )
 
 
-@torch.inference_mode()
-def greedy(model: LanguageModel, vocabulary: Vocabulary, prefix: str, length: int = CONTINUED) -> str:
-    """Return `prefix` and the likeliest character after it, again and again, from the zero state."""
-    model.eval()
-    ids = torch.from_numpy(vocabulary.encode(prefix))[None]
-    state, written = model.zero_state(), list[int]()
-    while len(written) < length:
-        logits_BTV, *state = model(ids, *state)
-        ids = logits_BTV[:, -1:].argmax(2)
-        written.append(int(ids))
-    return prefix + vocabulary.decode(written)
-
-
 def count(source: str) -> tuple[Counted, ...]:
-    """Return n-gram models of the same letters, order by order. Raises CorpusError."""
+    """Return the results of n-gram models of the same letters, order by order. Raises CorpusError."""
     corpus = encode_corpus(source, ROWS[0].config)
     model = NgramModel.fit(corpus.training, ORDERS, len(corpus.vocabulary))
     figures = (np.exp(-model.log_probabilities(ids).mean(1)) for ids in (corpus.training, corpus.validation))

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="ROW", help="One row of the table; a wrong name lists them.")
+@click.option("--only", multiple=True, metavar="ROW", help="A row of the table; an unknown name lists them.")
 @click.option("--corpus", default="time-machine", show_default=True, help="d2l's text, or another.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--steps", type=click.IntRange(min=8), help="Fewer steps than d2l's 4,000: to try it.")
+@click.option("--steps", type=click.IntRange(min=8), help="Steps, instead of d2l's 4,000, to try it.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def reproduce(  # noqa: PLR0913 - one parameter for each option
     *, only: tuple[str, ...], corpus: str, seed: int, steps: int | None, threads: int | None, as_json: bool
 ) -> None:
-    """Train the models of d2l's recurrent chapters and print them beside the published figures.
+    """Train the models of d2l's recurrent chapters and compare them with the published figures.
 
-    All of them take about half an hour of two cores. `training` is d2l's figure, the perplexity on the 10,000 letters
-    that are learned by heart; `held out` is that on the last tenth of the book. `published` and `on a GPU` are d2l's.
+    All of them take about half an hour on two cores. `training` is d2l's figure, the perplexity on the 10,000 letters
+    the models memorize; `held out` is that on the last tenth of the book. `published` and `on a GPU` are d2l's.
     """
     share_cores()
     from rich.console import Console
@@ -67,12 +67,10 @@ def _show(results: "list[Reproduced]", counted: "tuple[Counted, ...]", console: 
 
 
 def _table(results: "list[Reproduced]") -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("model", "training", "published", "held out", "tokens/s", "on a GPU")
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
+    figures = ("training", "published", "held out", "tokens/s", "on a GPU")
+    table = Table(Column("model", no_wrap=True), *(Column(name, justify="right") for name in figures))
     for result in results:
         row = result.row
         table.add_row(
@@ -87,11 +85,10 @@ def _table(results: "list[Reproduced]") -> "Table":
 
 
 def _counts(counted: "tuple[Counted, ...]") -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("n-gram order", "training", "held out", "stored", "possible |V|^n")
-    for column in table.columns:
-        column.justify = "right"
+    names = ("n-gram order", "training", "held out", "stored", "possible |V|^n")
+    table = Table(*(Column(name, justify="right") for name in names))
     for row in counted:
         figures = f"{row.training_perplexity:.3f}", f"{row.validation_perplexity:.2f}"
         table.add_row(str(row.order), *figures, f"{row.stored:,}", f"{row.possible:,}")

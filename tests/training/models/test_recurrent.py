@@ -13,7 +13,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def by_hand(model: LanguageModel, ids: list[int], h: Array, c: Array) -> Array:
-    """The logits of one text by the equations of d2l, gate by gate, in double precision; h, c: [L, H]."""
+    """The logits of a text by d2l's equations, gate by gate, in double precision; h, c: [L, H]."""
     p = {name: weight.numpy().astype(np.float64) for name, weight in model.state_dict().items()}
     logits = []
     for token in ids:
@@ -58,7 +58,7 @@ def test_the_names_and_shapes_are_those_that_export_reads() -> None:
 
 
 ARCHITECTURES = ("lstm", "gru", "rnn")
-DROPOUTS = (Dropout(input=0.5), Dropout(after_step=0.5), Dropout(output=0.5), Dropout(weight=0.5))
+DROPOUTS = (Dropout(input=0.5), Dropout(between=0.5), Dropout(output=0.5), Dropout(weight=0.5))
 
 
 def lively(architecture: str, dropout: Dropout | None = None) -> Recurrent:

@@ -1,7 +1,7 @@
-"""A text that has been read once, in a temporary file, to be read again as often as wanted.
+"""A text in a temporary file, so that a source that can be read only once is read several times.
 
-The file has no name: its place on the disk is free when it is closed, however the process ends. It lies in the folder
-that Python's `tempfile` chooses: $TMPDIR, or else /tmp.
+The file has no name: its disk space is freed when it is closed, however the process ends. Its folder is that of
+Python's `tempfile`: $TMPDIR, or else /tmp.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from segue_training.text.decoding import utf_8_blocks
 
 @dataclass(frozen=True)
 class TempText:
-    """A text in a file."""
+    """A text in a temporary file."""
 
     file: BinaryIO
     sha256: str
@@ -26,12 +26,12 @@ class TempText:
     """Its length in code points."""
 
     def blocks(self) -> Iterator[str]:
-        """Yield the text, in blocks, from its beginning. Only one reader at a time."""
+        """Yield the text in blocks from its beginning. Only one reader at a time."""
         self.file.seek(0)
         return utf_8_blocks(self.file, "the temporary file")
 
     def first(self, characters: int) -> Iterator[str]:
-        """Yield the first so many code points."""
+        """Yield the first `characters` code points in blocks."""
         for block in self.blocks():
             yield block[:characters]
             characters -= len(block)
@@ -39,7 +39,7 @@ class TempText:
                 return
 
     def next_line(self, position: int) -> int:
-        """Return where the first line begins that does not begin before `position`; the length if none does."""
+        """Return the start of the first line that starts at or after `position`, or else the text's length."""
         before = 0
         for block in self.blocks():
             line_end = block.find("\n", max(position - 1 - before, 0))
@@ -50,8 +50,8 @@ class TempText:
 
 
 @contextmanager
-def spooled(blocks: Iterable[str]) -> Iterator[TempText]:
-    """Write a text to a temporary file, which lasts as long as the context. Raises CorpusError."""
+def temp_text(blocks: Iterable[str]) -> Iterator[TempText]:
+    """Write a text to a temporary file that lives as long as the context. Raises CorpusError."""
     with temporary_file() as file:
         digest, characters = hashlib.sha256(), 0
         for block in blocks:
@@ -64,7 +64,7 @@ def spooled(blocks: Iterable[str]) -> Iterator[TempText]:
 
 @contextmanager
 def temporary_file() -> Iterator[BinaryIO]:
-    """Open a file without a name, to be written and read. An OSError in the context becomes a CorpusError."""
+    """Open a nameless file for writing and reading. An OSError within the context becomes a CorpusError."""
     try:
         with tempfile.TemporaryFile(prefix="segue-") as file:
             yield file

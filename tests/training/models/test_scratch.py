@@ -24,7 +24,7 @@ def lively(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
 
 
 def reading(model: LanguageModel) -> tuple[Tensor, ...]:
-    """Some text of three rows, and a state to begin with, inside what a tanh can reach."""
+    """A text of three rows, and an initial state in the range of tanh."""
     dtype = next(model.parameters()).dtype
     return torch.randint(11, (3, 9)), *(torch.rand_like(part, dtype=dtype) for part in model.zero_state(3))
 
@@ -61,7 +61,7 @@ def test_in_float32_they_differ_by_rounding(architecture: str) -> None:
 
 
 def test_one_product_of_what_stands_side_by_side_is_the_sum_of_two() -> None:
-    """d2l: X W_xh + H W_hh == [X, H] [W_xh; W_hh], with the shapes of the text."""
+    """d2l: X W_xh + H W_hh == [X, H] [W_xh; W_hh], with d2l's shapes."""
     torch.manual_seed(0)
     X, W_xh, H, W_hh = (torch.randn(shape, dtype=torch.float64) for shape in ((3, 1), (1, 4), (3, 4), (4, 4)))
     two = X @ W_xh + H @ W_hh
@@ -73,7 +73,7 @@ def test_one_product_of_what_stands_side_by_side_is_the_sum_of_two() -> None:
 
 
 def one_unit(layer: Layer, **weights: float) -> Layer:
-    """A layer of one unit with one input; weights that are not named are 0."""
+    """A layer of one unit with one input; weights not given are 0."""
     for name, parameter in layer.double().named_parameters():
         nn.init.constant_(parameter, weights.pop(name, 0.0))
     assert not weights

@@ -23,6 +23,7 @@ from segue_training.studies.agreement.accuracy import CHUNK, SHARED, accuracy, c
 from segue_training.studies.agreement.config import ARCHITECTURES, CURRICULA, AgreementConfig, Curriculum
 from segue_training.studies.agreement.experiment import Outcome, Results, run, trials
 from segue_training.studies.agreement.picture import draw, render
+from segue_training.studies.agreement.report import accuracies, results_as_json
 from segue_training.studies.agreement.sentences import (
     NOUNS,
     PLURAL,
@@ -35,7 +36,6 @@ from segue_training.studies.agreement.sentences import (
     encode,
     is_distance,
 )
-from segue_training.studies.agreement.table import accuracies, results_as_json
 from segue_training.studies.agreement.training import draw_distance, longest, parameters, shape, train
 from torch import Tensor
 
@@ -46,9 +46,9 @@ TINY = AgreementConfig(parameters=2_000, embedding=4, window=8, steps=3, distanc
 
 
 class Oracle(LanguageModel):
-    """Knows the subject's number, and says `sign` times what is right behind the last character, elsewhere the reverse.
+    """Predicts the right verb times `sign` after the last character, and the reverse elsewhere.
 
-    With `sign` 0 it holds both verbs to be equally likely.
+    With `sign` 0 both verbs are equally likely.
     """
 
     def __init__(self, sign: int) -> None:
@@ -137,7 +137,7 @@ def test_accuracy_tells_who_knows_from_who_does_not(sign: int, expected: float) 
 
 def test_accuracy_is_the_share_of_right_sentences() -> None:
     sentences = [Sentence("cat", ", ", plural) for plural in (True, True, True, False)]
-    deceived = [Sentence("cats", ", ", plural=False), *sentences]  # the oracle takes it for a plural
+    deceived = [Sentence("cats", ", ", plural=False), *sentences]  # the oracle mistakes it for a plural
     assert count_right(Oracle(1), deceived) == 4
 
 
@@ -203,7 +203,7 @@ def test_a_loss_that_is_no_number_ends_the_training(monkeypatch: pytest.MonkeyPa
 def test_the_seed_decides_the_weights() -> None:
     first, same, other = (train("rnn", "growing", seed, TINY).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], same[name]) for name in first)
-    assert (first["output.weight"] - other["output.weight"]).abs().max() > 0.1  # more than the steps can move
+    assert (first["output.weight"] - other["output.weight"]).abs().max() > 0.1  # more than the steps can change
 
 
 def test_training_leaves_the_global_random_state_alone() -> None:
@@ -270,7 +270,7 @@ def test_a_wrong_setting_is_named_with_its_remedy(make: Callable[[], object], me
 
 @pytest.fixture
 def results() -> Results:
-    """An LSTM that is right, others that are not; the second seed is worse by 0.2."""
+    """A good LSTM and worse others; the second seed is worse by 0.2."""
     right = {"lstm": 1.0, "gru": 0.9, "rnn": 0.7, "mlp": 0.5}
     return Results(
         TINY,

@@ -71,7 +71,7 @@ def test_with_one_hot_symbols_the_first_layer_adds_up_rows_of_its_weights() -> N
 
 @pytest.mark.parametrize(("window", "learnt"), [(1, False), (2, True)])
 def test_it_learns_what_its_window_holds_and_no_more(window: int, learnt: bool) -> None:
-    text = torch.tensor([1, 1, 2] * 20)  # what follows 1 depends on what stood before it
+    text = torch.tensor([1, 1, 2] * 20)  # what follows 1 depends on what precedes it
     model = mlp(window).train()
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
     for _ in range(100):
@@ -83,12 +83,12 @@ def test_it_learns_what_its_window_holds_and_no_more(window: int, learnt: bool) 
     if learnt:
         assert loss < 0.1
     else:
-        assert loss > 2 / 3 * np.log(2) - 0.05  # two of three predictions are between equals
+        assert loss > 2 / 3 * np.log(2) - 0.05  # two of three predictions are a coin toss
 
 
 def test_dropout_acts_in_training_alone() -> None:
     ids = torch.randint(11, (2, 9))
-    for dropout in (Dropout(input=0.5), Dropout(after_step=0.5), Dropout(output=0.5)):
+    for dropout in (Dropout(input=0.5), Dropout(between=0.5), Dropout(output=0.5)):
         model = mlp(3, 2, dropout)
         state = model.zero_state(2)
         with torch.no_grad():
