@@ -23,7 +23,7 @@ class Load:
     """From a stream's call to its first character."""
     first_p99: float
     gap_p50: float | None
-    """AfterStep the messages of one stream that bring text. None where no stream had two."""
+    """Between the messages of one stream that bring text. None where no stream had two."""
     gap_p99: float | None
     client_cpu_seconds: float = 0.0
 
