@@ -91,7 +91,7 @@ class _Call:
 
     async def answer(self) -> None:
         """Send every message; when this ends, however it does, no sequence is left in the engine."""
-        prompt, worker = self._generation.prompt(), self._served.worker
+        prompt, worker = self._generation.prompt(), self._served.engine_thread
         if prompt is None:
             with opened(self._generation.sequences(), worker) as streams:
                 await self._output.write(self._started())
@@ -117,7 +117,7 @@ class _Call:
         progress = _Progress(self._generation, self._origin, self._request.ticket_interval)
         advance: StepOutput | None = None
         while advance is None or advance.finish is None:
-            advance = await stream.advance()
+            advance = await stream.next_output()
             ticket_due = progress.take(advance)
             if len(advance.written):
                 text = self._text(advance, ticket_due=ticket_due)

@@ -199,7 +199,7 @@ async def _state_at(position: int, record: Record, seed: int, served: Served) ->
         return None
     state, ids = _last_known(position, record, served.model)
     if len(ids):
-        with opened([Sequence(state, ids)], served.worker) as [stream]:
+        with opened([Sequence(state, ids)], served.engine_thread) as [stream]:
             state = await read_to_end(stream)
     return Snapshot(replace(state, seed=seed), record.current.sampling)
 

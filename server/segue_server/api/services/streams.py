@@ -23,7 +23,7 @@ async def advances_to_end(stream: Stream, take: Callable[[State], None] = lambda
     """Wait until a sequence that only reads has ended; return all that came. `take` gets every state of it."""
     advances: list[StepOutput] = []
     while not advances or advances[-1].finish is None:
-        advances.append(await stream.advance())
+        advances.append(await stream.next_output())
         if (state := advances[-1].state) is not None:
             take(state)
     check_end(advances[-1])
