@@ -74,9 +74,7 @@ _CELLS: Final[Mapping[str, _Cell]] = {
     "rnn": _Cell("RNN", "h", "h", spare_row=True),
 }
 _SPARE_ROW: Final[Mapping[str, NDArray[np.int64]]] = {
-    "spare_row": np.array(
-        [0, 0, 0, 0, 1, 0], dtype=np.int64
-    ),  # pads at the start of each axis, then at the end
+    "spare_row": np.array([0, 0, 0, 0, 1, 0], dtype=np.int64),  # pads at the start of each axis, then at the end
     "first": np.array([0], dtype=np.int64),
     "last": np.array([-1], dtype=np.int64),
     "row_axis": np.array([1], dtype=np.int64),

@@ -1,7 +1,6 @@
 """segue.v1.GenerationService."""
 
 from collections.abc import Callable
-from collections.abc import Sequence as Items
 from typing import Final
 
 import grpc.aio
@@ -103,7 +102,7 @@ class _Call:
             with opened(self._generation.sequences(state), worker) as streams:
                 await self._write_samples(streams)
 
-    async def _write_samples(self, streams: Items[Stream]) -> None:
+    async def _write_samples(self, streams: list[Stream]) -> None:
         """Send the texts of all samples as they come; the first that fails ends the others."""
         if len(streams) == 1:  # nearly always, and a task less
             await self._write_sample(0, streams[0])

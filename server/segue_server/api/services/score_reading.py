@@ -1,7 +1,6 @@
 """Texts that are scored: each of them read by a sequence of its own."""
 
 from collections.abc import Callable
-from collections.abc import Sequence as Items
 
 import numpy as np
 
@@ -18,7 +17,7 @@ TakeState = Callable[[State], None]
 
 
 async def read_all(
-    texts: Items[TextToScore], wanted: Wanted, served: Served, places: int
+    texts: list[TextToScore], wanted: Wanted, served: Served, places: int
 ) -> list[tuple[Reading, State | None]]:
     """Read all texts, up to `places` of them at once; return of each what came and the state behind it.
 
