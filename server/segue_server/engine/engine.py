@@ -69,7 +69,7 @@ class Engine:
     def step(self, steps: int, prefill_work: int) -> list[StepOutput]:
         """Run one tick; return the outputs of sequences that ended, came to a mark, or began to write.
 
-        Writes up to `steps` symbols, 1 to `LONGEST_TICK`, and reads for up to `prefill_work` rows of a step. What other
+        Writes up to `steps` symbols, at least 1, and reads for up to `prefill_work` rows of a step. What other
         sequences have read and written waits for `collect`.
         """
         if self._draining:
