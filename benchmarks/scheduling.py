@@ -88,12 +88,12 @@ class Rows:
     def tick(self) -> tuple[float, list[tuple[int, bool]]]:
         """Run one tick; return its CPU seconds and, for each request that began or ended, its number and which."""
         began = time.process_time()
-        advances = self._engine.step(self._steps, reading_work=0)
+        outputs = self._engine.step(self._steps, prefill_work=0)
         seconds = time.process_time() - began
-        return seconds, [self._report(advance) for advance in advances]
+        return seconds, [self._report(output) for output in outputs]
 
-    def _report(self, advance: StepOutput) -> tuple[int, bool]:
-        return self._numbers[advance.sequence], advance.finish is not None
+    def _report(self, output: StepOutput) -> tuple[int, bool]:
+        return self._numbers[output.sequence], output.finish is not None
 
 
 @dataclass(frozen=True)

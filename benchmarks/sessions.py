@@ -86,8 +86,8 @@ class Bench:
         """Make a model of 1 x 256 and a key below `folder`."""
         model = Model(read_artifact(make_model(folder / "models", 1, 256)))
         make_key_file(folder / "keys")
-        worker: Any = None  # nothing is generated here
-        served = Served(model, worker, reproducible=True, build=Build.of(model, check(model).host_class))
+        engine_thread: Any = None  # nothing is generated here
+        served = Served(model, engine_thread, reproducible=True, build=Build.of(model, check(model).host_class))
         return cls(folder / "models", folder / "keys", folder / "sessions.sqlite", served)
 
     def sessions(self, store: SessionStore) -> Sessions:

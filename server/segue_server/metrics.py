@@ -41,7 +41,7 @@ class _Models(Collector):
         taken = GaugeMetricFamily("segue_prefix_cache_bytes", "Memory that they take.", labels=_LABELS)
         for served, counts in self._models:
             labels = (served.model.name, str(served.model.version))
-            live.add_metric(labels, served.worker.live)
+            live.add_metric(labels, served.engine_thread.live)
             prompts.add_metric((*labels, "hit"), counts.hits)
             prompts.add_metric((*labels, "miss"), counts.misses)
             saved.add_metric(labels, counts.symbols_saved)

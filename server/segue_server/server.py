@@ -133,7 +133,7 @@ async def serve(config: ServerConfig) -> None:
         port = serve_metrics(registry, prefixes, config.host, config.metrics_port)
         _log.info("metrics: http://%s/metrics", _address(config.host, port))
     for served in registry:
-        served.worker.start()
+        served.engine_thread.start()
     await server.start()
     await _announce_health(health, health_pb2.HealthCheckResponse.SERVING)
     sys.stdout.write(f"ready: {address}\n")
@@ -143,12 +143,12 @@ async def serve(config: ServerConfig) -> None:
     if not broken:
         await _let_calls_end(interceptor, config)
     for served in registry:
-        served.worker.drain()
+        served.engine_thread.drain()
     await server.stop(grace=_LAST_MESSAGES_SECONDS)
     if broken:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
-        served.worker.stop()
+        served.engine_thread.stop()
     await store.close()
 
 
@@ -229,7 +229,7 @@ async def _announce_health(
 
 async def _stopped_or_broken(stop: asyncio.Event, registry: Registry) -> bool:
     """Wait for the signal to stop or for an engine to break; return whether one broke."""
-    events = [stop, *(served.worker.failed for served in registry)]
+    events = [stop, *(served.engine_thread.failed for served in registry)]
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:

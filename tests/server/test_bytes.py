@@ -62,7 +62,7 @@ def bytes_written(model: Model, asked: pb.GenerateRequest) -> bytes:
     (sequence,) = read_generation(asked, model, StartState.nothing(Build.of(model, bytes(16)))).sequences()
     engine.add(sequence)
     while len(engine):
-        written += [advance.written - 1 for advance in engine.step(50, 10_000)]
+        written += [output.written - 1 for output in engine.step(50, 10_000)]
     return np.concatenate(written).astype(np.uint8).tobytes()
 
 

@@ -680,7 +680,7 @@ class ScriptedStream:
         self._left = count
         self._finish = finish
 
-    async def advance(self) -> Any:
+    async def next_output(self) -> Any:
         await asyncio.sleep(0)
         self._left -= 1
         return SimpleNamespace(
@@ -743,7 +743,7 @@ async def call(
     """Ask for three samples; of the prompt "T" there is nothing to read. Afterwards all places must be free."""
     admission = admission or Admission(3)
     registry: Any = SimpleNamespace(
-        find=lambda *_: SimpleNamespace(model=model, worker=worker, build=Build.of(model, bytes(16)))
+        find=lambda *_: SimpleNamespace(model=model, engine_thread=worker, build=Build.of(model, bytes(16)))
     )
     office: Any = SimpleNamespace(write=lambda *_: b"")
     nowhere: Any = None  # no call here has a session

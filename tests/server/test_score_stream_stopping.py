@@ -44,7 +44,7 @@ async def test_what_was_not_read_is_not_counted(
 
     monkeypatch.setattr(readings, "read_one", read_one)
     output: Any = Output()
-    served: Any = SimpleNamespace(model=model, worker=SimpleNamespace(draining=asyncio.Event()))
+    served: Any = SimpleNamespace(model=model, engine_thread=SimpleNamespace(draining=asyncio.Event()))
     origin: Any = StartState.nothing(SimpleNamespace(sha256=b"", host_class=b""))  # type: ignore[arg-type]
     call = ScoreStreamCall(pb.ScoreStreamStart(), origin, served, output, lambda _: b"a ticket")
     with pytest.raises(Stopping):

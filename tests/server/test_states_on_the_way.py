@@ -25,12 +25,12 @@ class Told:
     states: list[State] = field(default_factory=list)
     finished: bool = False
 
-    def take(self, advance: StepOutput) -> None:
-        self.written += advance.written.tolist()
-        self.finished = advance.finish is not None
-        if advance.state is not None:
-            assert advance.state.position == advance.position
-            self.states.append(advance.state)
+    def take(self, output: StepOutput) -> None:
+        self.written += output.written.tolist()
+        self.finished = output.finish is not None
+        if output.state is not None:
+            assert output.state.position == output.position
+            self.states.append(output.state)
 
     def ids_to(self, state: State) -> Ids:
         """All that was read and written until `state`."""
@@ -60,9 +60,9 @@ def state_behind(model: Model, told: Told, state: State) -> State:
     assert not len(ended)
     engine = Engine(model, rows=1)
     engine.add(Sequence(start, ids))
-    [advance] = [advance for _ in range(3) for advance in engine.step(1, 2**20)]
-    assert advance.state
-    return advance.state
+    [output] = [output for _ in range(3) for output in engine.step(1, 2**20)]
+    assert output.state
+    return output.state
 
 
 @pytest.mark.parametrize("schedule", range(3))
@@ -76,15 +76,15 @@ def test_every_state_is_the_one_that_reading_alone_leads_to(models: dict[str, Mo
     for sequence in sequences:
         engine.add(sequence)
     while len(engine):
-        advances = engine.step(generator.randrange(1, 40), generator.randrange(50, 3000))
+        outputs = engine.step(generator.randrange(1, 40), generator.randrange(50, 3000))
         if generator.random() < 0.5:
-            advances += engine.collect()
+            outputs += engine.collect()
         if generator.random() < 0.2:
             other = generator.choice(sequences)
             engine.pause(other)
             engine.resume(other)
-        for advance in advances:
-            told[advance.sequence].take(advance)
+        for output in outputs:
+            told[output.sequence].take(output)
     on_the_way = 0
     for sequence, tale in told.items():
         assert tale.finished
@@ -108,8 +108,8 @@ def test_states_come_at_least_their_interval_apart(models: dict[str, Model]) -> 
     engine.add(sequence)
     positions = [begin]
     while len(engine):
-        advances = engine.step(8, 5000) + engine.collect()
-        positions += [advance.state.position for advance in advances if advance.state]
+        outputs = engine.step(8, 5000) + engine.collect()
+        positions += [output.state.position for output in outputs if output.state]
     gaps = np.diff(positions)
     assert len(gaps) >= 8
     assert (gaps[:-1] >= 50).all()

@@ -1,7 +1,7 @@
-"""A step repeated within one graph: as a loop of any number, or written out a fixed number of times.
+"""A step repeated within one graph: in a loop of any length, or unrolled a fixed number of times.
 
-Both compute the same. On the CPU a loop is as fast as steps written out, and keeps one copy of the weights. CUDA
-wants them written out: a loop goes back to the host at each step.
+Both compute the same. On the CPU a loop is as fast, and one copy of the weights serves any length. CUDA needs unrolled
+steps: a loop returns to the host at each step.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,39 +37,39 @@ class Value:
 
 
 Values = dict[str, str]
-"""Names in a graph, by what they stand for."""
+"""Names of tensors in a graph, by the names of their values."""
 
 Body = Callable[[Nodes, str, Values], tuple[Values, Values]]
-"""Writes one step: from nodes, the step's index (int64 []) and what is carried to what is carried on and collected."""
+"""Adds one step: (nodes, name of the step's index (int64 []), carried values) -> (carried values, collected values)."""
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """Steps from the state (h, c), [L, B, H] each, and further values to those after the last step."""
+    """Steps from the state (h, c), [L, B, H] each, and further values, to those after the last step."""
 
     manifest: Manifest
     further: Sequence[Value]
-    """What is carried from step to step beside the state, and comes out as <name>_out."""
+    """Values carried from step to step in addition to the state; the outputs are <name>_out."""
     collected: Sequence[Value]
-    """What each step gives, and comes out with an axis for the steps before its own."""
+    """Outputs of each step; stacked along a first axis for the steps."""
     body: Body
     unrolled: int = 0
-    """The number of steps written out; 0: a loop of `steps`, an input."""
+    """The number of unrolled steps; 0: a loop of `steps`, an input."""
 
     @property
     def inputs(self) -> list[onnx.ValueInfoProto]:
-        """What every repetition reads."""
+        """The inputs of every repetition."""
         count = [] if self.unrolled else [Value("steps", TensorProto.INT64, ())]
         return [value.declared for value in (*count, *self.further, *self._state(""))]
 
     @property
     def outputs(self) -> list[onnx.ValueInfoProto]:
-        """What every repetition gives, apart from what is collected."""
+        """The outputs of every repetition, without the collected ones."""
         return [value.declared for value in self._state("_out")]
 
     @property
     def constants(self) -> Constants:
-        """The initializers that it refers to."""
+        """The initializers that the nodes refer to."""
         constants: Constants = {
             "layer_axis": np.array([0], dtype=np.int64),
             "one_each": np.ones(self.manifest.layers, dtype=np.int64),
@@ -80,7 +80,7 @@ class Repetition:
 
     def nodes(self) -> list[onnx.NodeProto]:
         """Return the nodes, in order."""
-        after_step = self._written_out() if self.unrolled else [self._loop()]
+        after_step = self._unrolled() if self.unrolled else [self._loop()]
         return [*self._split(), *after_step, *self._joined()]
 
     def _carried(self) -> list[Value]:
@@ -92,7 +92,7 @@ class Repetition:
         return [Value(f"{kind}{suffix}", TensorProto.FLOAT, shape) for kind in "hc"]
 
     def _split(self) -> list[onnx.NodeProto]:
-        """Cut the state into its parts, [B, H] each."""
+        """Split the state into its parts, [B, H] each."""
         nodes, layers = Nodes(), range(self.manifest.layers)
         for kind in state_kinds(self.manifest.architecture):
             layers_of = [f"{kind}{k}_layer" for k in layers]
@@ -102,7 +102,7 @@ class Repetition:
         return nodes.nodes
 
     def _joined(self) -> list[onnx.NodeProto]:
-        """Make the parts the state again; without a memory cell c comes out as it went in."""
+        """Join the parts into the state; without a memory cell, c passes through."""
         nodes, layers = Nodes(), range(self.manifest.layers)
         for kind in state_kinds(self.manifest.architecture):
             layers_of = [nodes.add("Unsqueeze", [f"{kind}{k}_out", "layer_axis"], f"{kind}{k}_last") for k in layers]
@@ -134,7 +134,7 @@ class Repetition:
         outputs = [*(f"{value.name}_out" for value in carried), *(value.name for value in self.collected)]
         return helper.make_node("Loop", inputs, outputs, body=body)
 
-    def _written_out(self) -> list[onnx.NodeProto]:
+    def _unrolled(self) -> list[onnx.NodeProto]:
         values = {value.name: value.name for value in self._carried()}
         steps: list[Values] = []
         nodes: list[onnx.NodeProto] = []
@@ -159,7 +159,7 @@ def serialize(
     outputs: Sequence[onnx.ValueInfoProto],
     constants: Constants,
 ) -> bytes:
-    """Return a graph for this project's own server as a serialized model."""
+    """Return a graph for the server as a serialized model."""
     graph = helper.make_graph(
         list(nodes),
         "segue",

@@ -3,19 +3,19 @@
     tokens [B, T] -> Transpose [T, B] -> Gather [T, B, E] -> LSTM, GRU or RNN (L times) [T, B, H]
         -> MatMul + Add [T, B, V] -> Transpose -> logits [B, T, V]
 
-One file, symbolic batch and time, no operator outside the default domain. Where the manifest's `weights` are "int8"
-or "float16" (see `quantization`), matrices are stored so and made float32 by Cast and Mul: any runtime reads them, and
-rounds no h as the server's own graphs do. (Of DequantizeLinear and a MatMul behind it, ONNX Runtime makes one that
-does.) ONNX's recurrent operators are time-major, and so is everything between the two transposes. A GRU and an RNN
-have no memory cell: c passes through to c_out.
+One file, symbolic batch and time, no operator outside the default domain. If the manifest's `weights` are "int8" or
+"float16" (see `quantization`), matrices are stored in that type and converted to float32 by Cast and Mul: any runtime
+can read them, and none rounds h as the server's own graphs do. (ONNX Runtime fuses a MatMul after DequantizeLinear
+into one that does.) ONNX's recurrent operators are time-major, and so is everything between the two transposes. A GRU
+and an RNN have no memory cell: c passes through to c_out.
 
-The manifest alone says what the graph is (`graph_without_constants`, `fixed_constants`, `weight_types`); only the
-values of the weights come from training (`weight_constants`, and back with `weights_of_constants`). So a graph can be
-checked against its manifest: see `graph_check`.
+The manifest alone defines the graph (`graph_without_constants`, `fixed_constants`, `weight_types`); only the values of
+the weights come from training (`weight_constants`, and back with `weights_of_constants`). So a graph can be checked
+against its manifest: see `portable_check`.
 
-An RNN reads a spare row of zeros beside the others. ONNX Runtime multiplies a lone row by another kernel than
-several, which rounds otherwise; of its LSTM and GRU, which pack their weights, that does not hold. With the spare
-row no row is ever alone, and what a row gets does not depend on its company.
+An RNN gets a spare row of zeros. ONNX Runtime multiplies a single row with another kernel than several rows, which
+rounds differently; its LSTM and GRU, which pack their weights, do not. With the spare row no row is ever alone, and
+its result does not depend on batching.
 """
 
 # Shape suffixes: B batch, T time, L layers, H hidden, E embedding, V vocabulary.
@@ -34,7 +34,7 @@ from segue_export.graphs.quantization import OUTPUT_SCALE, layer_scale
 from segue_export.manifest import METADATA_KEY, Manifest, Weights
 
 OPSET: Final = 17
-IR_VERSION: Final = 8  # the one that came with opset 17: readable by every runtime that knows the operators
+IR_VERSION: Final = 8  # that of opset 17: every runtime that knows the operators can read it
 
 Constants = dict[str, NDArray[Any]]
 """The graph's initializers by name."""
@@ -42,29 +42,29 @@ Constants = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class TensorType:
-    """What an initializer must be."""
+    """Type and shape of an initializer."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        """Its size; computed without allocating anything."""
+        """Its size, computed without an allocation."""
         return self.dtype.itemsize * math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """What torch's layer of an architecture is in ONNX."""
+    """An architecture: its ONNX operator, and the order of gates in torch's layer and ONNX's."""
 
     operator: str
     torch_gates: str
     onnx_gates: str
-    """The gates in the order in which each stacks them: ONNX's names, of which h is torch's n, and c its g."""
+    """The gates in the order in which each library stacks them, by ONNX's names: h is torch's n, c is torch's g."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     states: tuple[str, ...] = ("h",)
     spare_row: bool = False
-    """Whether the operator reads a row of zeros beside those that it is given."""
+    """Whether the operator gets a further row, of zeros."""
 
 
 _CELLS: Final[Mapping[str, _Cell]] = {
@@ -74,7 +74,7 @@ _CELLS: Final[Mapping[str, _Cell]] = {
     "rnn": _Cell("RNN", "h", "h", spare_row=True),
 }
 _SPARE_ROW: Final[Mapping[str, NDArray[np.int64]]] = {
-    "spare_row": np.array([0, 0, 0, 0, 1, 0], dtype=np.int64),  # what Pad adds before each axis, then behind it
+    "spare_row": np.array([0, 0, 0, 0, 1, 0], dtype=np.int64),  # pads at the start of each axis, then at the end
     "first": np.array([0], dtype=np.int64),
     "last": np.array([-1], dtype=np.int64),
     "row_axis": np.array([1], dtype=np.int64),
@@ -82,16 +82,16 @@ _SPARE_ROW: Final[Mapping[str, NDArray[np.int64]]] = {
 
 
 def state_kinds(architecture: str) -> tuple[str, ...]:
-    """Return what the state of each layer is made of: h, and c where there is a memory cell."""
+    """Return the parts of each layer's state: h, and c if there is a memory cell."""
     return _CELLS[architecture].states
 
 
 def portable_graph(manifest: Manifest, weights: Weights) -> bytes:
-    """Return the serialized graph (see `artifact`) of `weights`, which bear torch's names.
+    """Return the serialized graph (see `artifact`) of `weights`, by torch's names.
 
     With G gates (LSTM 4, GRU 3, RNN 1), expects `embedding.weight` [V, E], `recurrent.weight_ih_l{k}` [GH, E or H],
     `recurrent.weight_hh_l{k}` [GH, H], `recurrent.bias_ih_l{k}` and `recurrent.bias_hh_l{k}` [GH],
-    `output.weight` [V, H], `output.bias` [V]; in int8 also the scales that `quantization` adds.
+    `output.weight` [V, H], `output.bias` [V]; in int8 also the scales of `quantization`.
     """
     model = graph_without_constants(manifest)
     constants = fixed_constants(manifest) | weight_constants(manifest, weights)
@@ -130,7 +130,7 @@ def graph_without_constants(manifest: Manifest) -> onnx.ModelProto:
 
 
 def fixed_constants(manifest: Manifest) -> Constants:
-    """Return the initializers that hold no weights: axes, and how to cut and pad."""
+    """Return the initializers that hold no weights: axes, splits and pads."""
     constants: Constants = {"direction_axis": np.array([1], dtype=np.int64)}
     if manifest.layers > 1:
         constants["one_each"] = np.ones(manifest.layers, dtype=np.int64)
@@ -140,7 +140,7 @@ def fixed_constants(manifest: Manifest) -> Constants:
 
 
 def weight_types(manifest: Manifest, embedding: int) -> dict[str, TensorType]:
-    """Return what each initializer with weights is, where the embedding is `embedding` (E) wide."""
+    """Return type and shape of each initializer with weights; `embedding` is E."""
     V, H = len(manifest.vocabulary), manifest.hidden
     GH = len(_CELLS[manifest.architecture].onnx_gates) * H
     shapes: dict[str, tuple[int, ...]] = {"embedding": (V, embedding), "output_weight": (H, V), "output_bias": (V,)}
@@ -157,12 +157,12 @@ def weight_types(manifest: Manifest, embedding: int) -> dict[str, TensorType]:
 
 
 def _quantized(manifest: Manifest) -> dict[str, str]:
-    """Return the matrices that are stored in int8, and the name of the scales of each."""
+    """Return the matrices stored in int8, with the name of the scales of each."""
     return _rounded(manifest) if manifest.weights == "int8" else {}
 
 
 def _rounded(manifest: Manifest) -> dict[str, str]:
-    """Return the matrices that are stored in fewer bits, and the name that the scales of each would have."""
+    """Return the matrices stored in fewer bits, with the name that int8 gives the scales of each."""
     if manifest.weights == "float32":
         return {}
     layers = {f"{matrix}{k}": f"scale{k}" for k in range(manifest.layers) for matrix in ("W" if k else "") + "R"}
@@ -197,7 +197,7 @@ def weight_constants(manifest: Manifest, weights: Weights) -> Constants:
 
 
 def weights_of_constants(manifest: Manifest, constants: Mapping[str, NDArray[Any]]) -> Weights:
-    """Return the weights that `weight_constants` was given."""
+    """Return the weights from which `weight_constants` makes `constants`."""
     cell, quantized = _CELLS[manifest.architecture], _quantized(manifest)
     constants = {name.removesuffix(f"_{manifest.weights}"): value for name, value in constants.items()}
     weights = {
@@ -236,7 +236,7 @@ def _nodes(manifest: Manifest) -> list[onnx.NodeProto]:
 
 
 def _restored(matrix: str, scale: str, manifest: Manifest) -> list[onnx.NodeProto]:
-    """Make a matrix float32 again."""
+    """Convert a matrix to float32."""
     stored = _stored(matrix, manifest)
     if manifest.weights == "float16":
         return [helper.make_node("Cast", [stored], [matrix], to=TensorProto.FLOAT)]
@@ -247,7 +247,7 @@ def _restored(matrix: str, scale: str, manifest: Manifest) -> list[onnx.NodeProt
 
 
 def _split_state(name: str, layers: int) -> onnx.NodeProto:
-    """Cut the state [L, B, H] into one [1, B, H] for each layer."""
+    """Split the state [L, B, H] into one [1, B, H] for each layer."""
     parts = [f"{name}{k}" for k in range(layers)]
     if layers == 1:
         return helper.make_node("Identity", [name], parts)
@@ -255,7 +255,7 @@ def _split_state(name: str, layers: int) -> onnx.NodeProto:
 
 
 def _join_state(name: str, layers: int) -> onnx.NodeProto:
-    """Make the layers' [1, B, H] the state [L, B, H]."""
+    """Join the layers' [1, B, H] into the state [L, B, H]."""
     return helper.make_node("Concat", [f"{name}{k}_out" for k in range(layers)], [f"{name}_out"], axis=0)
 
 
@@ -274,7 +274,7 @@ def _layer(cell: _Cell, k: int, hidden: int) -> list[onnx.NodeProto]:
 
 
 def _operator(cell: _Cell, k: int, hidden: int, inputs: list[str], outputs: list[str]) -> list[onnx.NodeProto]:
-    """Apply ONNX's operator to (x, *state); its own output has an axis for directions, of which there is one."""
+    """Apply ONNX's operator to (x, *state); remove its output's axis for directions, of which there is one."""
     (x, *before), (y, *after) = inputs, outputs
     return [
         helper.make_node(
@@ -289,11 +289,11 @@ def _operator(cell: _Cell, k: int, hidden: int, inputs: list[str], outputs: list
 
 
 def _unused_memory(cell: _Cell) -> list[onnx.NodeProto]:
-    """Hand c through where the cell has none, so that every architecture meets one contract."""
+    """Pass c through if the cell has none, so that all architectures have the same outputs."""
     return [] if "c" in cell.states else [helper.make_node("Identity", ["c"], ["c_out"])]
 
 
 def _reordered(stacked: NDArray[Any], before: str, after: str) -> NDArray[Any]:
-    """Take gates that are stacked along axis 0 from one order to another."""
+    """Bring gates that are stacked along axis 0 from one order into another."""
     gates = dict(zip(before, np.split(stacked, len(before)), strict=True))
     return np.concatenate([gates[name] for name in after])

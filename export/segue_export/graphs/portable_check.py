@@ -1,13 +1,13 @@
-"""Whether a model file is exactly what export writes for its manifest. Anything else is refused.
+"""Checks that a model file is exactly what export writes for its manifest. Anything else is refused.
 
 A model file may come from anywhere, and ONNX allows much that no segue model needs: weights in other files, nested
-graphs, operators from libraries. So the manifest, which is small and validated, says what the file must be:
+graphs, operators from libraries. So the manifest, which is small and validated, defines the file:
 
-    size      bounded before parsing; and next to nothing beside the weights' raw bytes, so that no memory swells
+    size      bounded before parsing; little more than the weights' raw bytes, so that parsing takes little memory
     tensors   names, types and shapes before any array is made; raw bytes in the file itself; finite numbers
     the rest  equal to `graph_without_constants`, with the manifest in the metadata
 
-The file is read from memory, never by a path, and nothing in it is run.
+The file is parsed in memory, never opened by a path, and nothing in it is run.
 """
 
 from collections.abc import Sequence
@@ -40,15 +40,15 @@ _RAW_DATA: Final = (7, 5, 9)  # the fields that lead to the weights: ModelProto.
 
 
 def largest_graph(manifest: Manifest) -> int:
-    """Return how many bytes the graph of `manifest` can have at most."""
+    """Return the largest possible size of the graph of `manifest`, in bytes."""
     weights = sum(tensor.nbytes for tensor in weight_types(manifest, _MAX_EMBEDDING).values())
     return min(weights + _largest_frame(manifest), _MAX_PROTOBUF)
 
 
 def check_graph(graph: bytes, manifest: Manifest) -> Weights:
-    """Return the weights in `graph`, the bytes of a model file, by torch's names. They are not to be written to.
+    """Return the weights in `graph`, the bytes of a model file, by torch's names. The arrays are read-only.
 
-    Raises ForeignGraph with the reason where `graph` is not what `portable_graph` writes for `manifest`.
+    Raises ForeignGraph with the reason if `graph` is not what `portable_graph` writes for `manifest`.
     """
     _check_size(graph, manifest)
     model, expected = _parse(graph), graph_without_constants(manifest)
@@ -75,14 +75,14 @@ def _check_size(graph: bytes, manifest: Manifest) -> None:
 
 
 def _largest_frame(manifest: Manifest) -> int:
-    """Return a bound for all but the weights: nodes, names, and the manifest once more."""
+    """Return a bound for everything except the weights: nodes, names, and the manifest."""
     return 2**15 + 2**12 * manifest.layers + 2 * len(manifest.to_json())
 
 
 def _frame(message: memoryview, path: Sequence[int], limit: int) -> int:
-    """Return how many bytes of `message` are outside the fields at `path`; beyond `limit` it stops counting.
+    """Return how many bytes of `message` are outside the fields at `path`; stop counting beyond `limit`.
 
-    Raises IndexError or ValueError where `message` is not a whole protobuf message.
+    Raises IndexError or ValueError if `message` is not a complete protobuf message.
     """
     if not path:
         return 0
@@ -91,7 +91,7 @@ def _frame(message: memoryview, path: Sequence[int], limit: int) -> int:
         tag, start = _varint(message, position)
         size, start = _content(message, start, tag & 7)
         if start + size > len(message):
-            raise ValueError("a field ends behind its message")
+            raise ValueError("a field ends after its message")
         count += start - position
         position = start + size
         on_path = tag == path[0] << 3 | 2
@@ -100,13 +100,13 @@ def _frame(message: memoryview, path: Sequence[int], limit: int) -> int:
 
 
 def _content(message: memoryview, position: int, wire_type: int) -> tuple[int, int]:
-    """Return the size of a field's content, and where it begins."""
+    """Return the size and the position of a field's content."""
     match wire_type:
         case 0:  # a varint
             return 0, _varint(message, position)[1]
         case 1:
             return 8, position
-        case 2:  # a string or a message, behind its length
+        case 2:  # a string or a message, after its length
             return _varint(message, position)
         case 5:
             return 4, position
@@ -115,7 +115,7 @@ def _content(message: memoryview, position: int, wire_type: int) -> tuple[int, i
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Return the number at `position`, which protobuf writes with 7 bits a byte, and the position behind it."""
+    """Return the number at `position`, encoded in 7 bits a byte, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = message[position]
@@ -137,7 +137,7 @@ def _parse(graph: bytes) -> onnx.ModelProto:
 
 def _check_head(model: onnx.ModelProto) -> None:
     if model.functions or model.training_info:
-        raise ForeignGraph("defines functions or training steps of its own")
+        raise ForeignGraph("defines functions or training steps")
     domains = [(opset.domain, opset.version) for opset in model.opset_import]
     if model.ir_version != IR_VERSION or domains != [("", OPSET)]:
         raise ForeignGraph(
@@ -150,9 +150,7 @@ def _check_nodes(found: Sequence[onnx.NodeProto], expected: Sequence[onnx.NodePr
     known = {node.op_type for node in expected}
     for node in found:
         if node.domain or node.op_type not in known:
-            raise ForeignGraph(
-                f"uses the operator {_short((node.domain, node.op_type))}, which a model like it has not"
-            )
+            raise ForeignGraph(f"uses the operator {_short((node.domain, node.op_type))}, which its model does not use")
         if any(attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in node.attribute):
             raise ForeignGraph(f"holds a graph within its node of {node.op_type}")
     if len(found) != len(expected):
@@ -190,7 +188,7 @@ def _constants(graph: onnx.GraphProto, manifest: Manifest) -> Constants:
 
 
 def _embedding(graph: onnx.GraphProto, manifest: Manifest) -> int:
-    """Return how wide the embedding is, which the manifest leaves open."""
+    """Return the width of the embedding, which the manifest does not say."""
     shapes = [list(tensor.dims) for tensor in graph.initializer if tensor.name == "embedding"]
     match shapes:
         case [[vocabulary, width]] if vocabulary == len(manifest.vocabulary) and 1 <= width <= _MAX_EMBEDDING:
@@ -250,14 +248,14 @@ def _check_metadata(model: onnx.ModelProto, manifest: Manifest) -> None:
 
 
 def _within(found: Any, expected: Any) -> bool:
-    """Return whether all that stands in `found` stands in `expected`, which may have new fields beside it."""
+    """Return whether all of `found` is in `expected`, which may have further fields."""
     if isinstance(found, dict) and isinstance(expected, dict):
         return found.keys() <= expected.keys() and all(_within(found[name], expected[name]) for name in found)
     return bool(found == expected)
 
 
 def _check_rest(model: onnx.ModelProto, expected: onnx.ModelProto, graph: bytes) -> None:
-    """Refuse whatever was not looked at: other fields, unknown ones, and another encoding of the same."""
+    """Refuse whatever has not been checked: other fields, unknown ones, and other encodings of the same."""
     if model.SerializeToString(deterministic=True) != graph:
         raise ForeignGraph("is not encoded as export encodes it")
     model.graph.ClearField("initializer")
@@ -267,5 +265,5 @@ def _check_rest(model: onnx.ModelProto, expected: onnx.ModelProto, graph: bytes)
 
 
 def _short(value: object) -> str:
-    """Return `value` on one line, and not at any length: it may be anything."""
+    """Return untrusted `value` on one line of bounded length."""
     return f"{value!r:.120}"

@@ -3,13 +3,12 @@
     h = (a - 64) / 63             a unsigned, 1 to 127: |h| is at most 1 in every architecture
     W[n, :] = scale[n] w[n, :]    w signed 8 bits, one scale for each row, that is for each column of the product
 
-A scale measured on a batch, as dynamic quantization does it, would make a row's result depend on its neighbours.
-The sums of a * w are exact integers, so no order of adding changes them; and a has 7 bits, because processors
-without VNNI add two products a * w in 16 bits. The input's table, the biases and everything between the products stay
-float32.
+A scale measured on a batch, as in dynamic quantization, would make a row's result depend on the other rows. The sums
+of a * w are exact integers, whatever the order of adding; a has 7 bits because processors without VNNI add two
+products a * w in 16 bits. The input's table, the biases and everything between the products stay float32.
 
-In float16, which is for CUDA, the matrices, h and the results of the products are rounded to 16 bits. The CPU has no
-product of such numbers: there only the matrices are rounded.
+In float16, meant for CUDA, the matrices, h and the results of the products are rounded to 16 bits. The CPU has no
+float16 product: there only the matrices are rounded.
 """
 
 # Shape suffixes: G gates, H hidden, K inner dimension, N rows of a weight (columns of its product).
@@ -33,9 +32,9 @@ def layer_scale(k: int) -> str:
 
 
 def _matrices(layers: int) -> list[tuple[str, list[str]]]:
-    """Return the matrices that are rounded, by the scales that they share: those of a layer are one product.
+    """Return (name of the scales, names of the matrices that share them): those of a layer form one product.
 
-    That of layer 0's input is none of them: it becomes a table.
+    Layer 0's input matrix is not rounded: it becomes a table.
     """
     by_layer = [
         (layer_scale(k), [f"recurrent.{part}_l{k}" for part in (("weight_ih",) if k else ()) + ("weight_hh",)])
@@ -45,7 +44,7 @@ def _matrices(layers: int) -> list[tuple[str, list[str]]]:
 
 
 def quantize(weights: Weights, layers: int) -> Weights:
-    """Return `weights` with matrices in int8 and their scales beside them."""
+    """Return `weights` with matrices in int8, and their scales."""
     quantized = dict(weights)
     for scales, names in _matrices(layers):
         quantized[scales] = _row_scales(np.concatenate([weights[name] for name in names], axis=1))
@@ -59,7 +58,7 @@ def halve(weights: Weights, layers: int) -> Weights:
 
 
 def dequantize(weights: Weights, layers: int) -> Weights:
-    """Return the float32 weights that the rounded ones stand for, without the scales."""
+    """Return the float32 values of rounded weights, without the scales."""
     restored = {name: value.astype(np.float32) for name, value in weights.items()}
     for scales, names in _matrices(layers):
         scale_N = restored.pop(scales, None)
@@ -69,7 +68,7 @@ def dequantize(weights: Weights, layers: int) -> Weights:
 
 
 def _row_scales(matrix_NK: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scale of each row: its largest value is the last level. Rows of next to nothing get no finer one."""
+    """Return the scale of each row, by which its largest value is the last level; bounded below for tiny rows."""
     largest_N = np.abs(matrix_NK).max(axis=1)
     floor = max(float(largest_N.max()) * 1e-3, 1e-6)
     scale_N: NDArray[np.float32] = (np.maximum(largest_N, floor) / WEIGHT_LEVELS).astype(np.float32)

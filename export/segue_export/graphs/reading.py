@@ -1,17 +1,17 @@
-"""The graph that reads symbols which are known, and scores them.
+"""The graph that reads given symbols and scores them.
 
     steps int64 [], tokens int64 [T, B], targets int64 [T, B], h, c float [L, B, H]
         -> log_probabilities float [T, B], h_out, c_out float [L, B, H]
 
-`log_probabilities[t, b]` is that of `targets[t, b]` after `tokens[: t + 1, b]`. Only the targets' come out: of all V
-they would be the larger part of the work of a small model. The output's product is one for all steps together. Where
-all are wanted, another graph gives them, without `targets`.
+`log_probabilities[t, b]` is that of `targets[t, b]` after `tokens[: t + 1, b]`. Only the targets' are returned: to
+return all V would be most of the work of a small model; another graph does it, without `targets`. All steps share one
+output product.
 
-The ragged variant takes rows of different lengths: `length` int64 [B, 1]; a row's state stays as it is after its last
-symbol, and its later log-probabilities mean nothing.
+The ragged variant takes rows of different lengths: `length` int64 [B, 1]; a row keeps its state after its last symbol,
+and its later log-probabilities mean nothing.
 
-What a row gets depends on that row alone, is the same to the bit however its symbols are divided into runs, and the
-same that the writing graph computes where it writes these symbols itself.
+What a row gets depends on that row alone, has the same bits however its symbols are divided into runs, and the same
+bits as in the writing graph when that writes these symbols.
 """
 
 # Shape suffixes: B rows, T steps, L layers, H hidden, V vocabulary.
@@ -27,26 +27,26 @@ from segue_export.graphs.step import Nodes, Step, state_parts
 
 
 class Result(Enum):
-    """What a reading graph gives of each step."""
+    """What a reading graph returns for each step."""
 
     OF_TARGETS = "log_probabilities"
-    """[T, B]: the log-probabilities of the targets, which go in."""
+    """[T, B]: the log-probabilities of the targets, an input."""
     OF_ALL = "all_log_probabilities"
     """[T, B, V]: the log-probabilities of all symbols."""
     LOGITS = "logits"
-    """[T, B, V]: to evaluate what a server would compute."""
+    """[T, B, V]: to evaluate a model as the server computes it."""
 
 
 def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, result: Result = Result.OF_TARGETS) -> bytes:
-    """Return the serialized graph; `unrolled` is the number of steps written out, 0 for a loop of any number."""
+    """Return the serialized graph; `unrolled` is the number of unrolled steps, 0 for a loop of any length."""
     manifest = step.manifest
 
     def read(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:
         after = step.states(nodes, nodes.add("Gather", ["tokens", index], "token", axis=0), before)
         if ragged:
-            going_on = nodes.add("Less", [index, "length"], "going_on")
+            inside = nodes.add("Less", [index, "length"], "going_on")
             for part in state_parts(manifest):
-                after[part] = nodes.add("Where", [going_on, after[part], before[part]], f"{part}_kept")
+                after[part] = nodes.add("Where", [inside, after[part], before[part]], f"{part}_kept")
         return after, {"tops": nodes.add("Identity", [after[f"h{manifest.layers - 1}"]], "top_now")}
 
     repetition = Repetition(

@@ -1,12 +1,11 @@
 """One step of a model as ONNX nodes: from a symbol and a state to the next state and the logits of the next symbol.
 
-The portable graph (see `graph`) is made for any runtime. The server's own graphs (see `writing_graph`,
-`reading_graph`) are made of this step, which is as fast where each symbol waits for the one before it, and leaves
-room for sampling and masking between two steps:
+The portable graph (see `portable`) is for any runtime. The server's own graphs (see `writing`, `reading`) consist of
+this step, which is as fast when each symbol needs the one before it, and allows sampling and masking between steps:
 
-    product       one for each gate, so that no result is cut apart afterwards
+    product       one for each gate, so that no result must be split
     first input   a row of a table [V, H] for each gate: a one-hot vector times W is a row of W
-    upper input   the layer below beside the layer's own h: one product with both matrices
+    upper input   the layer below concatenated with the layer's own h: one product with both matrices
 
 States are [B, H] for each layer. No node mixes rows: what a row gets depends on that row alone.
 """
@@ -33,7 +32,7 @@ States = Mapping[str, str]
 """The name that each part of the state ("h0", "c0", "h1" ...) has in a graph."""
 
 _GATES: Final = {"lstm": "ifgo", "gru": "rzn", "gru-reset-before": "rzn", "rnn": "n"}
-"""In the order in which torch stacks them. A gate's letter is its name in torch's documentation; rnn's has none."""
+"""In the order in which torch stacks them, by the letters of torch's documentation, which names no gate of an RNN."""
 
 
 def state_parts(manifest: Manifest) -> list[str]:
@@ -43,7 +42,7 @@ def state_parts(manifest: Manifest) -> list[str]:
 
 @dataclass
 class Nodes:
-    """Nodes in the making. Their outputs' names end in `label`: a step may stand in a graph several times."""
+    """A list of nodes to append to. Their outputs' names end in `label`: a graph may contain a step several times."""
 
     label: str = ""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -55,10 +54,10 @@ class Nodes:
 
 
 class Step:
-    """Writes the steps of one model; `constants` are the initializers that they refer to."""
+    """Adds steps of one model to graphs; `constants` are the initializers that they refer to."""
 
     def __init__(self, manifest: Manifest, weights: Weights, *, in_float16: bool = False) -> None:
-        """`in_float16`: multiply float16 matrices as they are, which CUDA can; otherwise as float32."""
+        """`in_float16`: multiply float16 matrices in float16, as only CUDA can; otherwise in float32."""
         self.manifest = manifest
         self._quantized = manifest.weights == "int8"
         self._halved = manifest.weights == "float16" and in_float16
@@ -104,12 +103,12 @@ class Step:
         return nodes.add("QGemm", [*left, *right, addend], output, domain="com.microsoft")
 
     def beside(self, nodes: Nodes, below: str | None, h: str, name: str) -> str:
-        """Return what a layer's product takes: `h` [B, H], behind the layer `below` if there is one."""
+        """Return the operand of a layer's product: `h` [B, H], after the layer `below` if there is one."""
         own = self.operand(nodes, h, name)
         return own if below is None else nodes.add("Concat", [below, own], f"{name}_beside", axis=1)
 
     def operand(self, nodes: Nodes, h: str, name: str) -> str:
-        """Return `h` as products take it: in int8 at a fixed scale, which fits since no |h| is above 1."""
+        """Return `h` as an operand: in int8 at a fixed scale, which suffices since |h| is at most 1."""
         if self._halved:
             return nodes.add("Cast", [h], f"{name}_float16", to=_FLOAT16)
         if not self._quantized:
@@ -136,7 +135,7 @@ class Step:
     def _add_product(
         self, name: str, matrix_KN: NDArray[Any], addend: NDArray[Any], scale_N: NDArray[np.float32] | None
     ) -> None:
-        """Keep a matrix and what is added to its product, [N] or a table [V, N] of it."""
+        """Keep a matrix and the addend of its product, [N] or a table [V, N]."""
         as_float32 = matrix_KN.dtype == np.float16 and not self._halved
         self.constants[name] = matrix_KN.astype(np.float32) if as_float32 else matrix_KN
         if scale_N is None:
@@ -144,13 +143,13 @@ class Step:
             return
         self.constants[f"{name}_scale"] = scale_N
         self.constants[f"{name}_zero"] = np.zeros(len(scale_N), dtype=np.int8)
-        # In units of the product of two integers; a gate that far out of range is 0 or 1 in any case.
+        # In units of the product of two integers; beyond the clipped range a gate is 0 or 1 in any case.
         units = np.rint(addend / (np.float64(ACTIVATION_SCALE) * scale_N))
         self.constants[f"{name}_addend"] = np.clip(units, -(2**30), 2**30).astype(np.int32)
 
 
 def _table(embedding_VE: NDArray[np.float32], W_HE: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return what a gate gets from each symbol [V, H], rounded once by whoever stores it."""
+    """Return the input of a gate for each symbol [V, H], unrounded."""
     return embedding_VE.astype(np.float64) @ W_HE.T.astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""The graph that writes: several steps in one run, each choosing the symbol that the next one reads.
+"""The graph that writes: several steps in one run, each of which chooses the symbol that the next one reads.
 
     steps int64 [], token int64 [B], h, c float [L, B, H], uniform float [K, B, 1], inverse_temperature float [B, 1],
     bias float [B or 1, V]
@@ -10,13 +10,13 @@ chosen by inverting the cumulative distribution of softmax((logits + bias) / tem
 
 Variants have more inputs and outputs:
 
-    filtered   top_k int64, top_p, min_p float [B, 1]: what top-k, top-p and min-p leave over is drawn from, in the
-               order of likelihood (so that other symbols come of the same uniforms than without)
+    filtered   top_k int64, top_p, min_p float [B, 1]: draws from the symbols that top-k, top-p and min-p keep, in the
+               order of likelihood (so the same uniforms choose other symbols than without filters)
     scored     -> log_probabilities float [K, B, V] of the model itself, without bias and temperature
     spelled    spelling int64 [B] -> spelling_out int64 [B]: the state of an automaton that bars symbols, given as a
                table of next states [S, V], -1 for barred
 
-What a row gets depends on that row alone, and is the same to the bit for any K (two runs of K are one of 2 K).
+What a row gets depends on that row alone, and has the same bits for any K (two runs of K equal one of 2 K).
 `scored` changes no other output.
 """
 
@@ -34,28 +34,28 @@ from segue_export.graphs.portable import Constants
 from segue_export.graphs.step import Nodes, Step
 
 GREEDY: Final = 2.0**66
-"""An inverse temperature that leaves only the likeliest symbols a chance. A power of two, so that no two different
-logits become equal."""
+"""An inverse temperature at which only the likeliest symbols have a chance. A power of two, so that different logits
+stay different."""
 
 UNIFORM_BITS: Final = 23
-"""Of a uniform: (n + 1/2) / 2^23 for n from 0 is exact in float32, and neither 0 nor 1."""
+"""Of a uniform number: (n + 1/2) / 2^23, for n from 0 to 2^23 - 1, is exact in float32 and neither 0 nor 1."""
 
 _LARGEST_TRIANGLE: Final = 160
-"""The vocabulary up to which a product with a triangle of ones adds up faster than CumSum."""
+"""The largest vocabulary for which a product with a triangle of ones is faster than CumSum."""
 
 
 @dataclass(frozen=True)
 class WritingVariant:
-    """What a graph can do beyond sampling by temperature and bias."""
+    """What a graph does beyond sampling by temperature and bias."""
 
     filtered: bool = False
     scored: bool = False
     unrolled: int = 0
-    """The number of steps, one after the other in the graph: what CUDA wants. 0: a loop of any number."""
+    """The number of unrolled steps, as CUDA needs them; 0: a loop of any length."""
 
 
 def writing_graph(step: Step, variant: WritingVariant, next_SV: NDArray[np.int64] | None = None) -> bytes:
-    """Return the serialized graph; `next_SV` is the automaton, None where every symbol may follow every other."""
+    """Return the serialized graph; `next_SV` is the automaton, None if any symbol may follow any other."""
     manifest, vocabulary = step.manifest, len(step.manifest.vocabulary)
     sampler = _Sampler(vocabulary, variant, next_SV)
 
@@ -102,7 +102,7 @@ def _inputs(vocabulary: int, variant: WritingVariant) -> list[Value]:
 
 
 class _Sampler:
-    """Writes the nodes that choose a symbol."""
+    """Adds the nodes that choose a symbol."""
 
     def __init__(self, vocabulary: int, variant: WritingVariant, next_SV: NDArray[np.int64] | None) -> None:
         self._filtered = variant.filtered
@@ -159,7 +159,7 @@ class _Sampler:
         return nodes.add("Squeeze", [chosen, "rank_axis"], "token_next")
 
     def _keep_top_p(self, nodes: Nodes, p: str) -> str:
-        """Keep each symbol before which less than top_p of the whole has been reached."""
+        """Keep each symbol before which the sum is less than top_p of the whole."""
         cumulative = self._cumulative(nodes, p, "reached")
         whole = nodes.add("Gather", [cumulative, "last_rank"], "whole", axis=1)
         before = nodes.add("Sub", [cumulative, p], "before")
@@ -179,7 +179,7 @@ class _Sampler:
     def _first_at(self, nodes: Nodes, cumulative: str, threshold: str, name: str) -> str:
         """Return the first symbol [B] at which `cumulative` [B, V] reaches `threshold` [B, 1].
 
-        Cut off at the threshold, the sums have their first maximum there. Where rounding keeps the last of them below
-        the threshold, it is the last symbol that added anything: never one of probability 0.
+        Capped at the threshold, the sums have their first maximum there. If rounding keeps all of them below it, the
+        result is the last symbol that added anything: never one of probability 0.
         """
         return nodes.add("ArgMax", [nodes.add("Min", [cumulative, threshold], f"{name}_cut")], name, axis=1, keepdims=0)

@@ -2,8 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Callable
-from collections.abc import Sequence as Items
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -108,7 +107,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, origi
         raise InvalidRequest(f"samples is {samples}; a session goes on in one way: fork it for more")
     alternatives = _read_alternatives(request.top_alternatives, model)
     sampling = _read_sampling(request.sampling, origin.sampling, model)
-    stop_ids = _read_stops(request.stop, model)
+    stop_ids = _read_stops(list(request.stop), model)
     max_characters = request.max_characters or LIMITS.default_generated
     check_at_most("max_characters", max_characters, LIMITS.max_generated)
     check_at_most("characters of prompt", len(request.prompt), LIMITS.max_prompt)
@@ -214,7 +213,7 @@ def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> tuple[tuple[i
     return tuple(sorted((biases | dict.fromkeys(barred, -math.inf)).items()))
 
 
-def _read_biases(biases: Items[generation_pb2.CharacterBias], model: Model) -> dict[int, float]:
+def _read_biases(biases: Collection[generation_pb2.CharacterBias], model: Model) -> dict[int, float]:
     check_at_most("number of biases", len(biases), LIMITS.max_biases)
     symbols = _read_characters("biases", [entry.character for entry in biases], model)
     by_symbol: dict[int, float] = {}
@@ -235,7 +234,7 @@ def _read_listed(field: str, characters: str, model: Model) -> set[int]:
     return set(_read_characters(field, list(dict.fromkeys(characters)), model))
 
 
-def _read_characters(field: str, characters: Items[str], model: Model) -> list[int]:
+def _read_characters(field: str, characters: list[str], model: Model) -> list[int]:
     """Return the symbol that each of `characters` is, once it is normalized as the model's text is."""
     normalized = [model.manifest.normalize(character) for character in characters]
     for character, after in zip(characters, normalized, strict=True):
@@ -258,7 +257,7 @@ def _read_characters(field: str, characters: Items[str], model: Model) -> list[i
     return symbols
 
 
-def _read_stops(stops: Items[str], model: Model) -> tuple[tuple[int, ...], ...]:
+def _read_stops(stops: list[str], model: Model) -> tuple[tuple[int, ...], ...]:
     """Return the ids of each stop string, normalized as the model's text is."""
     check_at_most("number of stop strings", len(stops), LIMITS.max_stops)
     for stop in stops:

@@ -11,7 +11,7 @@ from segue.v1 import scoring_pb2 as pb
 from segue_server.api.windows import ScoredCharacters, WindowCutter
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Floats, Ids
-from segue_server.engine.sequence import Alternatives
+from segue_server.engine.scores import Alternatives
 
 _LARGEST_EXPONENT: Final = 709.0
 """exp of more does not fit into a float64."""

@@ -62,8 +62,8 @@ class TextToScore:
             self.state,
             self.prefill_ids,
             score_prefill=True,
-            rank_forced=wanted.ranks,
-            alternatives_forced=wanted.alternatives,
+            rank_prefill=wanted.ranks,
+            alternatives_prefill=wanted.alternatives,
             marks=marks,
         )
 

@@ -1,7 +1,7 @@
-"""Sequences that write together, each in a row of a batch that it borrows while it stays.
+"""Sequences that write together, each in a row that it borrows for as long as it stays.
 
-The arrays of the batch are kept from tick to tick; they are made anew only when a sequence joins or leaves. A
-state goes back to its sequence when that leaves.
+The arrays of the batch are kept from tick to tick and rebuilt only when a sequence joins or leaves. A leaving
+sequence gets its state back.
 """
 
 # Shape suffixes: L layers, B rows, K steps of a tick, P positions, H hidden, V symbols of the vocabulary.
@@ -12,20 +12,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from segue_server.engine.model import Model, Written
+from segue_server.engine.model import STEP_ROWS, Model, WriteResult
 from segue_server.engine.random_numbers import WORDS, uniforms
-from segue_server.engine.ranking import likeliest
-from segue_server.engine.sampling import Floats32, Ids, SamplingRows, quantized
-from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
+from segue_server.engine.sampling import Floats32, Ids, SamplingRows
+from segue_server.engine.scores import likeliest, quantized
+from segue_server.engine.sequence import Finish, Sequence, State, Status, StepOutput
 
 DRAWN: Final = 256
-"""Random numbers that a row draws at once."""
+"""Random numbers drawn at once for a row."""
 
 LONGEST_TICK: Final = DRAWN - WORDS
-"""Steps that such a draw is sure to last for, wherever in a block of words it begins."""
+"""Steps for which one draw always suffices, wherever in a block of words it begins."""
 
 _SMALLEST: Final = np.float32(2.0**-24)
-"""A uniform that chooses the first of the likeliest symbols, where only they have a chance."""
+"""A uniform that chooses the first of the likeliest symbols, if only they have a chance."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class _Rows:
     seed_B: NDArray[np.uint64]
     position_B: Ids
     left_B: Ids
-    """Characters that each row may still write, the one that it is in included."""
+    """Characters that each row may still write, including the one that it is in."""
     spelling_B: Ids
     uniform_BP: Floats32
     drawn_from_B: Ids
@@ -48,14 +48,13 @@ class _Rows:
     """Whether a row has stop strings."""
 
     @classmethod
-    def of(cls, sequences: list[Sequence], state_shape: tuple[int, int]) -> "_Rows":
+    def of(cls, sequences: list[Sequence]) -> "_Rows":
         states = [sequence.state for sequence in sequences]
         position_B = np.array([state.position for state in states], dtype=np.int64)
-        nothing = np.empty((state_shape[0], 0, state_shape[1]), dtype=np.float32)
         return cls(
             np.array([state.last for state in states], dtype=np.int64),
-            np.stack([state.h for state in states], axis=1) if states else nothing,
-            np.stack([state.c for state in states], axis=1) if states else nothing,
+            np.stack([state.h for state in states], axis=1),
+            np.stack([state.c for state in states], axis=1),
             np.array([state.seed for state in states], dtype=np.uint64),
             position_B,
             np.array([sequence.max_characters for sequence in sequences], dtype=np.int64),
@@ -75,7 +74,7 @@ class _Rows:
             setattr(self, name, np.take(getattr(self, name), rows, axis=axis))
 
     def state(self, row: int) -> State:
-        """Return the state of a row that goes on, so that its last symbol ends no document."""
+        """Return the state of a row that has not ended, so that its last symbol ends no document."""
         return State.of_row(
             self.h_LBH[:, row],
             self.c_LBH[:, row],
@@ -96,9 +95,9 @@ class _Ends:
     count_B: Ids
     """How many of its symbols each row keeps."""
     left_B: Ids
-    """Characters that it may write after the tick."""
+    """Characters that it may still write."""
     whole_KB: NDArray[np.bool_] | None
-    """Whether a symbol is the last of a character; None where each is."""
+    """Whether a symbol is the last of a character; None if every symbol is."""
     finish: dict[int, Finish]
     stop: dict[int, int] = field(default_factory=dict)
 
@@ -106,26 +105,28 @@ class _Ends:
 class DecodeBatch:
     """Up to some hundred sequences that write; all of them filter what they sample from, or none does."""
 
-    def __init__(self, model: Model, *, filtered: bool) -> None:
-        self.filtered = filtered
-        self.sequences: list[Sequence] = []
+    def __init__(self, model: Model, sequences: list[Sequence], status: Status) -> None:
+        """Give each of `sequences`, which have nothing to prefill, a row; `status` is that of them all."""
+        self.sequences = sequences
+        self.status = status
+        self.filtered = sequences[0].sampling.filtered
         self._model = model
         self._symbols = model.symbols
-        self._rows = _Rows.of([], model.state_shape)
-        self._sampling = SamplingRows([], model.symbols.barred)
+        self._rows = _Rows.of(sequences)
+        self._sampling = self._sampling_of(sequences)
+        self._steps = 0
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def join(self, sequences: list[Sequence]) -> None:
-        """Let sequences that have nothing to read write from now on."""
-        if sequences:
-            self._rows.join(_Rows.of(sequences, self._model.state_shape))
-            self._sampling.join(SamplingRows([s.sampling for s in sequences], self._symbols.barred))
-            self.sequences = [*self.sequences, *sequences]
+        """Give further sequences a row."""
+        self._rows.join(_Rows.of(sequences))
+        self._sampling.join(self._sampling_of(sequences))
+        self.sequences = [*self.sequences, *sequences]
 
     def leave(self, leaving: list[Sequence]) -> None:
-        """Give sequences their states back and forget them."""
+        """Give sequences their states back and drop their rows."""
         gone = set(map(id, leaving))
         for row, sequence in enumerate(self.sequences):
             if id(sequence) in gone:
@@ -134,61 +135,72 @@ class DecodeBatch:
         self._keep([row for row, sequence in enumerate(self.sequences) if id(sequence) not in gone])
 
     def dissolve(self) -> list[Sequence]:
-        """Let everyone leave, and return them."""
+        """Let all sequences leave, and return them."""
         sequences = self.sequences
         self.leave(sequences)
         return sequences
 
-    def useful(self, steps: int) -> int:
-        """Return how many of `steps` steps it can take until every row has ended."""
-        return min(steps, int(self._rows.left_B.max()) * self._symbols.longest)
+    def set_steps(self, steps: int) -> None:
+        """Let the next run have up to `steps` steps: at most `LONGEST_TICK`, fewer if every row ends before."""
+        self._steps = min(steps, LONGEST_TICK, int(self._rows.left_B.max()) * self._symbols.longest)
 
-    def write(self, steps: int) -> list[StepOutput]:
-        """Write up to `steps` symbols, at most `LONGEST_TICK`, in every row; return the sequences that ended."""
+    @property
+    def work(self) -> int:
+        """What the next run costs, in rows of a step."""
+        return self._steps * (len(self) + STEP_ROWS)
+
+    def run(self) -> WriteResult:
+        """Write the next symbols in every row."""
         rows = self._rows
-        steps = self.useful(steps)
-        written = self._model.write(
+        return self._model.write(
             rows.token_B,
             rows.h_LBH,
             rows.c_LBH,
             rows.spelling_B,
             self._sampling,
-            self._uniforms(steps),
+            self._uniforms(self._steps),
             filtered=self.filtered,
             scored=bool(rows.scored_B.any()),
         )
-        ends = self._ends(written)
+
+    def postprocess(self, written: WriteResult) -> list[StepOutput]:
+        """Give each sequence what it wrote; drop the rows of those that ended and return their last outputs."""
+        rows, ends = self._rows, self._ends(written)
         self._hand_out(written, ends)
-        advances = self._dismiss(written, ends)
+        outputs = self._last_outputs(written, ends)
         rows.token_B, rows.h_LBH, rows.c_LBH = written.ids_KB[-1], written.h_LBH, written.c_LBH
-        rows.spelling_B, rows.position_B, rows.left_B = written.spelling_B, rows.position_B + steps, ends.left_B
+        rows.spelling_B, rows.left_B = written.spelling_B, ends.left_B
+        rows.position_B = rows.position_B + len(written.ids_KB)
         if ends.finish:
             self._keep([row for row in range(len(self)) if row not in ends.finish])
-        return advances
+        return outputs
 
     def collect(self) -> list[StepOutput]:
-        """Return what every sequence has written since this was last asked, of those that have."""
-        with_news = ((row, sequence) for row, sequence in enumerate(self.sequences) if sequence.ids_written)
+        """Return what each sequence has written since its last output, if anything."""
         return [
             sequence.collect(self._symbols, state=self._rows.state(row) if sequence.state_due else None)
-            for row, sequence in with_news
+            for row, sequence in enumerate(self.sequences)
+            if sequence.decoded_ids
         ]
 
     def finish_characters(self) -> list[StepOutput]:
-        """End every sequence, each of which is within a character, with that character and Finish.DRAINED."""
-        spare_B = self._rows.left_B - 1
-        sequences = self.sequences
+        """End every sequence, each of which is inside a character, with that character and Finish.DRAINED."""
+        spare_B, sequences = self._rows.left_B - 1, self.sequences
         for sequence in sequences:
             sequence.keep_state = True
         self._rows.left_B = np.ones_like(spare_B)
-        advances = {id(advance.sequence): advance for advance in self.write(self._symbols.longest)}
+        self.set_steps(self._symbols.longest)
+        outputs = {id(output.sequence): output for output in self.postprocess(self.run())}
         drained = []
         for sequence, spare in zip(sequences, spare_B.tolist(), strict=True):
-            advance = advances[id(sequence)]
+            output = outputs[id(sequence)]
             sequence.max_characters += spare
-            goes_on = spare and advance.finish is Finish.LENGTH
-            drained.append(replace(advance, finish=Finish.DRAINED) if goes_on else advance)
+            has_more = spare and output.finish is Finish.LENGTH
+            drained.append(replace(output, finish=Finish.DRAINED) if has_more else output)
         return drained
+
+    def _sampling_of(self, sequences: list[Sequence]) -> SamplingRows:
+        return SamplingRows([sequence.sampling for sequence in sequences], self._symbols.barred)
 
     def _keep(self, rows: list[int]) -> None:
         kept = np.array(rows, dtype=np.int64)
@@ -209,7 +221,7 @@ class DecodeBatch:
         uniform_BK[self._sampling.greedy_B] = _SMALLEST
         return np.ascontiguousarray(uniform_BK.T)
 
-    def _ends(self, written: Written) -> _Ends:
+    def _ends(self, written: WriteResult) -> _Ends:
         """Decide how much of what was written each row keeps, and why it ends, if it does."""
         ends = self._ends_by_length(written)
         self._end_documents(written, ends)
@@ -221,7 +233,7 @@ class DecodeBatch:
         self._end_faulty(written, ends)
         return ends
 
-    def _ends_by_length(self, written: Written) -> _Ends:
+    def _ends_by_length(self, written: WriteResult) -> _Ends:
         steps, left_B = len(written.ids_KB), self._rows.left_B
         if self._symbols.single:
             whole_KB = None
@@ -234,7 +246,7 @@ class DecodeBatch:
             left_B = np.maximum(left_KB[-1], 0)
         return _Ends(count_B, left_B, whole_KB, dict.fromkeys(np.flatnonzero(left_B == 0).tolist(), Finish.LENGTH))
 
-    def _end_documents(self, written: Written, ends: _Ends) -> None:
+    def _end_documents(self, written: WriteResult, ends: _Ends) -> None:
         if self._symbols.end is None:
             return
         ended_KB = written.ids_KB == self._symbols.end
@@ -243,55 +255,55 @@ class DecodeBatch:
             if count <= ends.count_B[row]:
                 ends.count_B[row], ends.finish[row] = count, Finish.END
 
-    def _end_faulty(self, written: Written, ends: _Ends) -> None:
-        """End rows that are not finite: they give nothing of this tick."""
+    def _end_faulty(self, written: WriteResult, ends: _Ends) -> None:
+        """End rows that are not finite, without the symbols of this tick."""
         if np.isfinite(written.h_LBH).all() and np.isfinite(written.c_LBH).all():
             return
         finite_B = np.isfinite(written.h_LBH).all(axis=(0, 2)) & np.isfinite(written.c_LBH).all(axis=(0, 2))
         for row in np.flatnonzero(~finite_B).tolist():
             ends.count_B[row], ends.finish[row] = 0, Finish.FAULT
 
-    def _hand_out(self, written: Written, ends: _Ends) -> None:
+    def _hand_out(self, written: WriteResult, ends: _Ends) -> None:
         """Give each sequence what it wrote."""
         ids_BK = np.ascontiguousarray(written.ids_KB.T)
         for sequence, ids_K in zip(self.sequences, ids_BK, strict=True):
-            sequence.ids_written.append(ids_K)
+            sequence.decoded_ids.append(ids_K)
         for row in ends.finish:
-            self.sequences[row].ids_written[-1] = ids_BK[row, : ends.count_B[row]]
+            self.sequences[row].decoded_ids[-1] = ids_BK[row, : ends.count_B[row]]
         if written.log_probabilities_KBV is not None:
             self._hand_out_scores(written, written.log_probabilities_KBV, ends)
         if ends.whole_KB is not None:
             self._note_unfinished(ends.whole_KB, ends.count_B)
 
-    def _hand_out_scores(self, written: Written, scores_KBV: Floats32, ends: _Ends) -> None:
+    def _hand_out_scores(self, written: WriteResult, scores_KBV: Floats32, ends: _Ends) -> None:
         chosen_KB = np.take_along_axis(scores_KBV, written.ids_KB[:, :, np.newaxis], axis=2)[:, :, 0]
         chosen_BK = quantized(np.ascontiguousarray(chosen_KB.T))
         for row in np.flatnonzero(self._rows.scored_B).tolist():
             sequence, count = self.sequences[row], ends.count_B[row]
             if sequence.score_decode:
-                sequence.scores_written.append(chosen_BK[row, :count])
+                sequence.decoded_scores.append(chosen_BK[row, :count])
             if sequence.alternatives:
                 sequence.alternatives_found.append(likeliest(scores_KBV[:count, row], sequence.alternatives))
 
     def _note_unfinished(self, whole_KB: NDArray[np.bool_], count_B: Ids) -> None:
-        """Note how many symbols of a character that is not whole each sequence has written."""
+        """Note how many symbols of an incomplete character each sequence has written."""
         for row, (sequence, count) in enumerate(zip(self.sequences, count_B.tolist(), strict=True)):
             whole = np.flatnonzero(whole_KB[:count, row])
-            behind = int(whole[-1]) + 1 if len(whole) else -sequence.unfinished
-            sequence.unfinished = count - behind
+            end = int(whole[-1]) + 1 if len(whole) else -sequence.unfinished
+            sequence.unfinished = count - end
 
-    def _dismiss(self, written: Written, ends: _Ends) -> list[StepOutput]:
-        """Return the last advances of the sequences that ended."""
+    def _last_outputs(self, written: WriteResult, ends: _Ends) -> list[StepOutput]:
+        """Return the last outputs of the sequences that ended."""
         states = self._last_states(written, ends)
-        advances = []
+        outputs = []
         for row, finish in ends.finish.items():
             sequence = self.sequences[row]
             sequence.max_characters = int(self._rows.left_B[row]) - _characters(ends, row)
-            advances.append(sequence.collect(self._symbols, finish, ends.stop.get(row), states.get(row)))
-        return advances
+            outputs.append(sequence.collect(self._symbols, finish, ends.stop.get(row), states.get(row)))
+        return outputs
 
-    def _last_states(self, written: Written, ends: _Ends) -> dict[int, State]:
-        """Return the state after the last symbol of each row that ends and keeps it."""
+    def _last_states(self, written: WriteResult, ends: _Ends) -> dict[int, State]:
+        """Return the state after the last symbol of each row that ends and keeps its state."""
         keeping = [
             row for row, finish in ends.finish.items() if self.sequences[row].keep_state and finish is not Finish.FAULT
         ]
@@ -309,8 +321,8 @@ class DecodeBatch:
             states[row] = State.of_row(h_LH, c_LH, last=last, position=position, seed=seed, end=self._symbols.end)
         return states
 
-    def _read_again(self, early: list[int], written: Written, ends: _Ends) -> dict[int, tuple[Floats32, Floats32]]:
-        """Read what rows wrote again, from the state before the tick; return h and c where each of them ends."""
+    def _read_again(self, early: list[int], written: WriteResult, ends: _Ends) -> dict[int, tuple[Floats32, Floats32]]:
+        """Read again what rows wrote, from their state before the tick; return h and c at the end of each."""
         if not early:
             return {}
         rows, count_E = self._rows, ends.count_B[early]

@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from segue_export.artifact import Artifact
@@ -15,10 +15,13 @@ from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_export.manifest import Manifest
 from segue_training.text.vocabulary import Vocabulary
 
-from segue_server.engine.onnx_session import CPU, CUDA, Program, cuda_is_built_in, open_session
+from segue_server.engine.onnx_session import CPU, CUDA, StepSession, cuda_is_built_in, open_session
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows
 from segue_server.engine.symbols import Symbols
 from segue_server.errors import StartupError
+
+STEP_ROWS: Final = 8
+"""What a step costs in addition to its rows, in rows."""
 
 
 class Device(StrEnum):
@@ -27,11 +30,11 @@ class Device(StrEnum):
     CPU = "cpu"
     CUDA = "cuda"
     AUTO = "auto"
-    """CUDA where it works, otherwise the CPU."""
+    """CUDA if it works, otherwise the CPU."""
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteResult:
     """What B rows wrote in K steps."""
 
     ids_KB: Ids
@@ -52,10 +55,10 @@ class Model:
     def __init__(
         self, artifact: Artifact, device: Device = Device.CPU, threads: int = 1, *, unrolled: bool | None = None
     ) -> None:
-        """Load `artifact`; raises StartupError where the device does not do.
+        """Load `artifact`; raises StartupError if it cannot run on the device.
 
-        `threads` is how many of the host's cores one step may use. `unrolled`: whether graphs have their steps
-        written out; None: on CUDA.
+        `threads`: how many of the host's cores one step may use; `unrolled`: whether graphs repeat the nodes of a step
+        instead of looping (None: on CUDA only).
         """
         self.name = artifact.name
         self.version = artifact.version
@@ -67,9 +70,9 @@ class Model:
         self._unrolled = self.provider == CUDA if unrolled is None else unrolled
         self._threads = threads
         self._step = Step(artifact.manifest, artifact.weights, in_float16=self.provider == CUDA)
-        self._even, self._ragged = (self._reading_program(ragged=ragged) for ragged in (False, True))
+        self._even, self._ragged = (self._reading_session(ragged=ragged) for ragged in (False, True))
         self._writing = {
-            (filtered, scored): self._writing_program(filtered=filtered, scored=scored)
+            (filtered, scored): self._writing_session(filtered=filtered, scored=scored)
             for filtered in (False, True)
             for scored in (False, True)
         }
@@ -83,19 +86,19 @@ class Model:
     def read(
         self, tokens_TB: Ids, targets_TB: Ids, length_B: Ids, h_LBH: Floats32, c_LBH: Floats32
     ) -> tuple[Floats32, Floats32, Floats32]:
-        """Read the first `length_B` symbols of each row; return the targets' log-probabilities [T, B], h and c."""
+        """Read the first `length_B` symbols of each row; return log-probabilities [T, B] of the targets, h and c."""
         steps = len(tokens_TB)
         feed: dict[str, Any] = {"h": h_LBH, "c": c_LBH}
-        program = self._even
+        session = self._even
         if (length_B < steps).any():
-            program, feed["length"] = self._ragged, length_B[:, np.newaxis]
-        outputs = program.run(steps, feed, {"tokens": tokens_TB, "targets": targets_TB})
+            session, feed["length"] = self._ragged, length_B[:, np.newaxis]
+        outputs = session.run(steps, feed, {"tokens": tokens_TB, "targets": targets_TB})
         return outputs["log_probabilities"], outputs["h_out"], outputs["c_out"]
 
     def read_in_detail(
         self, tokens_TB: Ids, length_B: Ids, h_LBH: Floats32, c_LBH: Floats32
     ) -> tuple[Floats32, Floats32, Floats32]:
-        """Read as `read` does; return the log-probabilities of all symbols [T, B, V], h and c, equal to the bit."""
+        """Read as `read` does, to the same bits; return log-probabilities [T, B, V] of all symbols, h and c."""
         feed: dict[str, Any] = {"h": h_LBH, "c": c_LBH, "length": length_B[:, np.newaxis]}
         outputs = self._detailed.run(len(tokens_TB), feed, {"tokens": tokens_TB})
         return outputs[Result.OF_ALL.value], outputs["h_out"], outputs["c_out"]
@@ -111,10 +114,10 @@ class Model:
         *,
         filtered: bool,
         scored: bool,
-    ) -> Written:
+    ) -> WriteResult:
         """Write K symbols in each row, after `token_B` and the state before it was read.
 
-        Rows of a sampling that filters need `filtered`; others must be written without.
+        `filtered`: whether the samplings filter, of all rows alike; `scored`: whether to return log-probabilities.
         """
         feed: dict[str, Any] = {
             "token": token_B,
@@ -127,9 +130,9 @@ class Model:
             feed |= {"top_k": sampling.top_k_B1, "top_p": sampling.top_p_B1, "min_p": sampling.min_p_B1}
         if not self.symbols.single:
             feed["spelling"] = spelling_B
-        program = self._writing[filtered, scored]
-        outputs = program.run(len(uniform_KB), feed, {"uniform": uniform_KB[:, :, np.newaxis]})
-        return Written(
+        session = self._writing[filtered, scored]
+        outputs = session.run(len(uniform_KB), feed, {"uniform": uniform_KB[:, :, np.newaxis]})
+        return WriteResult(
             outputs["ids"],
             outputs["h_out"],
             outputs["c_out"],
@@ -138,24 +141,24 @@ class Model:
         )
 
     @cached_property
-    def _detailed(self) -> Program:
-        """Loaded when it is first asked for: few are, and it takes as much memory as any other."""
-        return self._reading_program(ragged=True, result=Result.OF_ALL)
+    def _detailed(self) -> StepSession:
+        """Loaded on first use: it is rarely used and takes as much memory as any other."""
+        return self._reading_session(ragged=True, result=Result.OF_ALL)
 
-    def _reading_program(self, *, ragged: bool, result: Result = Result.OF_TARGETS) -> Program:
+    def _reading_session(self, *, ragged: bool, result: Result = Result.OF_TARGETS) -> StepSession:
         def build(unrolled: int) -> bytes:
             return reading_graph(self._step, ragged=ragged, unrolled=unrolled, result=result)
 
-        return Program(build, self.provider, self._threads, unrolled=self._unrolled)
+        return StepSession(build, self.provider, self._threads, unrolled=self._unrolled)
 
-    def _writing_program(self, *, filtered: bool, scored: bool) -> Program:
+    def _writing_session(self, *, filtered: bool, scored: bool) -> StepSession:
         def build(unrolled: int) -> bytes:
             return writing_graph(self._step, WritingVariant(filtered, scored, unrolled), self.symbols.automaton)
 
-        return Program(build, self.provider, self._threads, unrolled=self._unrolled)
+        return StepSession(build, self.provider, self._threads, unrolled=self._unrolled)
 
     def _check_finite(self) -> None:
-        """Refuse a model whose first step already is not finite."""
+        """Refuse a model whose first step is not finite."""
         layers, hidden = self.state_shape
         zeros = np.zeros((layers, 1, hidden), dtype=np.float32)
         first = np.zeros((1, 1), dtype=np.int64)
@@ -170,7 +173,7 @@ def _symbols(manifest: Manifest) -> Symbols:
 
 
 def _provider(artifact: Artifact, device: Device) -> str:
-    """Return the execution provider to use; raises StartupError where CUDA is asked for and does not work."""
+    """Return the execution provider to use; raises StartupError if CUDA is asked for and does not work."""
     if device is Device.CPU:
         return CPU
     reason = _why_no_cuda(artifact)

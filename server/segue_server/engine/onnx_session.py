@@ -1,4 +1,4 @@
-"""A graph of repeated steps on ONNX Runtime, run for any number of them."""
+"""A graph of repeated steps on ONNX Runtime, run for any number of steps."""
 
 # Shape suffixes: L layers, B rows, H hidden.
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segue_server.errors import StartupError
 
-# The library reports usage to its maker by default, which a text service must not; read when it is imported.
+# By default the library reports usage to its maker, which a text service must not do. It is read on import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
@@ -19,37 +19,37 @@ import onnxruntime
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 
-WRITTEN_OUT: Final = (16, 4, 1)
-"""The numbers of steps that are written out where a loop does not do: any number is a sum of these."""
+UNROLLED_STEPS: Final = (16, 4, 1)
+"""Steps in each of the unrolled graphs: any number is a sum of these."""
 
 _ERRORS_ONLY: Final = 3
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class Program:
+class StepSession:
     """One graph. `run` may be called from one thread at a time."""
 
     def __init__(self, build: Callable[[int], bytes], provider: str, threads: int, *, unrolled: bool) -> None:
-        """Load what `build` returns: for 0 a graph with a loop, for n one of n steps; raises StartupError.
+        """Load the graphs that `build` returns: for 0 one with a loop, for n one of n steps. Raises StartupError.
 
-        `threads` is how many of the host's cores one step may use.
+        `threads`: how many of the host's cores one step may use; `unrolled`: use graphs of n steps instead of a loop.
         """
         self._unrolled = unrolled
-        lengths = WRITTEN_OUT if unrolled else (0,)
+        lengths = UNROLLED_STEPS if unrolled else (0,)
         self._sessions = {length: open_session(build(length), provider, threads) for length in lengths}
         self._outputs = [output.name for output in self._sessions[lengths[0]].get_outputs()]
 
     def run(self, steps: int, feed: Mapping[str, NDArray[Any]], by_step: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run `steps` steps. The first axis of what is in `by_step` is that of the steps; return all outputs."""
+        """Run `steps` steps and return all outputs. The first axis of the arrays in `by_step` is that of the steps."""
         if not self._unrolled:
             return self._run(0, {"steps": np.array(steps), **feed, **by_step})
         done, feed, parts = 0, dict(feed), list[Arrays]()
         while done < steps:
-            length = next(length for length in WRITTEN_OUT if length <= steps - done)
+            length = next(length for length in UNROLLED_STEPS if length <= steps - done)
             now = {name: value[done : done + length] for name, value in by_step.items()}
             parts.append(self._run(length, feed | now))
-            feed |= _carried_on(feed, parts[-1], length)
+            feed |= _next_inputs(feed, parts[-1], length)
             done += length
         return {name: _joined(name, [part[name] for part in parts]) for name in parts[-1]}
 
@@ -58,7 +58,7 @@ class Program:
 
 
 def cuda_is_built_in() -> bool:
-    """Return whether the installed ONNX Runtime knows CUDA, whose libraries are then loaded."""
+    """Return whether the installed ONNX Runtime supports CUDA; if so, load CUDA's libraries."""
     if CUDA not in onnxruntime.get_available_providers():
         return False
     onnxruntime.preload_dlls()
@@ -80,8 +80,8 @@ def open_session(graph: bytes, provider: str, threads: int) -> onnxruntime.Infer
         raise StartupError(f"ONNX Runtime cannot load the model on {provider}: {error}") from error
 
 
-def _carried_on(feed: Arrays, outputs: Arrays, length: int) -> Arrays:
-    """Return the inputs that differ in the next run."""
+def _next_inputs(feed: Arrays, outputs: Arrays, length: int) -> Arrays:
+    """Return the inputs of the next run that differ from those of this one, which had `length` steps."""
     carried = {name: outputs[f"{name}_out"] for name in ("h", "c", "spelling") if f"{name}_out" in outputs}
     if "token" in feed:
         carried["token"] = outputs["ids"][-1]

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from segue_export.graphs.writing import UNIFORM_BITS
 
 Words = NDArray[np.uint64]
-"""32-bit words in 64-bit integers, so that their products do not overflow."""
+"""32-bit words as 64-bit integers, so that their products do not overflow."""
 
 WORDS: Final = 4
-"""Of a block."""
+"""In a block."""
 
 SEEDS: Final = 2**64
-"""Behind the last seed comes the first."""
+"""Seeds wrap around at this number."""
 
 _ROUNDS: Final = 10
 _MULTIPLIERS: Final = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -30,7 +30,7 @@ _32: Final = np.uint64(32)
 
 
 def uniforms(seeds: NDArray[np.uint64], starts: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
-    """Return [B, count] numbers in (0, 1), those of the positions from starts[b] on under seeds[b].
+    """Return [B, count] numbers in (0, 1): row b holds those of the positions from starts[b] on, under seeds[b].
 
     `starts` and `count` are multiples of four.
     """

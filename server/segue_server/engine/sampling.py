@@ -1,6 +1,6 @@
-"""How symbols are chosen, as the rows of a writing graph want it, and log-probabilities as they are handed out."""
+"""How symbols are chosen: the settings of one sequence, and of the rows of a batch as inputs of a writing graph."""
 
-# Shape suffixes: B rows (sequences), V symbols of the vocabulary, N symbols of a text.
+# Shape suffixes: B rows, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,9 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
-LOG_PROBABILITY_QUANTUM: Final = 2.0**-24
-"""Log-probabilities are multiples of this many nats (below float32's own rounding of a logit), so that sums up to
-2^29 nats are exact in float64 and the sums of a text's parts add up to the sum of the whole."""
-
 _EVERY_RANK: Final = 2**31
 _WHOLE: Final = 2.0
-"""A top_p that rounding cannot fall short of."""
+"""A top_p that leaves nothing out, however the sums are rounded."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +31,26 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     bias: tuple[tuple[int, float], ...] = ()
-    """What is added to the logits of some symbols, by id; minus infinity where one may not be chosen."""
+    """(id, what is added to its logit); minus infinity bars a symbol."""
 
     @property
     def filtered(self) -> bool:
-        """Whether anything is left out for being improbable."""
+        """Whether improbable symbols are left out."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest symbol is chosen, of equals the first."""
+        """Whether the likeliest symbol is chosen; of equals, the first."""
         return self.inverse_temperature == GREEDY
 
     @cached_property
     def inverse_temperature(self) -> float:
-        """What logits are multiplied by, at most `GREEDY`."""
+        """The factor of the logits, at most `GREEDY`."""
         return 1 / self.temperature if self.temperature > 1 / GREEDY else GREEDY
 
 
 class SamplingRows:
-    """The settings of B rows as inputs of a writing graph."""
+    """The settings of B rows, as inputs of a writing graph."""
 
     def __init__(self, rows: Sequence[Sampling], barred_V: Floats32) -> None:
         """`barred_V` is added to the logits of every row: 0, or minus infinity."""
@@ -97,9 +93,3 @@ _PER_ROW: Final = ("greedy_B", "inverse_temperature_B1", "top_k_B1", "top_p_B1",
 
 def _column(values: Sequence[float]) -> Floats32:
     return np.array(values, dtype=np.float32)[:, np.newaxis]
-
-
-def quantized(log_probabilities: Floats32) -> Floats:
-    """Return log-probabilities (nats) as they are handed out."""
-    steps: Floats = np.rint(log_probabilities.astype(np.float64) / LOG_PROBABILITY_QUANTUM)
-    return steps * LOG_PROBABILITY_QUANTUM + 0.0  # no negative zero

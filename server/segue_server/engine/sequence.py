@@ -1,8 +1,8 @@
-"""A running request inside the engine: its state, what it still has to read, and what it may still write."""
+"""A running request inside the engine: its state, what it has still to read, and how much it may still write."""
 
-# Shape suffixes: N symbols.
+# Shape suffixes: N symbols, L layers, H hidden.
 
-from collections.abc import Sequence as Items
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue_server.engine.sampling import Floats, Ids, Sampling
+from segue_server.engine.scores import Alternatives, joined_alternatives
 from segue_server.engine.symbols import Symbols
 
 NO_IDS: Final[Ids] = np.empty(0, dtype=np.int64)
@@ -32,7 +33,7 @@ class State:
     last: int
     """The id of the last symbol."""
     position: int
-    """How many symbols are behind this state, `last` included."""
+    """How many symbols lead to this state, `last` included."""
     seed: int
     """Of the random numbers, 0 to 2^64 - 1."""
 
@@ -62,26 +63,48 @@ class State:
         return cls(h_LH + np.float32(0), c_LH + np.float32(0), last, position, seed)
 
 
+class Status(Enum):
+    """Where a sequence is in the engine.
+
+        NEW -> PREFILL -> START -> DECODE -> FINISHED
+
+    Without ids to prefill it begins at START. It can finish, or be aborted, in any status; PREFILL, START and DECODE
+    can be PAUSED, from where it resumes at PREFILL or START. `Scheduler` alone changes it.
+    """
+
+    NEW = auto()
+    PREFILL = auto()
+    """Reads its `prefill_ids`."""
+    START = auto()
+    """Decodes for the first time at the next tick, before the others, so that its first symbols come soon."""
+    DECODE = auto()
+    """Has a row of a decode batch."""
+    PAUSED = auto()
+    """Costs no ticks."""
+    FINISHED = auto()
+    """The engine has forgotten it."""
+
+
 class Finish(Enum):
     """Why a sequence ended."""
 
     LENGTH = auto()
-    """It read and wrote all that it was to."""
+    """All that it was to read is read, and all that it might write is written."""
     STOP = auto()
     """A stop string is complete."""
     END = auto()
-    """The model ended the document. From its state the next one begins."""
+    """The model ended the document. The next one begins from this state."""
     DRAINED = auto()
-    """The engine was told to end everything; the sequence can go on elsewhere from its state."""
+    """The engine was told to end every sequence; this one can be continued elsewhere from its state."""
     FAULT = auto()
-    """The model gave no finite numbers; only this sequence ends."""
+    """The model's results were not finite; only this sequence ends."""
 
 
 class StopStrings:
     """Finds the first of several strings to be completed by a stream of ids."""
 
-    def __init__(self, stops: Items[tuple[int, ...]] = (), before: Ids = NO_IDS) -> None:
-        """One of `stops` may begin in `before`, the ids that were written until now."""
+    def __init__(self, stops: Iterable[tuple[int, ...]] = (), before: Ids = NO_IDS) -> None:
+        """`before`: the ids written so far, in which one of `stops` may begin."""
         self._stops = [_as_text(np.array(stop, dtype=np.int64)) for stop in stops]
         self._longest = max(map(len, self._stops), default=0)
         self._tail = self._beginning(_as_text(before))
@@ -109,39 +132,20 @@ class StopStrings:
 
 
 def _as_text(ids_N: Ids) -> str:
-    """Return one character for each id: strings are searched by the interpreter's own code."""
+    """Return one character for each id: strings are searched in C."""
     return ids_N.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
-
-
-@dataclass(frozen=True, slots=True)
-class Alternatives:
-    """The likeliest symbols, other than `<unk>`, at each of N steps, likeliest first."""
-
-    ids: Ids
-    """[N, alternatives]"""
-    log_probabilities: Floats
-    """[N, alternatives], under the model itself, as those of the symbols that were chosen."""
-
-
-def joined_alternatives(parts: Items[Alternatives]) -> Alternatives | None:
-    """Return the alternatives of the steps of all parts, None where there are none."""
-    if not parts:
-        return None
-    return Alternatives(
-        np.concatenate([part.ids for part in parts]), np.concatenate([part.log_probabilities for part in parts])
-    )
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """One request in the engine: first reads `prefill_ids`, then writes up to `max_characters` characters of its own.
+    """One request in the engine: first reads `prefill_ids`, then writes up to `max_characters` characters.
 
-    Only the state that a text begins with may be within a character, the first one; its rest is in `prefill_ids`. The
-    symbol that ends a document can only be the last of `prefill_ids`, with no budget after it.
+    Only the state that a text begins with may be inside a character, the first one; its rest is in `prefill_ids`. The
+    symbol that ends a document can only be the last of `prefill_ids`, with `max_characters` 0.
     """
 
     state: State
-    """Of no use while the engine runs it: that is when a row of a batch holds the state."""
+    """Stale while the sequence is in a decode batch; its row holds the live state."""
     prefill_ids: Ids
     """Ids still to be read. The engine takes them from the front."""
     max_characters: int = 0
@@ -149,38 +153,39 @@ class Sequence:
     sampling: Sampling = field(default_factory=Sampling)
     stops: StopStrings = field(default_factory=StopStrings)
     score_prefill: bool = False
-    """Whether to return the log-probabilities of the characters it reads."""
-    rank_forced: bool = False
-    """Whether to return the ranks of the characters it reads, each of which is one symbol."""
-    alternatives_forced: int = 0
+    """Whether to return the log-probabilities of the characters that it reads."""
+    rank_prefill: bool = False
+    """Whether to return the ranks of the characters that it reads, each of which is one symbol."""
+    alternatives_prefill: int = 0
     """How many of the likeliest symbols to return for each symbol that it reads."""
     score_decode: bool = False
-    """Whether to return the log-probabilities of the characters it writes."""
+    """Whether to return the log-probabilities of the characters that it writes."""
     alternatives: int = 0
     """How many of the likeliest symbols to return for each symbol that it writes."""
     keep_state: bool = True
-    """Whether its last state is asked for. It costs a few steps more."""
+    """Whether to return its last state. That costs a few steps more."""
     marks: tuple[int, ...] = ()
-    """Positions, ascending, at which its state is handed out while it reads. They end characters."""
+    """Positions, ascending, at which its state is returned during prefill. They are ends of characters."""
     state_interval: int = 0
-    """While it writes, its state is handed out with the first of its advances that ends so many symbols after the one
-    before. 0: never."""
+    """During decode its state is returned with the first output that ends at least this many symbols after the last
+    returned state. 0: never."""
     unfinished: int = 0
-    """How many symbols it has written of a character that is not whole yet. The last of them is `state.last`."""
+    """How many symbols of an incomplete character it has written. The last of them is `state.last`."""
     spelling: int = 0
     """The state of the automaton of `symbols` after them."""
-    scores_read: list[Floats] = field(default_factory=list)
-    """What is to be returned of the characters that it read."""
-    ranks_read: list[Ids] = field(default_factory=list)
-    ids_written: list[Ids] = field(default_factory=list)
-    """What it wrote. The last `unfinished` symbols are not to be returned yet."""
-    scores_written: list[Floats] = field(default_factory=list)
-    """One for each symbol of it, where they are asked for."""
+    status: Status = field(default=Status.NEW, init=False)
+    prefill_scores: list[Floats] = field(default_factory=list)
+    """Log-probabilities of the characters read since the last output."""
+    prefill_ranks: list[Ids] = field(default_factory=list)
+    decoded_ids: list[Ids] = field(default_factory=list)
+    """What it wrote since the last output. The last `unfinished` symbols must not be returned yet."""
+    decoded_scores: list[Floats] = field(default_factory=list)
+    """One for each of `decoded_ids`, if they are asked for."""
     alternatives_found: list[Alternatives] = field(default_factory=list)
     position: int = 0
-    """How many symbols are behind the last character that was read or returned."""
+    """How many symbols there are up to the last character that was read or returned."""
     state_given: int = 0
-    """The position of the last state that was handed out while it wrote, or where it begins to write."""
+    """The position of the state that was last returned during decode, at first that at which decode begins."""
 
     def __post_init__(self) -> None:
         if len(self.prefill_ids) + self.max_characters < 1:
@@ -195,30 +200,30 @@ class Sequence:
 
     @property
     def needs_every_score(self) -> bool:
-        """Whether it needs the log-probabilities of all symbols while it reads."""
-        return self.rank_forced or self.alternatives_forced > 0
+        """Whether it needs the log-probabilities of all symbols during prefill."""
+        return self.rank_prefill or self.alternatives_prefill > 0
 
     @property
     def state_due(self) -> bool:
-        """Whether its state is to be handed out with all that it wrote."""
+        """Whether to return its state after all that it wrote."""
         if not self.state_interval or self.unfinished:
             return False
-        return self.position + sum(map(len, self.ids_written)) - self.state_given >= self.state_interval
+        return self.position + sum(map(len, self.decoded_ids)) - self.state_given >= self.state_interval
 
     def collect(
         self, symbols: Symbols, finish: Finish | None = None, stop: int | None = None, state: State | None = None
     ) -> "StepOutput":
-        """Return what it read and wrote since the last time, as far as it is whole; `state` is the one after that."""
-        ids = _taken(self.ids_written, self.unfinished, NO_IDS)
-        scores = _taken(self.scores_written, self.unfinished, NO_FLOATS)
+        """Return the whole characters that it read and wrote since the last output; `state` is the one after them."""
+        ids = _taken(self.decoded_ids, self.unfinished, NO_IDS)
+        scores = _taken(self.decoded_scores, self.unfinished, NO_FLOATS)
         if len(scores):
             scores = symbols.by_character(scores, ids)
-        if self.scores_read:
-            scores = np.concatenate([*self.scores_read, scores])
-            self.scores_read = []
+        if self.prefill_scores:
+            scores = np.concatenate([*self.prefill_scores, scores])
+            self.prefill_scores = []
         alternatives = joined_alternatives(self.alternatives_found)
         self.alternatives_found = []
-        ranks = _taken(self.ranks_read, 0, NO_IDS)
+        ranks = _taken(self.prefill_ranks, 0, NO_IDS)
         self.position += len(ids)
         if state is not None:
             self.state_given = state.position
@@ -239,7 +244,7 @@ def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
 
 @dataclass(slots=True)
 class StepOutput:
-    """What became of one sequence since its last advance."""
+    """What one sequence read and wrote since its last output."""
 
     sequence: Sequence
     written: Ids
@@ -247,15 +252,15 @@ class StepOutput:
     log_probabilities: Floats
     """One for each character read and written, as far as the sequence asks for them."""
     position: int
-    """How many symbols are behind the last of these characters."""
+    """How many symbols there are up to the last of these characters."""
     alternatives: Alternatives | None = None
-    """For each symbol read or written, where the sequence asks for them."""
+    """For each symbol read or written, if the sequence asks for them."""
     ranks: Ids = field(default_factory=lambda: NO_IDS)
-    """For each symbol read, where the sequence asks for them: how many symbols were likelier, plus 1."""
+    """For each symbol read, if the sequence asks for them: how many symbols were likelier, plus 1."""
     finish: Finish | None = None
-    """Set with the last advance of a sequence."""
+    """Set in the last output of a sequence."""
     stop: int | None = None
-    """Which stop string ended it."""
+    """The index of the stop string that ended it."""
     state: State | None = None
-    """The state after the last character: with the last advance, of a sequence that wrote only where it keeps it; with
-    others at a mark, or where one was due."""
+    """The state after the last character: in the last output, if a sequence that wrote keeps it; in others at a mark,
+    or when one was due."""

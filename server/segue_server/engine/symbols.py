@@ -1,14 +1,13 @@
 """How symbols make up characters, as a finite automaton.
 
 A symbol is what the model reads at one step, a character one code point. In most vocabularies they are the same. In
-a vocabulary of bytes a character is one to four symbols, and a model could write bytes that are no UTF-8. The
-automaton says which symbols may come next, so that it cannot, and where a character ends, so that no text is ever
-handed out in the midst of one.
+a vocabulary of bytes a character is one to four symbols, and a model could write invalid UTF-8. The automaton says
+which symbols may come next, which prevents that, and where characters end, so that no output splits one.
 
-State 0 is the end of a character. Characters that are one symbol each need no other state.
+State 0 is the end of a character. Characters of one symbol need no other state.
 """
 
-# Shape suffixes: S states of the automaton, V symbols of the vocabulary, B rows, K steps, N symbols of a text.
+# Shape suffixes: S states of the automaton, V vocabulary, B rows, K steps, N symbols of a text.
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ _END: Final = 0
 _NEVER: Final = -1
 
 _UTF8: Final = (
-    # state, first and last byte that may come, state after it
+    # state, first and last byte allowed, next state
     (0, 0x00, 0x7F, 0),
     (0, 0xC2, 0xDF, 1),
     (0, 0xE0, 0xE0, 4),
@@ -37,29 +36,29 @@ _UTF8: Final = (
     (1, 0x80, 0xBF, 0),
     (2, 0x80, 0xBF, 1),
     (3, 0x80, 0xBF, 2),
-    (4, 0xA0, 0xBF, 1),  # nothing in more bytes than it needs
+    (4, 0xA0, 0xBF, 1),  # no overlong encoding
     (5, 0x80, 0x9F, 1),  # no surrogate
-    (6, 0x90, 0xBF, 2),  # nothing in more bytes than it needs
+    (6, 0x90, 0xBF, 2),  # no overlong encoding
     (7, 0x80, 0x8F, 2),  # nothing above U+10FFFF
 )
 """Well-formed UTF-8 (The Unicode Standard, section 3.9, table 3-7)."""
 
 _UTF8_MISSING: Final = (0, 1, 2, 3, 2, 2, 3, 3)
-"""How many bytes a character in each of these states still lacks."""
+"""How many bytes a character still lacks in each of these states."""
 
 
 @dataclass(frozen=True, eq=False)
 class Symbols:
-    """The symbols of a model by id: which may follow which, and where characters and documents end."""
+    """Which symbols of a model, by id, may follow which, and where characters and documents end."""
 
     next_SV: Ids
-    """The state that a symbol leads to; -1 where it may not come."""
+    """The state that a symbol leads to; -1 if it is not allowed."""
     missing_S: Ids
     """How many symbols a character still lacks."""
     begins_V: NDArray[np.bool_]
     """Whether a symbol begins a character."""
     end: int | None
-    """The symbol that ends a document, in a model of documents: the next one begins from the zero state."""
+    """The symbol that ends a document, after which the next one begins from the zero state; None without documents."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, end: int | None = None) -> "Symbols":
@@ -79,17 +78,17 @@ class Symbols:
 
     @cached_property
     def longest(self) -> int:
-        """The symbols of the longest character."""
+        """How many symbols the longest character has."""
         return 1 + int(self.missing_S.max())
 
     @property
     def automaton(self) -> Ids | None:
-        """`next_SV` where there is more than one state."""
+        """`next_SV`; None if there is only one state."""
         return None if self.single else self.next_SV
 
     @cached_property
     def barred(self) -> Floats32:
-        """What is added to the logits [V] whatever came before: 0, or minus infinity where a symbol never comes."""
+        """[V], added to the logits at every step: 0, or minus infinity for a symbol that is never allowed."""
         return np.where((self.next_SV == _NEVER).all(axis=0), -np.inf, 0).astype(np.float32)
 
     @cached_property
@@ -98,30 +97,30 @@ class Symbols:
         return np.asarray(self.single | (self.next_SV == _END).any(axis=0))
 
     def ends(self, ids_KB: Ids, spelling_B: Ids) -> NDArray[np.bool_]:
-        """Return which of the symbols written [K, B] are the last of a character.
+        """Return whether each of `ids_KB` is the last symbol of a character.
 
-        `spelling_B` is the state after the last of them.
+        `spelling_B` is the state after the last step.
         """
         begins_KB = self.begins_V[ids_KB]
         return np.concatenate([begins_KB[1:], (spelling_B == _END)[np.newaxis]])
 
     def whole(self, ids_N: Ids, least: int) -> int:
-        """Return how many symbols to take from the front, at least `least`, to cut no character."""
+        """Return how many symbols to take from the front, at least `least`, without splitting a character."""
         taken = least
         while taken < len(ids_N) and not self.begins_V[ids_N[taken]]:
             taken += 1
         return taken
 
     def by_character(self, values_N: Floats, ids_N: Ids) -> Floats:
-        """Sum up the values of the symbols of each character that begins in `ids_N`.
+        """Return the sum of the values of the symbols of each character that begins in `ids_N`.
 
-        The rest of a character that began before is left out: its first symbol has no value, and so neither has it.
+        The rest of an earlier character is left out: its first symbol has no value, so the character has none.
         """
         return values_N if self.single else np.add.reduceat(values_N, np.flatnonzero(self.begins_V[ids_N]))
 
 
 def _utf8_automaton() -> Ids:
-    """Return the next states by state and id; the id of a byte is one above it."""
+    """Return the next state by state and id; the id of a byte is the byte plus 1."""
     next_SV = np.full((len(_UTF8_MISSING), 257), _NEVER)
     for state, first, last, following in _UTF8:
         next_SV[state, first + 1 : last + 2] = following

@@ -1,4 +1,4 @@
-"""Places for sequences. What has no place is refused at once, with a hint when to retry."""
+"""A bounded number of sequences; a request beyond it is refused at once, with a hint when to retry."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,16 +18,16 @@ class Admission:
 
     @contextmanager
     def places(self, wanted: int) -> Iterator[int]:
-        """Take as many places as are free, 1 to `wanted`, and yield how many; raises Overloaded where none is."""
+        """Take as many places as are free, 1 to `wanted`, and yield how many; raises Overloaded if none is."""
         granted = max(1, min(wanted, self._places - self._taken))
         with self.exactly(granted):
             yield granted
 
     @contextmanager
     def exactly(self, wanted: int) -> Iterator[GiveBack]:
-        """Take `wanted` places and yield what gives one of them back early; at the end, all of them are free.
+        """Take `wanted` places and yield a function that gives one of them back early; at the end, all are free.
 
-        Raises Overloaded where fewer are free now, and InvalidRequest where there are fewer altogether.
+        Raises Overloaded if fewer are free now, and InvalidRequest if the server has fewer.
         """
         self._check(wanted)
         self._taken += wanted

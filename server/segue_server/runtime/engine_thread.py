@@ -1,6 +1,6 @@
-"""The one thread that runs an engine, and the event loop's ends of its sequences.
+"""The one thread that runs an engine, and the event loop's end of each sequence.
 
-Commands go to the thread through a queue; what a tick did comes back in one posting to the event loop. A stream
+Commands go to the thread through a queue; the outputs of a tick come back in one call on the event loop. A stream
 buffers what its reader has not taken yet; a full buffer pauses the sequence, so that a stalled reader costs a few
 KB and no ticks.
 """
@@ -18,13 +18,14 @@ from typing import Final
 import numpy as np
 
 from segue_server.engine.engine import Engine
-from segue_server.engine.sequence import Sequence, StepOutput, joined_alternatives
+from segue_server.engine.scores import joined_alternatives
+from segue_server.engine.sequence import Sequence, StepOutput
 from segue_server.errors import EngineFailed
 from segue_server.runtime.tick_budget import TickBudget
 
 HIGH_WATER: Final = 4096
-"""Symbols that a stream buffers before its sequence is paused; an advance counts as one at least. What is under way
-adds to it."""
+"""Symbols that a stream buffers before its sequence is paused; an output counts as at least one. What the engine has
+not delivered yet adds to it."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,22 +33,22 @@ Command = Callable[[Engine], None]
 
 
 class Stream:
-    """The event loop's end of one sequence: what has come and was not read yet, and nothing more."""
+    """The event loop's end of one sequence: its outputs that have not been read yet."""
 
-    def __init__(self, sequence: Sequence, worker: "EngineThread") -> None:
+    def __init__(self, sequence: Sequence, engine_thread: "EngineThread") -> None:
         self._sequence = sequence
-        self._worker = worker
+        self._engine_thread = engine_thread
         self._arrived = asyncio.Event()
         self._groups: deque[list[StepOutput]] = deque()
-        """What has come, to be read group by group; only the last one of a group may bring a state."""
+        """Outputs to be read group by group; only the last one of a group may have a state."""
         self._buffered = 0
         self._paused = False
         self._failed = False
 
-    async def advance(self) -> StepOutput:
-        """Wait for something to have come and return it all, up to the first state that came with it.
+    async def next_output(self) -> StepOutput:
+        """Wait for output, and return all that has arrived up to the first state as one.
 
-        Raises EngineFailed where the engine broke.
+        Raises EngineFailed if the engine failed.
         """
         await self._arrived.wait()
         if not self._groups:
@@ -63,19 +64,19 @@ class Stream:
             self._arrived.clear()
         if self._paused:
             self._paused = False
-            self._worker.command(lambda engine: engine.resume(self._sequence))
+            self._engine_thread.command(lambda engine: engine.resume(self._sequence))
 
-    def deliver(self, advance: StepOutput) -> None:
-        """Take what the engine did."""
+    def deliver(self, output: StepOutput) -> None:
+        """Buffer `output`; if that is too much, pause the sequence."""
         if self._groups and self._groups[-1][-1].state is None:
-            self._groups[-1].append(advance)
+            self._groups[-1].append(output)
         else:
-            self._groups.append([advance])
-        self._buffered += _symbols(advance)
+            self._groups.append([output])
+        self._buffered += _symbols(output)
         self._arrived.set()
-        if self._buffered > HIGH_WATER and not self._paused and advance.finish is None:
+        if self._buffered > HIGH_WATER and not self._paused and output.finish is None:
             self._paused = True
-            self._worker.command(lambda engine: engine.pause(self._sequence))
+            self._engine_thread.command(lambda engine: engine.pause(self._sequence))
 
     def fail(self) -> None:
         """Wake the reader with EngineFailed."""
@@ -83,19 +84,19 @@ class Stream:
         self._arrived.set()
 
 
-def _symbols(advance: StepOutput) -> int:
-    """Return what an advance counts for in a stream's buffer."""
-    return max(1, len(advance.written))
+def _symbols(output: StepOutput) -> int:
+    """Return what an output counts for in a stream's buffer."""
+    return max(1, len(output.written))
 
 
 def _joined(group: list[StepOutput]) -> StepOutput:
-    """Return consecutive advances of one sequence as one."""
+    """Return consecutive outputs of one sequence as one."""
     return replace(
         group[-1],
-        written=np.concatenate([advance.written for advance in group]),
-        log_probabilities=np.concatenate([advance.log_probabilities for advance in group]),
+        written=np.concatenate([output.written for output in group]),
+        log_probabilities=np.concatenate([output.log_probabilities for output in group]),
         alternatives=joined_alternatives([each.alternatives for each in group if each.alternatives is not None]),
-        ranks=np.concatenate([advance.ranks for advance in group]),
+        ranks=np.concatenate([output.ranks for output in group]),
     )
 
 
@@ -104,9 +105,9 @@ class EngineThread:
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self.failed = asyncio.Event()
-        """Set when the engine broke: every stream has ended, and no new one will start."""
+        """Set when the engine failed: every stream has ended, and no new one will start."""
         self.draining = asyncio.Event()
-        """Set when every sequence is being ended where it stands."""
+        """Set when every sequence is being ended at its current character."""
         self._engine = engine
         self._loop = loop
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
@@ -124,7 +125,7 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the tick under way and wait for it."""
+        """End the thread after the current tick and wait for it."""
         self._commands.put(None)
         self._thread.join()
 
@@ -139,47 +140,47 @@ class EngineThread:
         return stream
 
     def close(self, sequence: Sequence) -> None:
-        """Forget the stream of `sequence`; the engine drops it before the next tick."""
+        """Forget the stream of `sequence`; the engine drops the sequence before the next tick."""
         if self._streams.pop(sequence, None) is not None:
             self.command(lambda engine: engine.abort(sequence))
 
     def drain(self) -> None:
-        """End every sequence where it stands, with its state."""
+        """End every sequence at its current character, with its state."""
         self.draining.set()
         self.command(Engine.drain)
 
     def command(self, command: Command) -> None:
-        """Have the engine's thread carry out `command` before its next tick."""
+        """Have the engine's thread run `command` before its next tick."""
         self._commands.put(command)
 
     def _run(self) -> None:
         try:
             self._tick_until_stopped()
-        except Exception:  # noqa: BLE001 - whatever broke it, every stream must hear of it
+        except Exception:  # noqa: BLE001 - whatever the reason, every stream must end
             _log.exception("the engine failed")
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        pace, flushed = TickBudget(), time.monotonic()
-        while self._obey_commands():
-            advances = self._tick(pace)
-            if time.monotonic() >= flushed + pace.flush_interval(self._engine.writing):
-                advances += self._engine.collect()
+        budget, flushed = TickBudget(), time.monotonic()
+        while self._run_commands():
+            outputs = self._tick(budget)
+            if time.monotonic() >= flushed + budget.flush_interval(self._engine.decoding):
+                outputs += self._engine.collect()
                 flushed = time.monotonic()
             self._live = len(self._engine)
-            if advances:
-                self._loop.call_soon_threadsafe(self._deliver, advances)
+            if outputs:
+                self._loop.call_soon_threadsafe(self._deliver, outputs)
 
-    def _tick(self, pace: TickBudget) -> list[StepOutput]:
-        # Of this thread alone: time spent waiting for the interpreter would shorten the ticks, and so make more of
-        # them, just when the interpreter is busy.
+    def _tick(self, budget: TickBudget) -> list[StepOutput]:
+        # The CPU time of this thread alone: time spent waiting for the interpreter lock would shorten the ticks, and
+        # so make more of them, just when the interpreter is busy.
         engine, started = self._engine, time.thread_time()
-        advances = engine.step(pace.steps(engine.rows), pace.reading_work(alone=not engine.writing))
-        pace.observe(time.thread_time() - started, engine.work)
-        return advances
+        outputs = engine.step(budget.steps(engine.rows), budget.prefill_work(alone=not engine.decoding))
+        budget.observe(time.thread_time() - started, engine.work)
+        return outputs
 
-    def _obey_commands(self) -> bool:
-        """Carry out every command that has come, waiting for one if the engine is idle. False: stop."""
+    def _run_commands(self) -> bool:
+        """Run every waiting command; wait for one if the engine is idle. False: stop."""
         while self._engine.idle or not self._commands.empty():
             command = self._commands.get()
             if command is None:
@@ -188,14 +189,14 @@ class EngineThread:
             self._live = len(self._engine)
         return True
 
-    def _deliver(self, advances: list[StepOutput]) -> None:
-        for advance in advances:
-            stream = self._streams.get(advance.sequence)
+    def _deliver(self, outputs: list[StepOutput]) -> None:
+        for output in outputs:
+            stream = self._streams.get(output.sequence)
             if stream is None:
                 continue
-            if advance.finish is not None:
-                del self._streams[advance.sequence]
-            stream.deliver(advance)
+            if output.finish is not None:
+                del self._streams[output.sequence]
+            stream.deliver(output)
 
     def _fail(self) -> None:
         self.failed.set()

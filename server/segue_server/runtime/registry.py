@@ -11,17 +11,17 @@ from segue_server.runtime.engine_thread import EngineThread
 
 @dataclass(frozen=True)
 class Served:
-    """A loaded model with the worker that runs it."""
+    """A loaded model with the engine thread that runs it."""
 
     model: Model
-    worker: EngineThread
+    engine_thread: EngineThread
     reproducible: bool
-    """What the start-up check found on this host."""
+    """Whether results here do not depend on batching; see `self_check`."""
     build: Build
 
 
 class Registry:
-    """A fixed table of models; a name in a request is looked up here and nowhere else."""
+    """A fixed table of models; names in requests are looked up here alone."""
 
     def __init__(self, served: Sequence[Served]) -> None:
         self._served = sorted(served, key=lambda entry: (entry.model.name, entry.model.version))
@@ -30,7 +30,7 @@ class Registry:
         return iter(self._served)
 
     def find(self, name: str, version: int) -> Served:
-        """Return the model; "" is the only one there is, version 0 the newest. Raises UnknownModel, InvalidRequest."""
+        """Return the model; "": the only one, version 0: the newest. Raises UnknownModel, InvalidRequest."""
         names = sorted({entry.model.name for entry in self._served})
         if not name and len(names) > 1:
             raise InvalidRequest(f"the server has several models: name one of {', '.join(names)}")

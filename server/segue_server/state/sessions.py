@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,7 +69,7 @@ class Sessions:
                     found.append(held)
         return found, names[limit - 1] if len(names) > limit else ""
 
-    async def create(self, names: Items[str], records: Items[Record], served: Served, tenant: str) -> list[str]:
+    async def create(self, names: list[str], records: list[Record], served: Served, tenant: str) -> list[str]:
         """Make new sessions, all or none; "" is given a name. Return the names; raises SessionExists, StoreFull."""
         names = [name or secrets.token_hex(_MADE_UP_BYTES) for name in names]
         for name in names:

@@ -16,20 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_export.artifact import read_artifact
-from segue_server.engine import decode_batch as cohort
+from segue_server.engine import decode_batch as module
 from segue_server.engine.decode_batch import DecodeBatch, _Rows
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import Model, Written
-from segue_server.engine.prefill_queue import PrefillQueue
+from segue_server.engine.model import Model, WriteResult
+from segue_server.engine.prefill_batch import PrefillBatch
 from segue_server.engine.sampling import Sampling
+from segue_server.engine.scores import Alternatives, joined_alternatives
 from segue_server.engine.sequence import (
-    Alternatives,
     Finish,
     Sequence,
     State,
     StepOutput,
     StopStrings,
-    joined_alternatives,
 )
 from segue_server.runtime.self_check import check
 
@@ -67,15 +66,15 @@ class Outcome:
     def of(cls, sequence: Sequence) -> "Outcome":
         return cls(sequence.state.position + len(sequence.prefill_ids))
 
-    def take(self, advance: StepOutput) -> None:
-        assert self.finish is None, "an advance after the last"
-        self.written += advance.written.tolist()
-        self.scores += advance.log_probabilities.tolist()
-        if advance.alternatives is not None:
-            self.alternatives.append(advance.alternatives)
-        self.consistent &= advance.position == self.start + len(self.written) or not self.written
-        self.finish, self.stop, self.state = advance.finish, advance.stop, advance.state
-        self.consistent &= advance.state is None or advance.state.position == advance.position
+    def take(self, output: StepOutput) -> None:
+        assert self.finish is None, "an output after the last"
+        self.written += output.written.tolist()
+        self.scores += output.log_probabilities.tolist()
+        if output.alternatives is not None:
+            self.alternatives.append(output.alternatives)
+        self.consistent &= output.position == self.start + len(self.written) or not self.written
+        self.finish, self.stop, self.state = output.finish, output.stop, output.state
+        self.consistent &= output.state is None or output.state.position == output.position
 
     def bits(self) -> str:
         """A digest of all of it: the same for the same bits."""
@@ -134,9 +133,9 @@ def run(engine: Engine, outcomes: dict[Sequence, Outcome], steps: int, work: int
     raise AssertionError("the engine does not come to an end")
 
 
-def take(outcomes: dict[Sequence, Outcome], advances: list[StepOutput]) -> None:
-    for advance in advances:
-        outcomes[advance.sequence].take(advance)
+def take(outcomes: dict[Sequence, Outcome], outputs: list[StepOutput]) -> None:
+    for output in outputs:
+        outcomes[output.sequence].take(output)
 
 
 def go_on(model: Model, sequence: Sequence, state: State, **fields: Any) -> Sequence:
@@ -169,7 +168,7 @@ def differences(model: Model, expected: list[str], seed: int) -> set[int]:
     sequences = [make(model, number) for number in range(SEQUENCES)]
     victims = [make(model, number) for number in (50, 51, 52, 53)]
     outcomes = {sequence: Outcome.of(sequence) for sequence in [*sequences, *victims]}
-    to_come, advances = [*sequences, *victims], list[StepOutput]()
+    to_come, outputs = [*sequences, *victims], list[StepOutput]()
     schedule.shuffle(to_come)
     for _ in range(TICKS):
         for sequence in [to_come.pop() for _ in range(min(len(to_come), schedule.randrange(4)))]:
@@ -178,12 +177,12 @@ def differences(model: Model, expected: list[str], seed: int) -> set[int]:
         for sequence in [victim for victim in victims if victim not in to_come and schedule.random() < 0.1]:
             engine.abort(sequence)
             victims.remove(sequence)
-            del outcomes[sequence]  # so that an advance of it is an error
+            del outcomes[sequence]  # so that an output of it is an error
         now = engine.step(schedule.choice([1, 2, 7, 16, 33, 64]), schedule.choice([1, 60, 400, 5000]))
         if schedule.random() < 0.4:
             now += engine.collect()
         take(outcomes, now)
-        advances += now
+        outputs += now
         if not (to_come or len(engine)):
             break
     assert (engine.idle, engine.collect()) == (True, [])
@@ -193,7 +192,7 @@ def differences(model: Model, expected: list[str], seed: int) -> set[int]:
         if outcomes[sequence].bits() != expected[number]
         or not outcomes[sequence].consistent
         or not _as_it_must_end(model, outcomes[sequence])
-        or not all(_whole(model, advance) for advance in advances if advance.sequence is sequence)
+        or not all(_whole(model, output) for output in outputs if output.sequence is sequence)
     }
 
 
@@ -205,10 +204,10 @@ def _interfere(engine: Engine, schedule: random.Random, sequences: list[Sequence
             engine.resume(sequence)
 
 
-def _whole(model: Model, advance: StepOutput) -> bool:
+def _whole(model: Model, output: StepOutput) -> bool:
     """Whether it ends with a character, and is text."""
-    text = model.vocabulary.decode(advance.written)
-    return "\ufffd" not in text and (advance.state is None or bool(model.symbols.may_end[advance.state.last]))
+    text = model.vocabulary.decode(output.written)
+    return "\ufffd" not in text and (output.state is None or bool(model.symbols.may_end[output.state.last]))
 
 
 def _as_it_must_end(model: Model, outcome: Outcome) -> bool:
@@ -232,7 +231,7 @@ def test_the_sequences_of_the_check_end_in_every_way(models: dict[str, Model], n
 
 
 def test_a_text_to_score_is_read_alike_whatever_is_read_beside_it(models: dict[str, Model]) -> None:
-    """More readers than one run takes, of very different lengths, some paused in between."""
+    """More texts than one run takes, of very different lengths, some paused in between."""
     model = models["characters"]
     texts = [np.arange(1 + 7 * i % 300) * (i + 1) % 50 for i in range(200)]
     found = {make(model, 4, prefill_ids=text, max_characters=0, score_prefill=True): text for text in texts}
@@ -267,7 +266,7 @@ class Defective:
 class WritesInCompany(Defective):
     """A row that writes feels, faintly, that there are others."""
 
-    def write(self, *inputs: Any, **options: Any) -> Written:
+    def write(self, *inputs: Any, **options: Any) -> WriteResult:
         written = self._model.write(*inputs, **options)
         return replace(written, c_LBH=written.c_LBH + np.float32(1e-6) * (len(inputs[0]) > 1))
 
@@ -283,7 +282,7 @@ class ReadsInCompany(Defective):
 class ScoresInCompany(Defective):
     """Only the log-probabilities feel it."""
 
-    def write(self, *inputs: Any, **options: Any) -> Written:
+    def write(self, *inputs: Any, **options: Any) -> WriteResult:
         written = self._model.write(*inputs, **options)
         scores = written.log_probabilities_KBV
         feeling = np.float32(1e-6) * (len(inputs[0]) > 1)
@@ -293,7 +292,7 @@ class ScoresInCompany(Defective):
 class RoundsAtTheEndOfARun(Defective):
     """What comes of K steps depends on how they are divided."""
 
-    def write(self, *inputs: Any, **options: Any) -> Written:
+    def write(self, *inputs: Any, **options: Any) -> WriteResult:
         written = self._model.write(*inputs, **options)
         return replace(written, h_LBH=written.h_LBH.astype(np.float16).astype(np.float32))
 
@@ -304,8 +303,8 @@ def keeps_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_the_sampling_of_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = cohort.SamplingRows.keep
-    monkeypatch.setattr(cohort.SamplingRows, "keep", lambda rows, kept: keep(rows, np.arange(len(kept))))
+    keep = module.SamplingRows.keep
+    monkeypatch.setattr(module.SamplingRows, "keep", lambda rows, kept: keep(rows, np.arange(len(kept))))
 
 
 def forgets_to_give_states_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +329,7 @@ def forgets_the_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def goes_on_after_a_document_that_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    def last_states(group: DecodeBatch, written: Written, ends: Any) -> dict[int, State]:
+    def last_states(group: DecodeBatch, written: WriteResult, ends: Any) -> dict[int, State]:
         states = sound(group, written, ends)
         ended = {row for row, finish in ends.finish.items() if finish is Finish.END}
         return states | {row: replace(states[row], h=written.h_LBH[:, row]) for row in ended}
@@ -340,18 +339,18 @@ def goes_on_after_a_document_that_was_written(monkeypatch: pytest.MonkeyPatch) -
 
 
 def goes_on_after_a_document_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def move(group: PrefillQueue, sequence: Sequence, h: Any, c: Any, length: int) -> None:
+    def advance(group: PrefillBatch, sequence: Sequence, h: Any, c: Any, length: int) -> None:
         sound(group, sequence, h, c, length)
         sequence.state = replace(sequence.state, h=h, c=c)
 
-    sound = PrefillQueue._move
-    monkeypatch.setattr(PrefillQueue, "_move", move)
+    sound = PrefillBatch._advance
+    monkeypatch.setattr(PrefillBatch, "_advance", advance)
 
 
 def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = cohort.uniforms
+    sound = module.uniforms
     monkeypatch.setattr(
-        cohort, "uniforms", lambda seeds, starts, count: sound(np.arange(len(seeds), dtype=np.uint64), starts, count)
+        module, "uniforms", lambda seeds, starts, count: sound(np.arange(len(seeds), dtype=np.uint64), starts, count)
     )
 
 
@@ -496,7 +495,7 @@ def test_draining_ends_characters_that_have_begun(models: dict[str, Model]) -> N
         engine.add(sequence)
         take({sequence: outcome}, engine.step(steps, 1))
         unfinished = sequence.unfinished
-        before = sum(map(len, sequence.ids_written)) + len(outcome.written)
+        before = sum(map(len, sequence.decoded_ids)) + len(outcome.written)
         engine.drain()
         take({sequence: outcome}, engine.step(1, 1))
         whole = alone(model, make(model, number, **fields))
@@ -543,7 +542,7 @@ def test_runs_are_no_wider_than_asked_and_all_take_turns(models: dict[str, Model
     class Watched(Defective):
         """Notes how many rows write."""
 
-        def write(self, *inputs: Any, **options: Any) -> Written:
+        def write(self, *inputs: Any, **options: Any) -> WriteResult:
             widths.append(len(inputs[0]))
             return self._model.write(*inputs, **options)
 
@@ -558,10 +557,10 @@ def test_runs_are_no_wider_than_asked_and_all_take_turns(models: dict[str, Model
     for _ in range(10):
         engine.step(4, 1)
     assert max(widths) == 4
-    assert engine.writing == len(engine) == len(sequences)
-    for _ in range(6):  # as many as there can be cohorts of 13 sequences, some of which filter
+    assert engine.decoding == len(engine) == len(sequences)
+    for _ in range(6):  # as many as there can be decode batches of 13 sequences, some of which filter
         engine.step(4, 1)
-    assert {advance.sequence for advance in engine.collect()} == set(sequences)
+    assert {output.sequence for output in engine.collect()} == set(sequences)
 
 
 def test_a_pause_within_a_character_loses_nothing(models: dict[str, Model]) -> None:
@@ -598,19 +597,19 @@ def test_an_aborted_sequence_is_gone_at_once_and_the_others_go_on(models: dict[s
         engine.abort(sequence)
     assert len(engine) == 1
     engine.resume(rests)
-    assert {advance.sequence for _ in range(3) for advance in [*engine.step(3, 100), *engine.collect()]} == {stays}
+    assert {output.sequence for _ in range(3) for output in [*engine.step(3, 100), *engine.collect()]} == {stays}
 
 
 def test_what_a_paused_sequence_wrote_comes_at_the_next_tick(models: dict[str, Model]) -> None:
     model = models["characters"]
     engine, sequence = Engine(model), make(model, 0, prefill_ids=nothing(), max_characters=90, stops=StopStrings())
     engine.add(sequence)
-    first = sum(len(advance.written) for advance in engine.step(8, 100))
+    first = sum(len(output.written) for output in engine.step(8, 100))
     assert engine.step(20, 100) == []
     engine.pause(sequence)
     assert not engine.idle
-    (advance,) = engine.step(20, 100)
-    assert (first, len(advance.written), engine.idle) == (8, 28, True)
+    (output,) = engine.step(20, 100)
+    assert (first, len(output.written), engine.idle) == (8, 28, True)
 
 
 # --- Rows that are not finite
@@ -653,7 +652,7 @@ def test_what_was_written_before_the_fault_is_handed_out(models: dict[str, Model
 
         runs = 0
 
-        def write(self, *inputs: Any, **options: Any) -> Written:
+        def write(self, *inputs: Any, **options: Any) -> WriteResult:
             self.runs += 1
             written = self._model.write(*inputs, **options)
             return replace(written, c_LBH=written.c_LBH * np.float32(np.nan if self.runs == 30 else 1))

@@ -9,8 +9,8 @@ import pytest
 from segue_export.artifact import Artifact, read_artifact
 from segue_export.graphs.quantization import quantize
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import Device, Model, Written
-from segue_server.engine.onnx_session import CPU, WRITTEN_OUT, Program, cuda_is_built_in, open_session
+from segue_server.engine.model import Device, Model, WriteResult
+from segue_server.engine.onnx_session import CPU, UNROLLED_STEPS, StepSession, cuda_is_built_in, open_session
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.sequence import Sequence, State
 from segue_server.errors import StartupError
@@ -65,7 +65,7 @@ def test_writing_is_the_same_to_the_bit(pair: Pair, steps: int) -> None:
             kinds += [Sampling(1.3, 5), Sampling(1.0, top_p=0.8), Sampling(2.0, 9, 0.9, 0.1)]
         sampling = SamplingRows((kinds * 2)[:ROWS], pair[0].symbols.barred)
 
-        def write(model: Model, sampling: SamplingRows = sampling, f: bool = filtered, s: bool = scored) -> Written:
+        def write(model: Model, sampling: SamplingRows = sampling, f: bool = filtered, s: bool = scored) -> WriteResult:
             return model.write(
                 token, *state(model), np.zeros(ROWS, dtype=np.int64), sampling, uniform, filtered=f, scored=s
             )
@@ -101,13 +101,13 @@ def test_an_engine_gives_the_same_with_either(pair: Pair) -> None:
 
 
 def test_any_number_of_steps_is_a_sum_of_those_written_out() -> None:
-    assert WRITTEN_OUT[-1] == 1
-    assert list(WRITTEN_OUT) == sorted(WRITTEN_OUT, reverse=True)
+    assert UNROLLED_STEPS[-1] == 1
+    assert list(UNROLLED_STEPS) == sorted(UNROLLED_STEPS, reverse=True)
 
 
 def test_a_graph_that_is_none_is_refused_at_start() -> None:
     with pytest.raises(StartupError, match=f"cannot load the model on {CPU}"):
-        Program(lambda _: b"no graph", CPU, 1, unrolled=False)
+        StepSession(lambda _: b"no graph", CPU, 1, unrolled=False)
     with pytest.raises(StartupError):
         open_session(b"", CPU, 1)
 

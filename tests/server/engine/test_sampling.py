@@ -25,7 +25,8 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.onnx_session import CPU, open_session
 from segue_server.engine.random_numbers import uniforms
-from segue_server.engine.sampling import LOG_PROBABILITY_QUANTUM, Sampling, SamplingRows, quantized
+from segue_server.engine.sampling import Sampling, SamplingRows
+from segue_server.engine.scores import LOG_PROBABILITY_QUANTUM, quantized
 from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint

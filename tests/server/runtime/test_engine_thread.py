@@ -26,67 +26,67 @@ def sequence(
 
 @asynccontextmanager
 async def working(engine: Engine) -> AsyncIterator[EngineThread]:
-    """A worker that runs `engine` until the end of the block."""
-    worker = EngineThread(engine, asyncio.get_running_loop(), "test")
-    worker.start()
+    """A thread that runs `engine` until the end of the block."""
+    thread = EngineThread(engine, asyncio.get_running_loop(), "test")
+    thread.start()
     try:
         async with asyncio.timeout(PATIENCE):
-            yield worker
+            yield thread
     finally:
-        worker.stop()
+        thread.stop()
 
 
-async def heard_by(worker: EngineThread) -> None:
+async def heard_by(thread: EngineThread) -> None:
     """Wait until every command so far is carried out, the tick after it run, and what that gave delivered."""
     loop = asyncio.get_running_loop()
     for _ in range(2):
         heard = asyncio.Event()
-        worker.command(lambda _, heard=heard: loop.call_soon_threadsafe(heard.set))
+        thread.command(lambda _, heard=heard: loop.call_soon_threadsafe(heard.set))
         await heard.wait()
 
 
 async def until_the_end(stream: Stream) -> list[StepOutput]:
-    advances = [await stream.advance()]
-    while advances[-1].finish is None:
-        advances.append(await stream.advance())
-    return advances
+    outputs = [await stream.next_output()]
+    while outputs[-1].finish is None:
+        outputs.append(await stream.next_output())
+    return outputs
 
 
-def text_of(advances: list[StepOutput]) -> list[int]:
-    return [symbol for advance in advances for symbol in advance.written.tolist()]
+def text_of(outputs: list[StepOutput]) -> list[int]:
+    return [symbol for output in outputs for symbol in output.written.tolist()]
 
 
 def alone(model: Model, what: Sequence, steps: int = 16) -> list[StepOutput]:
-    engine, advances = Engine(model), list[StepOutput]()
+    engine, outputs = Engine(model), list[StepOutput]()
     engine.add(what)
     while len(engine):
-        advances += engine.step(steps, 1000)
-    return advances
+        outputs += engine.step(steps, 1000)
+    return outputs
 
 
 async def test_a_stalled_reader_stops_the_stream_and_loses_nothing(model: Model) -> None:
     engine, endless = Engine(model), sequence(model, seed=1)
-    async with working(engine) as worker:
-        stalled = worker.open(endless)
+    async with working(engine) as thread:
+        stalled = thread.open(endless)
         while not stalled._paused:
             await asyncio.sleep(0.01)
-        await heard_by(worker)
+        await heard_by(thread)
         while not engine.idle:  # what was written until then is still handed out
             await asyncio.sleep(0.01)
         paused_at = endless.state
-        assert len(text_of(await until_the_end(worker.open(sequence(model, seed=2, max_characters=200))))) == 200
+        assert len(text_of(await until_the_end(thread.open(sequence(model, seed=2, max_characters=200))))) == 200
         assert endless.state is paused_at, "a tick was spent on a stream that nobody reads"
         assert stalled._buffered > HIGH_WATER
-        text = text_of([await stalled.advance()])
+        text = text_of([await stalled.next_output()])
         assert len(text) + 1 == paused_at.position
         while len(text) < paused_at.position + 2 * HIGH_WATER:  # read again, it goes on
-            text += text_of([await stalled.advance()])
-        worker.close(endless)
+            text += text_of([await stalled.next_output()])
+        thread.close(endless)
     assert text == text_of(alone(model, sequence(model, seed=1, max_characters=len(text)), steps=64))
 
 
 async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scores(model: Model) -> None:
-    """Each advance counts, also one that brings no symbols."""
+    """Each output counts, also one without symbols."""
     stream = Stream(sequence(model, 1), EngineThread(Engine(model), asyncio.get_running_loop(), "test"))
     nothing = StepOutput(stream._sequence, np.empty(0, dtype=np.int64), np.empty(0), 1)
     for _ in range(HIGH_WATER):
@@ -94,7 +94,7 @@ async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scor
     assert not stream._paused
     stream.deliver(nothing)
     assert stream._paused
-    await stream.advance()
+    await stream.next_output()
     assert not stream._paused
 
 
@@ -110,75 +110,75 @@ async def test_when_the_engine_breaks_every_stream_ends_and_none_begins(model: M
             if self.calls == 3:
                 raise MemoryError
 
-        def step(self, steps: int, reading_work: int) -> list[StepOutput]:
+        def step(self, steps: int, prefill_work: int) -> list[StepOutput]:
             self.count("step")
-            return super().step(steps, reading_work)
+            return super().step(steps, prefill_work)
 
         def collect(self) -> list[StepOutput]:
             self.count("collect")
             return super().collect()
 
-    worker = EngineThread(Breaking(model), asyncio.get_running_loop(), "test")
-    streams = [worker.open(sequence(model, seed)) for seed in range(3)]
-    worker.start()
+    thread = EngineThread(Breaking(model), asyncio.get_running_loop(), "test")
+    streams = [thread.open(sequence(model, seed)) for seed in range(3)]
+    thread.start()
     async with asyncio.timeout(PATIENCE):
         for stream in streams:
             with pytest.raises(EngineFailed):
                 while True:
-                    await stream.advance()
-    assert worker.failed.is_set()
-    assert worker.live == 0
+                    await stream.next_output()
+    assert thread.failed.is_set()
+    assert thread.live == 0
     with pytest.raises(EngineFailed):
-        await worker.open(sequence(model, 9)).advance()
-    worker.stop()
+        await thread.open(sequence(model, 9)).next_output()
+    thread.stop()
 
 
 async def test_a_closed_stream_leaves_the_engine(model: Model) -> None:
     engine, leaving = Engine(model), sequence(model, 2)
-    async with working(engine) as worker:
-        kept, closed = worker.open(sequence(model, 1, max_characters=50)), worker.open(leaving)
-        await closed.advance()
-        worker.close(leaving)
-        worker.close(leaving)  # once more is no harm
-        advances = await until_the_end(kept)
-        assert (len(text_of(advances)), advances[-1].finish) == (50, Finish.LENGTH)
-        while worker.live:
+    async with working(engine) as thread:
+        kept, closed = thread.open(sequence(model, 1, max_characters=50)), thread.open(leaving)
+        await closed.next_output()
+        thread.close(leaving)
+        thread.close(leaving)  # once more is no harm
+        outputs = await until_the_end(kept)
+        assert (len(text_of(outputs)), outputs[-1].finish) == (50, Finish.LENGTH)
+        while thread.live:
             await asyncio.sleep(0.01)
     assert len(engine) == 0
 
 
 async def test_draining_ends_every_stream_with_its_state(model: Model) -> None:
-    async with working(Engine(model)) as worker:
-        streams = [worker.open(sequence(model, seed, prefill_ids=3)) for seed in range(5)]
-        begun = [await stream.advance() for stream in streams]
-        worker.drain()
+    async with working(Engine(model)) as thread:
+        streams = [thread.open(sequence(model, seed, prefill_ids=3)) for seed in range(5)]
+        begun = [await stream.next_output() for stream in streams]
+        thread.drain()
         for seed, (stream, first) in enumerate(zip(streams, begun, strict=True)):
-            advances = [first, *await until_the_end(stream)]
-            assert advances[-1].finish is Finish.DRAINED
-            assert advances[-1].state is not None
-            text = text_of(advances)
-            assert advances[-1].state.position == 1 + 3 + len(text)
+            outputs = [first, *await until_the_end(stream)]
+            assert outputs[-1].finish is Finish.DRAINED
+            assert outputs[-1].state is not None
+            text = text_of(outputs)
+            assert outputs[-1].state.position == 1 + 3 + len(text)
             assert text == text_of(alone(model, sequence(model, seed, max_characters=len(text), prefill_ids=3)))
 
 
 async def test_many_streams_that_come_and_go_each_get_their_own_text(model: Model) -> None:
     """The thread, its queue and the event loop between them mix nothing up."""
 
-    async def read(worker: EngineThread, seed: int) -> list[int]:
+    async def read(thread: EngineThread, seed: int) -> list[int]:
         await asyncio.sleep(0.001 * (seed % 7))
         what = sequence(model, seed, max_characters=1 + 37 * seed % 400, prefill_ids=seed % 30)
-        text = text_of(await until_the_end(worker.open(what)))
-        worker.close(what)
+        text = text_of(await until_the_end(thread.open(what)))
+        thread.close(what)
         return text
 
-    async with working(Engine(model, rows=8)) as worker:
-        texts = await asyncio.gather(*(read(worker, seed) for seed in range(40)))
+    async with working(Engine(model, rows=8)) as thread:
+        texts = await asyncio.gather(*(read(thread, seed) for seed in range(40)))
     for seed, text in enumerate(texts):
         again = sequence(model, seed, max_characters=1 + 37 * seed % 400, prefill_ids=seed % 30)
         assert text == text_of(alone(model, again))
 
 
-async def test_what_waits_for_a_reader_is_one_advance(model: Model) -> None:
+async def test_what_waits_for_a_reader_is_one_output(model: Model) -> None:
     """With all symbols, scores and alternatives in order, and the position and the end of the last."""
 
     def reads_and_writes() -> Sequence:
@@ -189,11 +189,11 @@ async def test_what_waits_for_a_reader_is_one_advance(model: Model) -> None:
     engine.add(waits)
     delivered = 0
     while len(engine):
-        for advance in [*engine.step(4, 500), *engine.collect()]:
-            stream.deliver(advance)
+        for output in [*engine.step(4, 500), *engine.collect()]:
+            stream.deliver(output)
             delivered += 1
     assert delivered > 10
-    merged = await stream.advance()
+    merged = await stream.next_output()
     expected = alone(model, reads_and_writes(), steps=64)
     assert text_of([merged]) == text_of(expected)
     assert merged.log_probabilities.tolist() == [p for a in expected for p in a.log_probabilities.tolist()]
@@ -214,9 +214,9 @@ async def test_what_was_taken_does_not_come_again(model: Model) -> None:
     engine.add(what)
     taken = []
     while len(engine):
-        for advance in [*engine.step(2, 1), *engine.collect()]:
-            stream.deliver(advance)
-            taken.append(await stream.advance())
+        for output in [*engine.step(2, 1), *engine.collect()]:
+            stream.deliver(output)
+            taken.append(await stream.next_output())
     assert text_of(taken) == text_of(alone(model, sequence(model, 0, 30)))
     assert sum(len(a.log_probabilities) for a in taken) == 30
     assert sum(len(a.alternatives.ids) for a in taken if a.alternatives) == 30

@@ -40,9 +40,9 @@ class Clock:
 
 
 def served_of(model: Any, host_class: bytes = bytes(16)) -> Served:
-    """A model as it is served; no worker is needed for tickets."""
-    worker: Any = None
-    return Served(model, worker, reproducible=True, build=Build.of(model, host_class))
+    """A model as it is served; tickets need no engine thread."""
+    engine_thread: Any = None
+    return Served(model, engine_thread, reproducible=True, build=Build.of(model, host_class))
 
 
 @pytest.fixture(scope="module")

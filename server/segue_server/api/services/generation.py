@@ -1,7 +1,6 @@
 """segue.v1.GenerationService."""
 
 from collections.abc import Callable
-from collections.abc import Sequence as Items
 from typing import Final
 
 import grpc.aio
@@ -91,7 +90,7 @@ class _Call:
 
     async def answer(self) -> None:
         """Send every message; when this ends, however it does, no sequence is left in the engine."""
-        prompt, worker = self._generation.prompt(), self._served.worker
+        prompt, worker = self._generation.prompt(), self._served.engine_thread
         if prompt is None:
             with opened(self._generation.sequences(), worker) as streams:
                 await self._output.write(self._started())
@@ -103,7 +102,7 @@ class _Call:
             with opened(self._generation.sequences(state), worker) as streams:
                 await self._write_samples(streams)
 
-    async def _write_samples(self, streams: Items[Stream]) -> None:
+    async def _write_samples(self, streams: list[Stream]) -> None:
         """Send the texts of all samples as they come; the first that fails ends the others."""
         if len(streams) == 1:  # nearly always, and a task less
             await self._write_sample(0, streams[0])
@@ -117,7 +116,7 @@ class _Call:
         progress = _Progress(self._generation, self._origin, self._request.ticket_interval)
         advance: StepOutput | None = None
         while advance is None or advance.finish is None:
-            advance = await stream.advance()
+            advance = await stream.next_output()
             ticket_due = progress.take(advance)
             if len(advance.written):
                 text = self._text(advance, ticket_due=ticket_due)

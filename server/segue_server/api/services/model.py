@@ -49,7 +49,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             validation_loss=manifest.validation_loss,
             provider=model.provider,
             reproducible=served.reproducible,
-            live_sequences=served.worker.live,
+            live_sequences=served.engine_thread.live,
             alphabet=manifest.alphabet,
             documents=manifest.documents,
             host_class=served.build.host_class.hex(),

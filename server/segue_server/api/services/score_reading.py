@@ -1,7 +1,6 @@
 """Texts that are scored: each of them read by a sequence of its own."""
 
 from collections.abc import Callable
-from collections.abc import Sequence as Items
 
 import numpy as np
 
@@ -9,7 +8,8 @@ from segue_server.api.score_accumulator import NOTHING_READ, Reading, Wanted
 from segue_server.api.scoring_request import TextToScore
 from segue_server.api.services.streams import advances_to_end, opened, state_after
 from segue_server.api.services.task_group import tasks_of_call
-from segue_server.engine.sequence import State, StepOutput, joined_alternatives
+from segue_server.engine.scores import joined_alternatives
+from segue_server.engine.sequence import State, StepOutput
 from segue_server.runtime.registry import Served
 from segue_server.state.start import StartState, rewinding_marks
 
@@ -17,7 +17,7 @@ TakeState = Callable[[State], None]
 
 
 async def read_all(
-    texts: Items[TextToScore], wanted: Wanted, served: Served, places: int
+    texts: list[TextToScore], wanted: Wanted, served: Served, places: int
 ) -> list[tuple[Reading, State | None]]:
     """Read all texts, up to `places` of them at once; return of each what came and the state behind it.
 
@@ -45,7 +45,7 @@ async def read_one(
     """Read a text; return what came and the state behind it. `take` gets that too, and those at the `marks`."""
     if not len(text.prefill_ids):
         return NOTHING_READ, text.state
-    with opened([text.sequence(wanted, marks)], served.worker) as [stream]:
+    with opened([text.sequence(wanted, marks)], served.engine_thread) as [stream]:
         advances = await advances_to_end(stream, take)
     return _joined(advances), state_after(advances[-1])
 

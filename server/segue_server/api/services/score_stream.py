@@ -95,7 +95,7 @@ class ScoreStreamCall:
 
     async def _pieces(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> AsyncIterator[str]:
         """Yield the texts of all messages; raises InvalidRequest, and Stopping where the server does."""
-        while (request := await next_request(requests, self._served.worker.draining)) is not None:
+        while (request := await next_request(requests, self._served.engine_thread.draining)) is not None:
             if request.WhichOneof("event") != "text":
                 raise InvalidRequest("a message behind `start` is not `text`; send nothing but text there")
             check_at_most("characters of a piece", len(request.text), self._most)

@@ -88,7 +88,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """Return what the first message of a stream says; raises InvalidRequest, Stalled and Stopping."""
         try:
             async with asyncio.timeout(self._stall_timeout):
-                first = await next_request(requests, *(served.worker.draining for served in self._registry))
+                first = await next_request(requests, *(served.engine_thread.draining for served in self._registry))
         except TimeoutError:
             raise Stalled(
                 f"no `start` came for {self._stall_timeout:g} seconds; send it first, then the text"

@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,7 +104,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         check_at_most("number of names", len(request.names), LIMITS.max_forks)
         held = await self._find(request.session, served, tenant)
         records = [_forked(held.record, 1 + i) for i in range(len(request.names))]
-        return pb.ForkSessionResponse(sessions=await self._create(request.names, records, served, tenant))
+        return pb.ForkSessionResponse(sessions=await self._create(list(request.names), records, served, tenant))
 
     async def RewindSession(self, request: pb.RewindSessionRequest, context: _Context) -> pb.RewindSessionResponse:  # noqa: N802
         """Answer one call; see the contract."""
@@ -137,7 +136,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         check_position(held, reference.position if reference.HasField("position") else None)
         return held
 
-    async def _create(self, names: Items[str], records: Items[Record], served: Served, tenant: str) -> list[pb.Session]:
+    async def _create(self, names: list[str], records: list[Record], served: Served, tenant: str) -> list[pb.Session]:
         made = await self._sessions.create(names, records, served, tenant)
         return [_just_written(name, record, served.model) for name, record in zip(made, records, strict=True)]
 
@@ -199,7 +198,7 @@ async def _state_at(position: int, record: Record, seed: int, served: Served) ->
         return None
     state, ids = _last_known(position, record, served.model)
     if len(ids):
-        with opened([Sequence(state, ids)], served.worker) as [stream]:
+        with opened([Sequence(state, ids)], served.engine_thread) as [stream]:
             state = await read_to_end(stream)
     return Snapshot(replace(state, seed=seed), record.current.sampling)
 

@@ -1,7 +1,6 @@
 """Sequences as a service runs them: opened for as long as a call lasts, and their ends understood."""
 
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Items
 from contextlib import contextmanager
 
 from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
@@ -10,7 +9,7 @@ from segue_server.runtime.engine_thread import EngineThread, Stream
 
 
 @contextmanager
-def opened(sequences: Items[Sequence], worker: EngineThread) -> Iterator[list[Stream]]:
+def opened(sequences: list[Sequence], worker: EngineThread) -> Iterator[list[Stream]]:
     """Have `worker` run the sequences as long as the block lasts."""
     try:
         yield [worker.open(sequence) for sequence in sequences]
@@ -23,7 +22,7 @@ async def advances_to_end(stream: Stream, take: Callable[[State], None] = lambda
     """Wait until a sequence that only reads has ended; return all that came. `take` gets every state of it."""
     advances: list[StepOutput] = []
     while not advances or advances[-1].finish is None:
-        advances.append(await stream.advance())
+        advances.append(await stream.next_output())
         if (state := advances[-1].state) is not None:
             take(state)
     check_end(advances[-1])

@@ -1,4 +1,4 @@
-"""How texts of different lengths share runs."""
+"""How texts of different lengths share runs, and how a sequence's status moves."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segue_server.engine import prefill_queue as module
-from segue_server.engine.model import Model
-from segue_server.engine.prefill_queue import STEP_ROWS, PrefillQueue
-from segue_server.engine.sequence import Sequence, State
+from segue_server.engine.engine import Engine
+from segue_server.engine.model import STEP_ROWS, Model
+from segue_server.engine.prefill_batch import RUN_COST
+from segue_server.engine.scheduler import MOST_PREFILL_ROWS, MOST_PREFILL_SYMBOLS
+from segue_server.engine.sequence import Finish, Sequence, State, Status
 
 
 class Watched:
@@ -33,16 +34,21 @@ def reading(model: Model, text: str) -> Sequence:
     return Sequence(State.after_first(first, model.state_shape, 0), np.array(rest, dtype=np.int64))
 
 
+def engine_with(model: Any, sequences: list[Sequence]) -> Engine:
+    engine = Engine(model)
+    for sequence in sequences:
+        engine.add(sequence)
+    return engine
+
+
 def read_all(model: Watched, texts: list[Sequence], work: int) -> list[Sequence]:
     """Read; return the texts in the order in which they were through."""
-    readers, through = PrefillQueue(model), list[Sequence]()
-    for text in texts:
-        readers.join(text)
-    while len(readers):
-        run = readers.read(work)
-        assert not run.faulty
-        assert readers.work <= max(work, len(model.lengths[-1]) + STEP_ROWS) + 4 * (module._MOST_ROWS + STEP_ROWS)
-        through += run.through
+    engine, through = engine_with(model, texts), list[Sequence]()
+    while len(engine):
+        outputs = engine.step(1, work)
+        assert {output.finish for output in outputs} <= {Finish.LENGTH}
+        assert engine.work <= max(work, len(model.lengths[-1]) + STEP_ROWS) + 4 * (MOST_PREFILL_ROWS + STEP_ROWS)
+        through += [output.sequence for output in outputs]
     return through
 
 
@@ -61,11 +67,9 @@ def test_everyone_is_through_once_and_no_character_is_cut(
         for sequence, text in zip(sequences, texts, strict=True)
     }
     positions = {id(sequence): set[int]() for sequence in sequences}
-    readers = PrefillQueue(model)
-    for sequence in sequences:
-        readers.join(sequence)
-    while len(readers):
-        readers.read(work)
+    engine = engine_with(model, sequences)
+    while len(engine):
+        engine.step(1, work)
         for sequence in sequences:
             positions[id(sequence)].add(sequence.state.position - 1)
     for sequence in sequences:
@@ -78,8 +82,8 @@ def test_a_run_has_bounds_however_much_work_is_granted(kinds_loaded: dict[str, M
     model = Watched(kinds_loaded["characters"])
     read_all(model, [reading(model, "the cats " * 40) for _ in range(200)], work=2**40)
     for length in model.lengths:
-        assert len(length) <= module._MOST_ROWS
-        assert length.max() * len(length) <= module._MOST_SYMBOLS
+        assert len(length) <= MOST_PREFILL_ROWS
+        assert length.max() * len(length) <= MOST_PREFILL_SYMBOLS
 
 
 def test_a_long_text_holds_up_nobody(kinds_loaded: dict[str, Model]) -> None:
@@ -96,12 +100,10 @@ def test_a_long_text_holds_up_nobody(kinds_loaded: dict[str, Model]) -> None:
 def test_long_texts_take_turns(kinds_loaded: dict[str, Model]) -> None:
     """More of them than a run has rows: whoever came last waits for one run of each of the others, not for all."""
     model = Watched(kinds_loaded["characters"])
-    long, last = [reading(model, "a" * 3000) for _ in range(2 * module._MOST_ROWS)], reading(model, "the cats")
-    readers = PrefillQueue(model)
-    for text in [*long, last]:
-        readers.join(text)
+    long, last = [reading(model, "a" * 3000) for _ in range(2 * MOST_PREFILL_ROWS)], reading(model, "the cats")
+    engine = engine_with(model, [*long, last])
     for _ in range(3):
-        readers.read(5000)
+        engine.step(1, 5000)
     assert len(last.prefill_ids) == 0
     assert all(0 < len(text.prefill_ids) < 3000 for text in long)
 
@@ -113,6 +115,40 @@ def test_runs_are_long_where_rows_are_alike_and_little_is_padding(
     """Rows of a step that read nothing, and the fixed cost of runs, are less than what is read."""
     model = Watched(kinds_loaded["characters"])
     read_all(model, [reading(model, "a" * length) for length in lengths], work=10**6)
-    work = sum(int(run.max()) * (len(run) + STEP_ROWS) + module._RUN_COST for run in model.lengths)
+    work = sum(int(run.max()) * (len(run) + STEP_ROWS) + RUN_COST for run in model.lengths)
     alone = max(lengths) * (1 + STEP_ROWS)  # what the longest one costs in any case
-    assert work < 2 * sum(lengths) + alone + 10 * module._RUN_COST
+    assert work < 2 * sum(lengths) + alone + 10 * RUN_COST
+
+
+def test_a_status_moves_with_every_tick_and_command(kinds_loaded: dict[str, Model]) -> None:
+    model = kinds_loaded["characters"]
+    state = State.after_first(1, model.state_shape, 0)
+    short, long, scored, unread = (
+        Sequence(state, np.ones(prefill, dtype=np.int64), characters)
+        for prefill, characters in ((0, 5), (40, 50), (40, 0), (0, 50))
+    )
+    sequences = [short, long, scored, unread]
+
+    def statuses() -> list[Status]:
+        return [sequence.status for sequence in sequences]
+
+    assert statuses() == [Status.NEW] * 4
+    engine = engine_with(model, sequences)
+    assert statuses() == [Status.START, Status.PREFILL, Status.PREFILL, Status.START]
+    engine.step(8, 100)
+    assert statuses() == [Status.FINISHED, Status.PREFILL, Status.PREFILL, Status.DECODE]
+    for sequence in sequences:
+        engine.pause(sequence)
+    assert statuses() == [Status.FINISHED, Status.PAUSED, Status.PAUSED, Status.PAUSED]
+    assert (len(engine), engine.decoding, engine.rows) == (3, 0, 0)
+    for sequence in sequences:
+        engine.resume(sequence)
+    assert statuses() == [Status.FINISHED, Status.PREFILL, Status.PREFILL, Status.START]
+    engine.step(8, 10_000)  # from the last symbol of a prompt to the first characters in one tick
+    assert statuses() == [Status.FINISHED, Status.DECODE, Status.FINISHED, Status.DECODE]
+    assert (len(engine), engine.decoding, engine.rows) == (2, 2, 2)
+    for sequence in sequences:
+        engine.abort(sequence)
+        engine.resume(sequence)
+    assert statuses() == [Status.FINISHED] * 4
+    assert (len(engine), engine.idle) == (0, True)

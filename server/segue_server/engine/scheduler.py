@@ -1,0 +1,229 @@
+"""Which sequences run in a tick, and with which others: cellular batching.
+
+Sequences join and leave batches at every tick and share its matrix products (P. Gao et al., "Low Latency RNN
+Inference with Cellular Batching", EuroSys 2018). A tick has at most four runs, in this order, so that a sequence can
+go from its last prefilled symbol to its first decoded one within a tick:
+
+    PREFILL    some of the sequences in it, for as long as the caller grants
+    START      the sequences in it, those that filter what they sample from in a run of their own
+    DECODE     one decode batch; the batches take turns
+"""
+
+# Shape suffixes: B rows, C candidate lengths of a run.
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from segue_server.engine.decode_batch import DecodeBatch
+from segue_server.engine.model import STEP_ROWS, Model
+from segue_server.engine.prefill_batch import RUN_COST, PrefillBatch
+from segue_server.engine.sampling import Ids
+from segue_server.engine.sequence import Sequence, Status, StepOutput
+
+_FEWEST_ROWS: Final = 64
+"""Of a full decode batch: a wide layer's products gain nothing from more."""
+_MOST_ROWS: Final = 256
+"""A narrow layer's products gain little from more, and the batch still fits into a core's cache."""
+_PRODUCTS: Final = 2**26
+"""Multiplications of a step that are worth another row: with a wide model, ticks of many steps stay short."""
+
+_FIRST_STEPS: Final = 8
+"""Steps of a sequence's first run."""
+
+MOST_PREFILL_ROWS: Final = 128
+MOST_PREFILL_SYMBOLS: Final = 2**14
+"""Of one run; limits the memory of its results."""
+_MOST_PREFILL_SCORES: Final = 2**21
+"""Of one run that returns the scores of all symbols."""
+
+Batch = PrefillBatch | DecodeBatch
+
+
+class Scheduler:
+    """Keeps the sequences of an engine, and their statuses."""
+
+    def __init__(self, model: Model, rows: int | None = None) -> None:
+        """`rows`: at most this many sequences share a decode batch (None: what suits the model)."""
+        self._model = model
+        self._most_rows = rows or _suitable_rows(*model.state_shape)
+        self._queues: dict[Status, dict[Sequence, None]] = {
+            status: {} for status in (Status.PREFILL, Status.DECODE, Status.START, Status.PAUSED)
+        }
+        """The sequences by status, in the order of their turns."""
+        self._decode_batches: deque[DecodeBatch] = deque()
+        """The rows of those in DECODE, in the order of their turns."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def runnable(self) -> int:
+        """How many sequences are not paused."""
+        return len(self) - len(self._queues[Status.PAUSED])
+
+    @property
+    def decoding(self) -> int:
+        """How many sequences write."""
+        return len(self._queues[Status.START]) + len(self._queues[Status.DECODE])
+
+    @property
+    def next_rows(self) -> int:
+        """How many rows the next tick's decode batch has."""
+        return len(self._decode_batches[0]) if self._decode_batches else 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Let `sequence` join at the next tick."""
+        self._move(sequence, Status.PREFILL if len(sequence.prefill_ids) else Status.START)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget `sequence`."""
+        self._leave_row(sequence)
+        self._move(sequence, Status.FINISHED)
+
+    def pause(self, sequence: Sequence) -> bool:
+        """Keep `sequence`, but do not schedule it; return whether it was running."""
+        running = sequence.status in {Status.PREFILL, Status.START, Status.DECODE}
+        if running:
+            self._leave_row(sequence)
+            self._move(sequence, Status.PAUSED)
+        return running
+
+    def resume(self, sequence: Sequence) -> None:
+        """Let `sequence` join again if it is paused."""
+        if sequence.status is Status.PAUSED:
+            self.add(sequence)
+
+    def clear(self) -> list[Sequence]:
+        """Forget every sequence, and return them."""
+        for batch in self._decode_batches:
+            batch.dissolve()
+        self._decode_batches.clear()
+        sequences = [sequence for queue in self._queues.values() for sequence in queue]
+        for sequence in sequences:
+            self._move(sequence, Status.FINISHED)
+        return sequences
+
+    def schedule(self, steps: int, prefill_work: int) -> Iterator[Batch]:
+        """Yield the batches of a tick; each must be run and post-processed before the next is taken.
+
+        `steps`: of the decode batch, at most; `prefill_work`: of the prefill batch, about, in rows of a step.
+        """
+        if self._queues[Status.PREFILL]:
+            yield self._prefill_batch(prefill_work)
+        for filtered in (False, True):
+            starting = [s for s in self._queues[Status.START] if s.sampling.filtered == filtered]
+            if starting:
+                batch = DecodeBatch(self._model, starting[: self._most_rows], Status.START)
+                batch.set_steps(min(steps, _FIRST_STEPS))
+                yield batch
+        if self._decode_batches:
+            batch = self._decode_batches.popleft()
+            batch.set_steps(steps)
+            yield batch
+
+    def postprocess(self, batch: Batch, result: Any) -> list[StepOutput]:
+        """Take the result of the run of `batch` and requeue its sequences.
+
+        Return outputs of those that ended, reached a mark, or wrote for the first time; `collect` returns the others'.
+        """
+        outputs = batch.postprocess(result)
+        for output in outputs:
+            if output.finish is not None:
+                self._move(output.sequence, Status.FINISHED)
+        if isinstance(batch, PrefillBatch):
+            for sequence in batch.sequences:
+                if sequence.status is Status.PREFILL:
+                    self.add(sequence)
+        elif batch.status is Status.START:
+            outputs += self._seat(batch)
+        else:
+            self._put_back(batch)
+        return outputs
+
+    def collect(self) -> list[StepOutput]:
+        """Return what sequences in PREFILL and DECODE have read and written since their last outputs."""
+        symbols = self._model.symbols
+        outputs = [s.collect(symbols) for s in self._queues[Status.PREFILL] if s.prefill_scores]
+        for batch in self._decode_batches:
+            outputs += batch.collect()
+        return [output for output in outputs if len(output.written) or len(output.log_probabilities)]
+
+    def _move(self, sequence: Sequence, status: Status) -> None:
+        """Change the status of `sequence`, and with it the queue that it is in."""
+        if sequence.status in self._queues:
+            self._queues[sequence.status].pop(sequence, None)
+        sequence.status = status
+        if status in self._queues:
+            self._queues[status][sequence] = None
+
+    def _leave_row(self, sequence: Sequence) -> None:
+        """Give `sequence` its state back if a row has it."""
+        if sequence.status is Status.DECODE:
+            batch = next(batch for batch in self._decode_batches if sequence in batch.sequences)
+            batch.leave([sequence])
+            if not len(batch):
+                self._decode_batches.remove(batch)
+
+    def _prefill_batch(self, most_work: int) -> PrefillBatch:
+        """Return the sequences whose turn it is, as long a run as pays, cut between characters.
+
+        Those that have more to read go to the end of the queue afterwards, so that a long text delays nobody.
+        """
+        queue, symbols = self._queues[Status.PREFILL], self._model.symbols
+        in_detail = next(iter(queue)).needs_every_score
+        sequences = [s for s in queue if s.needs_every_score == in_detail][:MOST_PREFILL_ROWS]
+        length = self._prefill_length(sequences, most_work)
+        lengths = [symbols.whole(s.prefill_ids, min(length, _symbols_to_next_mark(s))) for s in sequences]
+        return PrefillBatch(self._model, sequences, np.array(lengths))
+
+    def _prefill_length(self, sequences: list[Sequence], most_work: int) -> int:
+        """Return the length of a run that reads most for its cost: short rows are padded."""
+        rows = len(sequences) + STEP_ROWS
+        most_symbols = MOST_PREFILL_SYMBOLS
+        if sequences[0].needs_every_score:
+            most_symbols = min(most_symbols, _MOST_PREFILL_SCORES // len(self._model.vocabulary))
+        longest = max(1, min(most_work // rows, most_symbols // len(sequences)))
+        left_B: Ids = np.minimum([_symbols_to_next_mark(sequence) for sequence in sequences], longest)
+        length_C = np.unique(left_B)
+        symbols_C = np.minimum(left_B[np.newaxis], length_C[:, np.newaxis]).sum(axis=1)
+        return int(length_C[np.argmax(symbols_C / (RUN_COST + length_C * rows))])
+
+    def _seat(self, batch: DecodeBatch) -> list[StepOutput]:
+        """Let sequences that have started join decode batches with room; return what they wrote."""
+        sequences = batch.dissolve()
+        outputs = [s.collect(self._model.symbols, state=s.state if s.state_due else None) for s in sequences]
+        for sequence in sequences:
+            self._move(sequence, Status.DECODE)
+        for other in self._decode_batches:
+            room = self._most_rows - len(other)
+            if sequences and other.filtered == batch.filtered and room > 0:
+                other.join(sequences[:room])
+                sequences = sequences[room:]
+        if sequences:
+            self._decode_batches.append(DecodeBatch(self._model, sequences, Status.DECODE))
+        return outputs
+
+    def _put_back(self, batch: DecodeBatch) -> None:
+        """Queue a decode batch again; a small one joins another that has room for all of it."""
+        if not len(batch):
+            return
+        for other in self._decode_batches:
+            if other.filtered == batch.filtered and len(other) + len(batch) <= self._most_rows:
+                other.join(batch.dissolve())
+                return
+        self._decode_batches.append(batch)
+
+
+def _symbols_to_next_mark(sequence: Sequence) -> int:
+    """Return how far a sequence reads before it is at a mark or at the end of `prefill_ids`."""
+    end = sequence.position + len(sequence.prefill_ids)
+    return min((mark for mark in sequence.marks if mark > sequence.position), default=end) - sequence.position
+
+
+def _suitable_rows(layers: int, hidden: int) -> int:
+    """Return how many rows a decode batch of the model should have."""
+    products = 4 * hidden**2 * (2 * layers - 1)
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, _PRODUCTS // products))
