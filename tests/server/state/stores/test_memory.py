@@ -1,4 +1,4 @@
-"""Sessions in memory: what the file's tests cannot show of them."""
+"""SQLite in memory: what the tests of the file store do not cover."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ async def test_nothing_is_written_and_every_store_is_apart(tmp_path: Path, monke
     await stores[0].create("/tiny", {"a": b"1"}, IDLE)
     assert await stores[0].peek("/tiny", "a")
     assert await stores[1].peek("/tiny", "a") is None
-    assert not list(tmp_path.iterdir())
+    assert files_in(tmp_path) == []
     for store in stores:
         await store.close()
 
@@ -56,6 +56,10 @@ async def test_a_full_store_refuses_new_sessions_and_drops_none() -> None:
     now += 2000  # all of them expire
     assert await store.create("/tiny", {"more": bytes(2300)}, 60) is None
     await store.close()
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 async def rows(store: SqliteStore) -> int:
