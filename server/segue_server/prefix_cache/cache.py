@@ -97,17 +97,17 @@ class PrefixCache:
         """Return the statistics of `model`."""
         return self._counts[model.name, model.version]
 
-    def find(self, state: State, ids: Ids, model: Model, tenant: str, behind: int = 0) -> Prefix:
+    def find(self, state: State, ids: Ids, model: Model, tenant: str, covered: int = 0) -> Prefix:
         """Return the longest cached prefix of `ids` after `state`.
 
-        `behind`: how many symbols of the prompt `state` covers; they count as saved along with cached ones.
+        `covered`: how many symbols of the prompt `state` covers; they count as saved along with cached ones.
         """
         is_worth_it = len(ids) >= WORTH and self._capacity
         prefix = self._longest_prefix(state, ids, model, tenant) if is_worth_it else Prefix(state)
         counts = self.counts(model)
         counts.hits += prefix.count > 0
         counts.misses += not prefix.count and len(ids) > 0
-        counts.symbols_saved += prefix.count and behind + prefix.count
+        counts.symbols_saved += prefix.count and covered + prefix.count
         return prefix
 
     def _longest_prefix(self, start: State, ids: Ids, model: Model, tenant: str) -> Prefix:

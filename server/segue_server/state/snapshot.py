@@ -12,7 +12,7 @@ Little-endian, nothing optional:
     h         4 LH bytes   float32 [layers, hidden]
     c         4 LH bytes   float32 [layers, hidden]
 
-The bytes come from under a seal. The values are checked anyway: only a state that the model can reach is accepted.
+The bytes were sealed. Their values are checked anyway: only a state that the model can reach is accepted.
 """
 
 import struct

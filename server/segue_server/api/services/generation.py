@@ -66,8 +66,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         with self._admission.exactly(request.samples or 1) as give_back:
             start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
 
-            def find_prefix(state: State, ids: Ids, behind: int) -> Prefix:
-                return self._prefixes.find(state, ids, served.model, tenant, behind)
+            def find_prefix(state: State, ids: Ids, covered: int) -> Prefix:
+                return self._prefixes.find(state, ids, served.model, tenant, covered)
 
             generation = read_generation(request, served.model, start).after_prefix(find_prefix)
             responses = ResponseStream(context, self._stall_timeout)

@@ -111,7 +111,7 @@ class ScoreStreamCall:
         if self._last_character == "\n" and model.symbols.end is not None:
             raise InvalidRequest(
                 f"text: the line feed at position {self._read_count - 1:,} ends a document of this model; "
-                "send the next one in a stream of its own"
+                "send the next one in another stream"
             )
         start = TextStart(self._state, self._seed, self._read_count)
         piece = read_piece("text", text, start, self._policies, model)

@@ -112,7 +112,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         """Answer one call; see the contract."""
         served, tenant = self._served(request.model), tenant_of(context)
         if not request.characters:
-            raise InvalidRequest("characters is 0; send how many to take back, 1 or more")
+            raise InvalidRequest("characters is 0; send how many to remove, 1 or more")
         stored = await self._load(request.session, served, tenant)
         check_exact(stored.record.build, served)
         position = _position_before(stored, request.characters, served.model)
