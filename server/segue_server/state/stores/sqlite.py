@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from segue_server.errors import RequestError, StartupError, StoreFull, StoreUnavailable
-from segue_server.state.stores.batch_thread import BatchThread
+from segue_server.state.stores.batch_thread import BatchThread, value_of
 from segue_server.state.stores.store import Entry, new_revision
 
 _MAX_FILE_BYTES: Final = 16_000_000_000
@@ -70,46 +70,63 @@ class SqliteStore:
         max_bytes = max_bytes or (_MAX_FILE_BYTES if path else _MAX_MEMORY_BYTES)
         self._clock = clock
         database = _Database(path.expanduser().absolute() if path else None, max_bytes, clock)
-        self._thread = BatchThread(database, str(path or "memory"))
+        self._runner = BatchThread(database, str(path)) if path else _DirectRunner(database)
 
     async def open(self) -> None:
         """Open the database, and create it if missing; raises StartupError."""
-        await self._thread.start()
+        await self._runner.start()
 
     async def fetch(self, space: str, name: str) -> Entry | None:
         """Return a session and restart its idle time."""
         entry = await self.peek(space, name)
         if entry and entry.expiry < self._clock() + entry.idle_seconds:
-            prolonged: Entry | None = await self._thread.do(_Command(_Database.prolong, (space, name)))
+            prolonged: Entry | None = await self._runner.do(_Command(_Database.prolong, (space, name)))
             return prolonged
         return entry
 
     async def peek(self, space: str, name: str) -> Entry | None:
         """Return a session without restarting its idle time."""
-        found: Entry | None = await self._thread.do(_Command(_Database.find, (space, name), writes=False))
+        found: Entry | None = await self._runner.do(_Command(_Database.find, (space, name), writes=False))
         return found
 
     async def create(self, space: str, records: Mapping[str, bytes], idle_seconds: int) -> str | None:
         """Store new sessions, all or none; return None, or a name that is taken."""
-        taken: str | None = await self._thread.do(_Command(_Database.create, (space, records, idle_seconds)))
+        taken: str | None = await self._runner.do(_Command(_Database.create, (space, records, idle_seconds)))
         return taken
 
     async def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
         """Replace the record of `expected_revision`; return False if that revision is gone."""
-        return bool(await self._thread.do(_Command(_Database.replace, (space, name, expected_revision, record))))
+        return bool(await self._runner.do(_Command(_Database.replace, (space, name, expected_revision, record))))
 
     async def delete(self, space: str, name: str, expected_revision: int) -> bool:
         """Delete the session of `expected_revision`; return False if that revision is gone."""
-        return bool(await self._thread.do(_Command(_Database.delete, (space, name, expected_revision))))
+        return bool(await self._runner.do(_Command(_Database.delete, (space, name, expected_revision))))
 
     async def names(self, space: str, after: str, limit: int) -> list[str]:
         """Return the first `limit` names after `after`, in order."""
-        names: list[str] = await self._thread.do(_Command(_Database.names, (space, after, limit), writes=False))
+        names: list[str] = await self._runner.do(_Command(_Database.names, (space, after, limit), writes=False))
         return names
 
     async def close(self) -> None:
         """Release everything."""
-        await self._thread.close()
+        await self._runner.close()
+
+
+class _DirectRunner:
+    """Runs commands in the event loop's thread: in memory, a command costs less than handing it to another thread."""
+
+    def __init__(self, database: "_Database") -> None:
+        self._database = database
+
+    async def start(self) -> None:
+        self._database.open()
+
+    async def do(self, command: "_Command") -> Any:
+        [answer] = self._database.run([command])
+        return value_of(answer)
+
+    async def close(self) -> None:
+        self._database.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ async def test_expired_sessions_leave_nothing_behind() -> None:
         now += 100
     assert await rows(store) <= 8  # what has expired since the last write
     now += 1000
-    assert not await store._thread.do(_Command(_Database.tidy, (), writes=False))
+    assert not await store._runner.do(_Command(_Database.tidy, (), writes=False))
     assert await rows(store) == 0
     await store.close()
 
@@ -41,7 +41,7 @@ async def test_a_full_store_refuses_new_sessions_and_drops_none() -> None:
     now, made = 0.0, 0
     store = await open_store("memory:", 1_000_000)
     assert isinstance(store, SqliteStore)
-    store._thread._backend._clock = lambda: now  # type: ignore[attr-defined]
+    store._runner._database._clock = lambda: now  # type: ignore[attr-defined]
     with pytest.raises(StoreFull):
         while True:
             await store.create("/tiny", {f"{made:04}": bytes(2300)}, 1000 if made else 60)
@@ -66,4 +66,4 @@ async def rows(store: SqliteStore) -> int:
     def count(database: _Database) -> int:
         return database._connection.execute("SELECT count(*) FROM sessions").fetchone()[0]
 
-    return await store._thread.do(_Command(count, (), writes=False))
+    return await store._runner.do(_Command(count, (), writes=False))

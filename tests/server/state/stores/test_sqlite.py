@@ -287,7 +287,7 @@ async def test_a_damaged_file_is_unavailable_and_the_log_says_why(path: Path, ca
 
 
 async def on_file(store: SqliteStore, do: Any) -> Any:
-    return await store._thread.do(_Command(do, (), writes=False))
+    return await store._runner.do(_Command(do, (), writes=False))
 
 
 async def count(store: SqliteStore) -> int:
