@@ -78,13 +78,13 @@ class ScoreStreamCall:
         )
         try:
             async for piece in self._pieces(requests):
-                await self._read(self._normalizer.feed(piece))
+                await self._score(self._normalizer.feed(piece))
                 self._sent_count += len(piece)
                 held_count = self._normalizer.held_count
                 check_at_most("characters that a next one may still change", held_count, LIMITS.max_held_back)
                 self._covered_count = self._sent_count - held_count
                 await self._send_progress()
-            await self._read_end()
+            await self._score_end()
             if self._start.is_session:
                 # In grpc.aio a cancelled call looks like one whose text has ended, except that writing fails: the
                 # session must not advance after half a text.
@@ -103,7 +103,7 @@ class ScoreStreamCall:
             check_at_most("characters of a piece", len(request.text), self._max_characters)
             yield request.text
 
-    async def _read(self, text: str) -> None:
+    async def _score(self, text: str) -> None:
         """Score the next characters of the normalized text."""
         if not text:
             return
@@ -122,11 +122,11 @@ class ScoreStreamCall:
         if self._start.is_session and self._state is not None:
             self._tail.add(piece.session_ids)
 
-    async def _read_end(self) -> None:
+    async def _score_end(self) -> None:
         """Score what was held back, and the line feed that the policy adds."""
         rest = self._normalizer.end()
         ended = self._policies.with_line_feed(self._last_character + rest)
-        await self._read(ended[len(self._last_character) :])
+        await self._score(ended[len(self._last_character) :])
         self._covered_count = self._sent_count
         if self._state is None and self._policies.with_begin:  # an empty text
             piece = read_piece("text", "", TextStart(None, self._seed), self._policies, self._served.model)

@@ -1,4 +1,4 @@
-"""The three stores, each with a way to let time pass."""
+"""Each store, with a way to let time pass."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
