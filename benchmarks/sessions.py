@@ -45,7 +45,6 @@ from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.session_record import Record
 from segue_server.state.sessions import Sessions
 from segue_server.state.snapshot import Snapshot
-from segue_server.state.stores.memory import MemoryStore
 from segue_server.state.stores.sqlite import SqliteStore
 from segue_server.state.stores.store import SessionStore
 
@@ -122,14 +121,15 @@ async def fill_file(bench: Bench, count: int) -> tuple[list[str], float]:
 
 async def in_memory(bench: Bench, count: int, replaces: int) -> dict[str, Any]:
     """Fill the store in memory, then go on with sessions of it; each replacement is sealed and read as by a call."""
-    store = MemoryStore(MAX_BYTES)
+    store = SqliteStore(None, MAX_BYTES)
+    await store.open()
     empty, began = settled_bytes(), time.perf_counter()
     names = await fill(bench, store, count)
     seconds, full = time.perf_counter() - began, settled_bytes()
     sessions = bench.sessions(store)
     for _ in track(range(0, replaces, BATCH), "replacing", disable=not sys.stderr.isatty()):
         for record in bench.records(BATCH):
-            held = await sessions.find(random.choice(names), bench.served, TENANT)
+            held = await sessions.load(random.choice(names), bench.served, TENANT)
             await sessions.replace(held, record, bench.served, TENANT)
     return {
         "store": "memory",

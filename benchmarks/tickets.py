@@ -69,18 +69,18 @@ def cost(layers: int, hidden: int, folder: Path) -> Row:
     """Measure tickets of one shape."""
     model = Model(read_artifact(make_model(folder / f"{layers}x{hidden}", layers, hidden)))
     make_key_file(folder / "keys")
-    engine_thread: Any = None  # nothing is generated here
-    served = Served(model, engine_thread, reproducible=True, build=Build.of(model, bytes(16)))
-    office = TicketCodec(KeyRing(folder / "keys"), lifetime=3600)
+    worker: Any = None  # nothing is generated here
+    served = Served(model, worker, reproducible=True, build=Build.of(model, bytes(16)))
+    codec = TicketCodec(KeyRing(folder / "keys"), lifetime=3600)
     h, c = np.random.default_rng(0).uniform(-1, 1, (2, *model.state_shape)).astype(np.float32)
     snapshot = Snapshot(State(h, c, 3, POSITION, seed=0), Sampling())
-    ticket = office.write(snapshot, served.build, model, "")
+    ticket = codec.encode(snapshot, served.build, model, "")
     cipher, plain = AESGCM(bytes(32)), bytes(packed_bytes(model))
     return {
         "shape": f"{layers} x {hidden}",
         "bytes": ticket_bytes(model),
-        "seal_us": microseconds(lambda: office.write(snapshot, served.build, model, "")),
-        "open_us": microseconds(lambda: office.read(ticket, served, "")),
+        "seal_us": microseconds(lambda: codec.encode(snapshot, served.build, model, "")),
+        "open_us": microseconds(lambda: codec.decode(ticket, served, "")),
         "cipher_us": microseconds(lambda: cipher.encrypt(bytes(12), plain, None)),
     }
 

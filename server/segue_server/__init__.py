@@ -1,7 +1,7 @@
 """Serve character-level language models: stateful streams and scoring over gRPC, on ONNX Runtime.
 
-A request's way through the modules:
+The path of a request:
 
-    services -> requests (validated) -> sequence -> worker (thread) -> engine -> model (ONNX Runtime)
-             <------------------------- stream (event loop) <--------- advances
+    api/services -> api/*_request (checked) -> Sequence -> EngineThread -> Engine -> Model (ONNX Runtime)
+                 <----------------------- Stream (event loop) <----------- StepOutput
 """

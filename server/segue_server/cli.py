@@ -17,31 +17,31 @@ _MEGABYTE: Final = 1_000_000
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    help="Port of metrics for Prometheus, at /metrics; 0: any free one, named in the log.  [default: none]",
+    help="Port of Prometheus metrics, at /metrics; 0: any free one, named in the log.  [default: none]",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "auto"]),
     default="auto",
     show_default=True,
-    help="Where models run. cuda: exit where there is none. auto: CUDA where it works, otherwise the CPU.",
+    help="Where models run. cuda: fail without CUDA. auto: CUDA if it works, otherwise the CPU.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores that one step of a model may use."
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU cores for one step of a model."
 )
 @click.option(
     "--max-sequences",
     type=click.IntRange(1),
     default=8192,
     show_default=True,
-    help="Streams and texts that are served at once; beyond them, RESOURCE_EXHAUSTED.",
+    help="Streams and texts served at once; more get RESOURCE_EXHAUSTED.",
 )
 @click.option(
     "--stall-timeout",
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds that a client may leave its stream unread before it is ended.",
+    help="Seconds that a client may leave its stream unread before the call fails.",
 )
 @click.option(
     "--drain-lag",
@@ -55,21 +55,21 @@ _MEGABYTE: Final = 1_000_000
     type=click.FloatRange(0),
     default=20.0,
     show_default=True,
-    help="Seconds that streams may go on after SIGTERM before they end with a ticket.",
+    help="Seconds that streams may continue after SIGTERM before they end with a ticket.",
 )
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="SEGUE_STATE",
     show_envvar=True,
-    help="Folder of the server's own files.  [default: ~/.local/state/segue]",
+    help="Folder for the server's own files.  [default: ~/.local/state/segue]",
 )
 @click.option(
     "--keys",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="SEGUE_KEYS",
     show_envvar=True,
-    help="File of the keys that seal tickets and sessions; made where there is none. Replicas share one.  "
+    help="File of the keys that seal tickets and sessions; created if missing. Replicas share one.  "
     "[default: keys in --state]",
 )
 @click.option(
@@ -83,7 +83,7 @@ _MEGABYTE: Final = 1_000_000
 @click.option(
     "--session-gb",
     type=click.FloatRange(0, min_open=True),
-    help="What sessions may take in all; a full store takes no new ones. Redis has its own maxmemory.  "
+    help="Size limit of all sessions; a full store refuses new ones. For Redis, set its own maxmemory.  "
     "[default: 16 for sqlite:, 1 for memory:]",
 )
 @click.option(
@@ -91,25 +91,23 @@ _MEGABYTE: Final = 1_000_000
     type=click.FloatRange(0, 36_500, min_open=True),
     default=30.0,
     show_default=True,
-    help="How long a ticket is good for.",
+    help="Days until a ticket expires.",
 )
 @click.option(
     "--session-days",
     type=click.FloatRange(0, 3_650, min_open=True),
     default=7.0,
     show_default=True,
-    help="How long a session is kept without being used, unless its client asked for another time.",
+    help="Days that an unused session is kept, unless its client asks for another time.",
 )
 @click.option(
     "--prefix-cache-mb",
     type=click.FloatRange(0),
     default=64.0,
     show_default=True,
-    help="Memory for the states behind prompts that came before, in MB; 0: none are kept.",
+    help="Memory for caching the states of prompts, in MB; 0: no cache.",
 )
-@click.option(
-    "--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted or authenticated."
-)
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine, unencrypted and unauthenticated.")
 def serve(  # noqa: PLR0913 - one parameter for each option
     *,
     models: Path,
@@ -133,13 +131,13 @@ def serve(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Serve the newest version of every model in the folder MODELS over gRPC.
 
-    Prints one line `ready: HOST:PORT` when it serves; logs go to standard error. SIGTERM drains: running streams
-    end or get a ticket to continue elsewhere.
+    Prints one line `ready: HOST:PORT` once it serves; logs go to standard error. SIGTERM drains: running streams
+    end, or get a ticket to continue on another server.
     """
     if not (insecure or host in ("127.0.0.1", "::1", "localhost")):
         raise click.UsageError(
             f"--host {host} can be reached from other machines, and the connection is neither encrypted nor "
-            "authenticated; say --insecure if the network around it is trusted"
+            "authenticated; pass --insecure if the network is trusted"
         )
     import asyncio
     import logging

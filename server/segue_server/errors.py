@@ -1,23 +1,23 @@
-"""What the server answers when it does not do what was asked. Each class carries its gRPC status.
+"""The errors that the server answers with. Each class carries its gRPC status.
 
 RequestError
-|-- InvalidRequest    INVALID_ARGUMENT    a field out of its range
+|-- InvalidRequest    INVALID_ARGUMENT    a field out of range
 |-- InvalidTicket     INVALID_ARGUMENT    a ticket that this model cannot continue
-|-- NotExact          FAILED_PRECONDITION a state that this host would continue with other roundings
+|-- NotExact          FAILED_PRECONDITION a state that this host would round differently
 |-- UnknownModel      NOT_FOUND           a model that is not loaded
-|-- UnknownSession    NOT_FOUND           a session that is not there
+|-- UnknownSession    NOT_FOUND           a session that does not exist
 |-- ForeignSession    FAILED_PRECONDITION a session of another model of the same name, or of another key
-|-- SessionExists     ALREADY_EXISTS      a name that a session has already
-|-- SessionMoved      ABORTED             a session that stands elsewhere than the call assumed
-|-- NotRewindable     OUT_OF_RANGE        further back than a session remembers
-|-- StoreFull         RESOURCE_EXHAUSTED  no room for another session: none makes room for it
-|-- StoreUnavailable  UNAVAILABLE         the sessions' store does not answer
+|-- SessionExists     ALREADY_EXISTS      a name that another session has
+|-- SessionMoved      ABORTED             a session that is not where the call assumed
+|-- NotRewindable     OUT_OF_RANGE        further back than the session can go
+|-- StoreFull         RESOURCE_EXHAUSTED  no room for another session: none is evicted
+|-- StoreUnavailable  UNAVAILABLE         the session store does not answer
 |-- Overloaded        RESOURCE_EXHAUSTED  no place for another sequence; says when to retry
-|-- Stalled           ABORTED             the client stopped reading its stream, or never began it
-|-- Stopping          UNAVAILABLE         the server is going away
-`-- EngineFailed      INTERNAL            the engine broke; the log says why
+|-- Stalled           ABORTED             the client stopped reading its stream, or never started it
+|-- Stopping          UNAVAILABLE         the server is stopping
+`-- EngineFailed      INTERNAL            the engine failed; the log says why
 
-StartupError          ends `segue serve` with one line and its exit code
+StartupError          ends `segue serve` with one line and an exit code
 """
 
 from typing import ClassVar
@@ -26,22 +26,22 @@ import grpc
 
 
 class RequestError(Exception):
-    """A request that gets a status instead of an answer. The text reaches the client: no paths, no internals."""
+    """A request answered with an error status. The text reaches the client: no paths, no internals."""
 
     status: ClassVar[grpc.StatusCode]
     reason: ClassVar[str]
     """For programs: google.rpc.ErrorInfo.reason, under the domain "segue"."""
 
 
-class InvalidRequest(RequestError):  # noqa: N818 - these names are what went wrong
-    """A field out of its range; the text names field, value and range."""
+class InvalidRequest(RequestError):  # noqa: N818 - the names say what went wrong
+    """A field out of range; the text names field, value and range."""
 
     status = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_REQUEST"
 
 
 class InvalidTicket(RequestError):  # noqa: N818
-    """A ticket that is damaged or belongs to another model. One text for all causes."""
+    """A ticket that is damaged, expired or not for this model. The same text for all causes."""
 
     status = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_TICKET"
@@ -55,7 +55,7 @@ class UnknownModel(RequestError):  # noqa: N818
 
 
 class NotExact(RequestError):  # noqa: N818
-    """A state that this host would continue with other roundings."""
+    """A state that this host would round differently."""
 
     status = grpc.StatusCode.FAILED_PRECONDITION
     reason = "NOT_EXACT"
@@ -76,42 +76,42 @@ class ForeignSession(RequestError):  # noqa: N818
 
 
 class SessionExists(RequestError):  # noqa: N818
-    """A name that a session has already."""
+    """A name that another session has."""
 
     status = grpc.StatusCode.ALREADY_EXISTS
     reason = "SESSION_EXISTS"
 
 
 class SessionMoved(RequestError):  # noqa: N818
-    """A session that stands elsewhere than the call assumed."""
+    """A session that is not where the call assumed."""
 
     status = grpc.StatusCode.ABORTED
     reason = "SESSION_MOVED"
 
 
 class NotRewindable(RequestError):  # noqa: N818
-    """Further back than a session remembers."""
+    """Further back than the session can go."""
 
     status = grpc.StatusCode.OUT_OF_RANGE
     reason = "NOT_REWINDABLE"
 
 
 class StoreFull(RequestError):  # noqa: N818
-    """No room for another session, or for a longer one. Nothing was changed."""
+    """No room for another session, or for a longer record. Nothing was changed."""
 
     status = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "STORE_FULL"
 
 
 class StoreUnavailable(RequestError):  # noqa: N818
-    """The sessions' store does not answer. What was to be changed may have been changed, or not."""
+    """The session store does not answer. A change may or may not have been made."""
 
     status = grpc.StatusCode.UNAVAILABLE
     reason = "STORE_UNAVAILABLE"
 
     def __init__(self) -> None:
         super().__init__(
-            "the sessions cannot be reached; repeat the call: with a request_key, or a position, it is not done twice"
+            "the session store does not answer; repeat the call: with a request_key or a position, it takes effect once"
         )
 
 
@@ -123,21 +123,21 @@ class Overloaded(RequestError):  # noqa: N818
 
 
 class Stalled(RequestError):  # noqa: N818
-    """The client stopped reading its stream, or never began to write it."""
+    """The client stopped reading its stream, or never started it."""
 
     status = grpc.StatusCode.ABORTED
     reason = "STALLED"
 
 
 class Stopping(RequestError):  # noqa: N818
-    """The server is going away."""
+    """The server is stopping."""
 
     status = grpc.StatusCode.UNAVAILABLE
     reason = "STOPPING"
 
 
 class EngineFailed(RequestError):  # noqa: N818
-    """The engine broke. What happened stands in the server's log."""
+    """The engine failed. The server's log has the details."""
 
     status = grpc.StatusCode.INTERNAL
     reason = "ENGINE_FAILED"

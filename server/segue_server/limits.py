@@ -1,4 +1,4 @@
-"""Every limit of a request, in one table. A request is checked against it before anything is allocated."""
+"""Every limit of a request, in one table. Requests are checked before anything is allocated."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,12 +7,12 @@ MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """Of one request. 1,000,000 characters are at most 4 MB of UTF-8."""
 
 RETRY_AFTER_SECONDS: Final = 1.0
-"""The hint that goes with RESOURCE_EXHAUSTED."""
+"""The retry hint sent with RESOURCE_EXHAUSTED."""
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """The ranges of the fields of a request. Sizes of texts are in characters."""
+    """The ranges of a request's fields. Sizes of texts are in characters."""
 
     max_prompt: int = 1_000_000
     default_generated: int = 256
@@ -20,9 +20,9 @@ class RequestLimits:
     max_temperature: float = 100.0
     max_biases: int = 256
     max_bias: float = 100.0
-    """Of either sign."""
+    """Absolute value."""
     max_listed: int = 10_000
-    """Of allowed_characters, and of forbidden_characters."""
+    """Of allowed_characters and of forbidden_characters."""
     max_stops: int = 16
     max_stop: int = 128
     max_samples: int = 64
@@ -34,20 +34,20 @@ class RequestLimits:
     max_alternatives: int = 20
     max_texts: int = 4_096
     max_texts_with_tickets: int = 256
-    """A ticket holds a whole state: 8 KB for two layers of 512."""
+    """A ticket holds a state: 8 KB for two layers of 512."""
     max_candidates: int = 4_096
     max_candidates_with_tickets: int = 256
     max_scored: int = 1_000_000
-    """Of all texts of one request together."""
+    """Of all texts of a request together."""
     max_scored_in_detail: int = 250_000
-    """The same where the log-probability or the rank of each character is asked for: 8 bytes each, and 4 MiB is what
-    gRPC clients receive by default."""
+    """The same with the log-probability or the rank of each character: 8 bytes each, and gRPC clients receive at most
+    4 MiB by default."""
     max_scored_with_alternatives: int = 20_000
-    """The same where alternatives to each character are asked for."""
+    """The same with alternatives to each character."""
     max_windows: int = 65_536
-    """Of all texts of one request together. A piece of a stream with windows has at most so many characters."""
+    """Of all texts of a request together. Also the most characters in a piece of a stream with windows."""
     max_held_back: int = 65_536
-    """Of a stream of text: what the next piece may still change, such as an endless row of combining marks."""
+    """Characters of a streamed text that the next piece may still change, such as a long run of combining marks."""
 
 
 LIMITS: Final = RequestLimits()

@@ -1,12 +1,12 @@
-"""What the loaded models do, for Prometheus.
+"""Metrics of the loaded models, for Prometheus.
 
     segue_live_sequences                     streams and texts in the engine now
-    segue_prefix_cache_prompts_total         prompts, by `result`: "hit" (some of it was not read anew), "miss"
-    segue_prefix_cache_symbols_saved_total   symbols that were not read anew
+    segue_prefix_cache_prompts_total         prompts, by `result`: "hit" (a part was cached) or "miss"
+    segue_prefix_cache_symbols_saved_total   symbols that were cached
     segue_prefix_cache_states                states in the cache now
-    segue_prefix_cache_bytes                 memory that they take
+    segue_prefix_cache_bytes                 memory used by the cache
 
-Labels are a model's name and version: nothing that a client sends becomes one.
+Labels are a model's name and version. Nothing from a client becomes a label.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _LABELS: Final = ("model", "version")
 
 
 class _Models(Collector):
-    """Reads the figures when it is asked, in a thread of its own: each is right, two may be a prompt apart."""
+    """Collects the values on demand, in the metrics thread: each is right, two may be a prompt apart."""
 
     def __init__(self, registry: Registry, prefixes: PrefixCache) -> None:
         self._models = [(served, prefixes.counts(served.model)) for served in registry]
@@ -32,13 +32,13 @@ class _Models(Collector):
     def collect(self) -> Iterator[Metric]:
         live = GaugeMetricFamily("segue_live_sequences", "Streams and texts in the engine.", labels=_LABELS)
         prompts = CounterMetricFamily(
-            "segue_prefix_cache_prompts", "Prompts that the cache was asked for.", labels=(*_LABELS, "result")
+            "segue_prefix_cache_prompts", "Prompts looked up in the cache.", labels=(*_LABELS, "result")
         )
         saved = CounterMetricFamily(
-            "segue_prefix_cache_symbols_saved", "Symbols that were not read anew.", labels=_LABELS
+            "segue_prefix_cache_symbols_saved", "Symbols of prompts that were cached.", labels=_LABELS
         )
         states = GaugeMetricFamily("segue_prefix_cache_states", "States in the cache.", labels=_LABELS)
-        taken = GaugeMetricFamily("segue_prefix_cache_bytes", "Memory that they take.", labels=_LABELS)
+        taken = GaugeMetricFamily("segue_prefix_cache_bytes", "Memory used by the cache.", labels=_LABELS)
         for served, counts in self._models:
             labels = (served.model.name, str(served.model.version))
             live.add_metric(labels, served.engine_thread.live)
@@ -51,7 +51,7 @@ class _Models(Collector):
 
 
 def serve_metrics(registry: Registry, prefixes: PrefixCache, host: str, port: int) -> int:
-    """Serve them over HTTP until the process ends; return the port. Raises StartupError."""
+    """Serve the metrics over HTTP until the process ends; return the port. Raises StartupError."""
     collectors = CollectorRegistry()
     collectors.register(_Models(registry, prefixes))
     try:

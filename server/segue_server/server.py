@@ -1,4 +1,4 @@
-"""A server's life: load, check, announce, serve, drain."""
+"""The server's life cycle: load, check, announce, serve, drain."""
 
 import asyncio
 import logging
@@ -63,11 +63,11 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),  # replies are bounded by the limits of requests
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a few KB could unpack to GB
-    # A burst of calls waits for the event loop: admission refuses what is too much, with a hint when to retry. gRPC's
-    # own limit would cancel calls, without a word.
+    # Bursts wait for the event loop, where admission refuses calls with a retry hint. gRPC's own limit would cancel
+    # calls without one.
     ("grpc.server.max_pending_requests", 2**17),
     ("grpc.server.max_pending_requests_hard_limit", 2**17),
-    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind the same address
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -75,48 +75,48 @@ CHANNEL_OPTIONS: Final = (
 
 _HEALTH_SECONDS: Final = 0.5
 _LAST_MESSAGES_SECONDS: Final = 2.0
-"""For the final message of each drained stream to reach its reader."""
+"""For the last message of each drained stream to reach its client."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Everything that `segue serve` can be told."""
+    """The options of `segue serve`."""
 
     models: Path
     keys: Path
-    """The file of the keys that tickets and sessions are sealed with; made where there is none."""
+    """The file of the keys that seal tickets and sessions; created if missing."""
     sessions: str
     """Where sessions are kept; see `stores`."""
     max_session_bytes: int | None = None
-    """What sessions may take in all; None: the store's default."""
+    """For all sessions; None: the store's default."""
     host: str = "127.0.0.1"
     port: int = 50051
-    """0: any free port, named in the line that says the server is ready."""
+    """0: any free port, named in the `ready` line."""
     metrics_port: int | None = None
-    """Of Prometheus's metrics, at the same host; 0: any free port, named in the log; None: there are none."""
+    """Of the Prometheus metrics, on the same host; 0: any free port, named in the log; None: no metrics."""
     device: Device = Device.AUTO
     threads: int = 1
     """Cores that one step of a model may use."""
     max_sequences: int = 8192
-    """Streams and texts that are served at once; each takes some 50 KB, a state, and its prompt."""
+    """Streams and texts served at once; each takes about 50 KB plus a state and its prompt."""
     stall_timeout: float = 60.0
     """Seconds that a client may leave its stream unread."""
     drain_lag: float = 0.0
-    """Seconds between NOT_SERVING and the first refused call: what load balancers need to notice."""
+    """Seconds between NOT_SERVING and the first refused call, for load balancers to notice."""
     drain_grace: float = 20.0
-    """Seconds that streams under way may go on after that, before they are ended with a ticket."""
+    """Seconds that running streams may continue after that before they end with a ticket."""
     ticket_lifetime: float = 30 * 86_400.0
     """Seconds."""
     prefix_cache_bytes: int = 64_000_000
-    """For states behind prompts that came before; 0: none are kept."""
+    """For the states of earlier prompts; 0: no cache."""
     idle_times: IdleTimes = field(default_factory=IdleTimes)
     """Of sessions."""
 
 
 async def serve(config: ServerConfig) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; raises StartupError, also where an engine breaks later."""
+    """Serve until SIGTERM or SIGINT, then drain. Raises StartupError, also if an engine fails later."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,14 +138,14 @@ async def serve(config: ServerConfig) -> None:
     await _announce_health(health, health_pb2.HealthCheckResponse.SERVING)
     sys.stdout.write(f"ready: {address}\n")
     sys.stdout.flush()
-    broken = await _stopped_or_broken(stop, registry)
+    failed = await _wait_for_stop(stop, registry)
     await _announce_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
-    if not broken:
-        await _let_calls_end(interceptor, config)
+    if not failed:
+        await _finish_calls(interceptor, config)
     for served in registry:
         served.engine_thread.drain()
     await server.stop(grace=_LAST_MESSAGES_SECONDS)
-    if broken:
+    if failed:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
         served.engine_thread.stop()
@@ -153,7 +153,7 @@ async def serve(config: ServerConfig) -> None:
 
 
 def load_models(config: ServerConfig) -> list[Model]:
-    """Load the newest version of every model below the folder; raises StartupError with the one at fault."""
+    """Load the newest version of every model in the folder; raises StartupError, which names the bad one."""
     try:
         newest = {folder.parent: folder for folder in find_artifacts(config.models)}
         artifacts = [read_artifact(folder) for folder in newest.values()]
@@ -165,7 +165,7 @@ def load_models(config: ServerConfig) -> list[Model]:
 def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
     found = check(model)
     _log.info(
-        "model %s version %d on %s: results %s on the company they are computed in; host class %s",
+        "model %s version %d on %s: results %s on batching; host class %s",
         *(model.name, model.version, model.provider, "do not depend" if found.reproducible else "MAY DEPEND"),
         found.host_class.hex(),
     )
@@ -173,7 +173,7 @@ def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
     return Served(model, worker, found.reproducible, Build.of(model, found.host_class))
 
 
-def _server(  # noqa: PLR0913, PLR0917 - all that a server consists of
+def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     registry: Registry,
     health: grpc_health_aio.HealthServicer,
     interceptor: CallInterceptor,
@@ -184,16 +184,16 @@ def _server(  # noqa: PLR0913, PLR0917 - all that a server consists of
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
     admission = Admission(config.max_sequences)
-    office, sessions = TicketCodec(ring, config.ticket_lifetime), Sessions(store, ring)
-    starts = StartResolver(office, sessions)
+    ticket_codec, sessions = TicketCodec(ring, config.ticket_lifetime), Sessions(store, ring)
+    start_resolver = StartResolver(ticket_codec, sessions)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-        GenerationService(registry, admission, starts, prefixes, config.stall_timeout), server
+        GenerationService(registry, admission, start_resolver, prefixes, config.stall_timeout), server
     )
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(
-        ScoringService(registry, admission, starts, config.stall_timeout), server
+        ScoringService(registry, admission, start_resolver, config.stall_timeout), server
     )
     session_pb2_grpc.add_SessionServiceServicer_to_server(
-        SessionService(registry, admission, starts, office, sessions, config.idle_times), server
+        SessionService(registry, admission, start_resolver, ticket_codec, sessions, config.idle_times), server
     )
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry, prefixes), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -202,13 +202,13 @@ def _server(  # noqa: PLR0913, PLR0917 - all that a server consists of
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
-    """Listen, and return the address."""
+    """Listen on the address of `config`; return the actual one."""
     wanted = _address(config.host, config.port)
     try:
         port = server.add_insecure_port(wanted)
     except RuntimeError as error:
         raise StartupError(
-            f"cannot listen on {wanted}: the port is in use, or the address is not this machine's; "
+            f"cannot listen on {wanted}: the port is in use, or the address is not of this machine; "
             "choose another --port (0: any free one) or --host"
         ) from error
     return _address(config.host, port)
@@ -222,13 +222,13 @@ async def _announce_health(
     health: grpc_health_aio.HealthServicer, status: health_pb2.HealthCheckResponse.ServingStatus
 ) -> None:
     for name in ("", *SERVICES):
-        with suppress(TimeoutError):  # one watcher that does not read must not hold up the rest
+        with suppress(TimeoutError):  # one watcher that does not read must not delay the others
             async with asyncio.timeout(_HEALTH_SECONDS):
                 await health.set(name, status)
 
 
-async def _stopped_or_broken(stop: asyncio.Event, registry: Registry) -> bool:
-    """Wait for the signal to stop or for an engine to break; return whether one broke."""
+async def _wait_for_stop(stop: asyncio.Event, registry: Registry) -> bool:
+    """Wait for the stop signal or for an engine to fail; return whether one failed."""
     events = [stop, *(served.engine_thread.failed for served in registry)]
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -237,9 +237,9 @@ async def _stopped_or_broken(stop: asyncio.Event, registry: Registry) -> bool:
     return not stop.is_set()
 
 
-async def _let_calls_end(interceptor: CallInterceptor, config: ServerConfig) -> None:
-    """Take no new calls after the lag, and give those under way the grace to end by themselves."""
-    _log.info("stopping: no new calls; up to %g s for those under way", config.drain_grace)
+async def _finish_calls(interceptor: CallInterceptor, config: ServerConfig) -> None:
+    """After the lag, refuse new calls; give running calls the grace period to end."""
+    _log.info("stopping: no new calls; up to %g s for running ones", config.drain_grace)
     await asyncio.sleep(config.drain_lag)
     interceptor.refuse_new_calls()
     with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Checks of single values that a request brings."""
+"""Checks of single values in a request."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ from segue_server.errors import InvalidRequest
 
 
 class Choices(Protocol):
-    """An enumeration of the contract; its first value stands for none."""
+    """An enumeration; its first value means unspecified."""
 
     def keys(self) -> Sequence[str]:
         """Return the names."""
@@ -17,12 +17,12 @@ class Choices(Protocol):
 
 
 def check_choice(field: str, value: int, choices: Choices) -> None:
-    """Refuse a number that names none of `choices`."""
+    """Raise InvalidRequest for a number that is none of `choices`."""
     if value not in choices.values():
         raise InvalidRequest(f"{field} is {value}; choose one of {', '.join(choices.keys()[1:])}")
 
 
 def check_at_most(what: str, value: int, limit: int) -> None:
-    """Refuse `value` where it is above `limit`."""
+    """Raise InvalidRequest if `value` is above `limit`."""
     if value > limit:
         raise InvalidRequest(f"{what}: {value:,}; at most {limit:,} are allowed")

@@ -21,7 +21,7 @@ from segue.v1 import common_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_g
 from segue.v1 import generation_pb2 as pb
 from segue_export.artifact import read_artifact
 from segue_export.export import export_checkpoint
-from segue_server.api.generation_request import Generation, read_generation
+from segue_server.api.generation_request import Generation, check_limits, read_generation
 from segue_server.api.services.generation import GenerationService
 from segue_server.engine.build import Build
 from segue_server.engine.model import Model
@@ -41,6 +41,7 @@ ABOVE_100 = math.nextafter(100, 101)
 
 
 def checked(asked: pb.GenerateRequest, model: Model) -> Generation:
+    check_limits(asked)
     return read_generation(asked, model, StartState.nothing(Build.of(model, bytes(16))))
 
 
@@ -491,7 +492,7 @@ def test_a_field_may_go_to_its_limit(wide_model: Model, fields: dict[str, Any]) 
     assert checked(asked_for("a", **fields), wide_model)
 
 
-ASCII_ONLY = "this model's symbols are bytes, so that only characters of one byte (ASCII) can be named"
+ASCII_ONLY = "this model's symbols are bytes, so only characters of one byte (ASCII) can be named"
 
 
 @pytest.mark.parametrize(
@@ -745,9 +746,9 @@ async def call(
     registry: Any = SimpleNamespace(
         find=lambda *_: SimpleNamespace(model=model, engine_thread=worker, build=Build.of(model, bytes(16)))
     )
-    office: Any = SimpleNamespace(write=lambda *_: b"")
+    codec: Any = SimpleNamespace(encode=lambda *_: b"")
     nowhere: Any = None  # no call here has a session
-    service = GenerationService(registry, admission, StartResolver(office, nowhere), PrefixCache(0), stall_timeout=0.05)
+    service = GenerationService(registry, admission, StartResolver(codec, nowhere), PrefixCache(0), stall_timeout=0.05)
     context: Any = client
     try:
         await service.Generate(asked_for(prompt, samples=3), context)

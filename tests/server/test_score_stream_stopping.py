@@ -8,8 +8,8 @@ import grpc.aio
 import pytest
 from segue.v1 import scoring_pb2 as pb
 from segue.v1 import scoring_pb2_grpc
-from segue_server.api.score_accumulator import NOTHING_READ
-from segue_server.api.services import score_reading as readings
+from segue_server.api.score_accumulator import NO_SCORES
+from segue_server.api.services import score_texts
 from segue_server.api.services.score_stream import ScoreStreamCall
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import State
@@ -32,21 +32,21 @@ async def test_what_was_not_read_is_not_counted(
 ) -> None:
     read: list[str] = []
 
-    async def read_one(piece: Any, *_: object) -> tuple[Any, State]:
+    async def score_one(piece: Any, *_: object) -> tuple[Any, State]:
         if read:
             raise Stopping("the server is stopping")
         read.append(piece.text)
-        return NOTHING_READ, State.after_first(1, model.state_shape, 0)
+        return NO_SCORES, State.after_first(1, model.state_shape, 0)
 
     async def requests() -> Any:
         for piece in pieces:
             yield pb.ScoreStreamRequest(text=piece)
 
-    monkeypatch.setattr(readings, "read_one", read_one)
+    monkeypatch.setattr(score_texts, "score_one", score_one)
     output: Any = Output()
-    served: Any = SimpleNamespace(model=model, engine_thread=SimpleNamespace(draining=asyncio.Event()))
-    origin: Any = StartState.nothing(SimpleNamespace(sha256=b"", host_class=b""))  # type: ignore[arg-type]
-    call = ScoreStreamCall(pb.ScoreStreamStart(), origin, served, output, lambda _: b"a ticket")
+    build: Any = SimpleNamespace(sha256=b"", host_class=b"")
+    served: Any = SimpleNamespace(model=model, worker=SimpleNamespace(draining=asyncio.Event()), build=build)
+    call = ScoreStreamCall(pb.ScoreStreamStart(), StartState.nothing(build), served, output, lambda _: b"a ticket")
     with pytest.raises(Stopping):
         await call.answer(requests())
     assert read == ["ab"]

@@ -74,6 +74,14 @@ def test_where_nothing_is_scored_there_is_no_perplexity(channel: grpc.Channel, t
     assert bool(found.ticket) is has_ticket
 
 
+def test_a_reply_names_the_model_and_the_version_that_scored(channel: grpc.Channel) -> None:
+    stub = scoring_pb2_grpc.ScoringServiceStub(channel)
+    scored = stub.Score(pb.ScoreRequest(texts=["The"]))
+    assert (scored.model, scored.version) == ("tiny", 1)
+    ranked = stub.ScoreCandidates(pb.ScoreCandidatesRequest(candidates=["The"]))
+    assert (ranked.model, ranked.version) == ("tiny", 1)
+
+
 def test_line_ends_are_read_as_training_read_them(channel: grpc.Channel) -> None:
     unix, dos, mac, marked = unsealed(score(channel, "The\ncat", "The\r\ncat", "The\rcat", "\ufeffThe\ncat"))
     assert unix == dos == mac == marked

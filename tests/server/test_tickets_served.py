@@ -73,11 +73,11 @@ class Forger:
         self._served = Served(model, None, reproducible=True, build=Build.of(model, host_class_of(channel)))  # type: ignore[arg-type]
 
     def opened(self, ticket: bytes) -> Ticket:
-        return TicketCodec(KeyRing(self._keys), 1e6).read(ticket, self._served, "")
+        return TicketCodec(KeyRing(self._keys), 1e6).decode(ticket, self._served, "")
 
     def seal(self, snapshot: Snapshot, build: Build | None = None, tenant: str = "", lifetime: float = 1e6) -> bytes:
-        office = TicketCodec(KeyRing(self._keys), lifetime)
-        return office.write(snapshot, build or self._served.build, self._served.model, tenant)
+        codec = TicketCodec(KeyRing(self._keys), lifetime)
+        return codec.encode(snapshot, build or self._served.build, self._served.model, tenant)
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +161,14 @@ def hostile_tickets(ticket: bytes, forger: Forger, other_keys: Path, rng: np.ran
         return forger.seal(replace(snapshot, state=replace(state, **changes)))
 
     make_key_file(other_keys)
-    office = TicketCodec(KeyRing(other_keys), 1e6)
+    codec = TicketCodec(KeyRing(other_keys), 1e6)
     return {
         "empty": b"",
         "flipped": ticket[:at] + bytes([ticket[at] ^ 1 << int(rng.integers(8))]) + ticket[at + 1 :],
         "cut": ticket[:at],
         "longer": ticket + b"\0",
         "noise": secrets.token_bytes(len(ticket)),
-        "another key": office.write(snapshot, foreign, forger._served.model, ""),
+        "another key": codec.encode(snapshot, foreign, forger._served.model, ""),
         "another tenant": forger.seal(snapshot, tenant="somebody"),
         "another model": forger.seal(snapshot, build=replace(foreign, family=bytes(32))),
         "expired": forger.seal(snapshot, lifetime=-1),

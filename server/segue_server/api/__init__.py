@@ -1,1 +1,1 @@
-"""The contract on the wire: requests and responses of segue.v1."""
+"""The wire: requests and responses of segue.v1."""

@@ -1,4 +1,4 @@
-"""What surrounds every call of segue's own services: statuses for errors, and the count of calls under way."""
+"""Wraps every call of segue's own services: turns errors into statuses, and counts the calls in progress."""
 
 import asyncio
 import logging
@@ -27,91 +27,91 @@ _Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of segue's services. Health and reflection pass through untouched."""
+    """Wraps every handler of segue's services. Health and reflection pass through unchanged."""
 
     def __init__(self) -> None:
         self._stopping = False
-        self._under_way = 0
-        self._none_under_way = asyncio.Event()
-        self._none_under_way.set()
+        self._in_progress = 0
+        self._none_in_progress = asyncio.Event()
+        self._none_in_progress.set()
 
     def refuse_new_calls(self) -> None:
-        """Answer every further call with UNAVAILABLE."""
+        """Answer every new call with UNAVAILABLE."""
         self._stopping = True
 
     async def all_answered(self) -> None:
-        """Wait until no call is under way."""
-        await self._none_under_way.wait()
+        """Wait until no call is in progress."""
+        await self._none_in_progress.wait()
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        """Return the handler that grpc is to call."""
+        """Return the handler for grpc to call."""
         handler = await continuation(handler_call_details)
         if handler is None or not str(handler_call_details.method).startswith(_OWN_SERVICES):
             return handler
-        # The type stubs know the synchronous handlers only; under grpc.aio these are coroutines.
+        # The type stubs declare synchronous handlers; in grpc.aio these are coroutines.
         behavior: Any = handler.stream_stream or handler.unary_stream or handler.unary_unary
         deserialize: Any = handler.request_deserializer
-        parse = _parsed_each if handler.request_streaming else _parsed
-        answer = self._surround(behavior, lambda request: parse(request, deserialize))
+        parse = _parse_each if handler.request_streaming else _parse
+        answer = self._wrap(behavior, lambda request: parse(request, deserialize))
         make: Any = grpc.unary_unary_rpc_method_handler
         if handler.response_streaming:
             make = grpc.unary_stream_rpc_method_handler
         if handler.request_streaming:
             make = grpc.stream_stream_rpc_method_handler
-        # Without a deserializer the request arrives as bytes, so that parsing it is surrounded too.
-        surrounded: _Handler = make(answer, None, handler.response_serializer)
-        return surrounded
+        # Without a deserializer the request arrives as bytes, so that parse errors are wrapped too.
+        wrapped: _Handler = make(answer, None, handler.response_serializer)
+        return wrapped
 
-    def _surround(self, behavior: _Behavior, parse: Callable[[Any], Any]) -> Any:
+    def _wrap(self, behavior: _Behavior, parse: Callable[[Any], Any]) -> Any:
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                with self._counted():
+                with self._count_call():
                     return await behavior(parse(request), context)
             except RequestError as error:
                 await _abort(context, error.status, str(error), _details(error))
-            except (grpc.aio.BaseError, asyncio.CancelledError):  # the call is over: nobody is left to tell
+            except (grpc.aio.BaseError, asyncio.CancelledError):  # the call is over: there is no client to tell
                 raise
-            except Exception:  # noqa: BLE001 - the client gets a fixed text, the log the rest
+            except Exception:  # noqa: BLE001 - the client gets a fixed text, the log the details
                 _log.exception("a handler failed")
                 await _abort(context, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, ())
 
         return answer
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count a call while it is worked on; raises Stopping instead where no new calls are taken."""
+    def _count_call(self) -> Iterator[None]:
+        """Count a call for the length of the block; raises Stopping if new calls are refused."""
         if self._stopping:
             raise Stopping("the server is stopping; try another one")
-        self._under_way += 1
-        self._none_under_way.clear()
+        self._in_progress += 1
+        self._none_in_progress.clear()
         try:
             yield
         finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._none_under_way.set()
+            self._in_progress -= 1
+            if not self._in_progress:
+                self._none_in_progress.set()
 
 
-def _parsed(request: bytes, parse: Callable[[bytes], Any]) -> Any:
+def _parse(request: bytes, parse: Callable[[bytes], Any]) -> Any:
     try:
         return parse(request)
     except DecodeError:
         raise InvalidRequest("the request is not a message of this method") from None
 
 
-async def _parsed_each(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+async def _parse_each(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _parsed(request, parse)
+        yield _parse(request, parse)
 
 
 async def _abort(
     context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str, metadata: tuple[Any, ...]
 ) -> None:
-    """End the call with a status; a client that does not make room for it is left to itself."""
+    """End the call with a status; gives up on a client that makes no room for it."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_STATUS_SECONDS):
             await context.abort(code, text, metadata)

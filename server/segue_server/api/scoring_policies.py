@@ -1,4 +1,4 @@
-"""How a text is read that is scored: what becomes of unknown characters, what stands before and behind it."""
+"""How scored texts are read: unknown characters, and what is added before and after."""
 
 from dataclasses import dataclass
 
@@ -13,29 +13,29 @@ from segue_server.validation import check_choice
 
 @dataclass(frozen=True)
 class Policies:
-    """Policies that suit a model; none of them is left open."""
+    """Policies for one model, all decided."""
 
     unknown: common_pb2.UnknownPolicy.ValueType
     with_begin: bool
-    """Whether a text from the zero state has the `begin` character before it."""
+    """Whether a text from the zero state is read after the `begin` character."""
     with_end: bool
-    """Whether a text gets the line feed that ends it, where it has none."""
+    """Whether a text without a final line feed gets one."""
 
     def message(self) -> pb.ScoringPolicies:
-        """Return what a reply says."""
+        """Return the policies for a reply."""
         return pb.ScoringPolicies(
             unknown=self.unknown,
             begin=pb.BEGIN_POLICY_BEGIN if self.with_begin else pb.BEGIN_POLICY_NOTHING,
             end=pb.END_POLICY_LINE_FEED if self.with_end else pb.END_POLICY_NOTHING,
         )
 
-    def ended(self, text: str) -> str:
-        """Return the normalized `text` with its end."""
+    def with_line_feed(self, text: str) -> str:
+        """Return the normalized `text`, with the final line feed if the policy adds it."""
         return f"{text}\n" if self.with_end and not text.endswith("\n") else text
 
 
 def read_policies(asked: pb.ScoringPolicies, model: Model, *, begins: bool = False) -> Policies:
-    """Check what was asked and settle what was not; `begins`: whether `begin` is the default for every model."""
+    """Check the policies and fill in defaults; `begins`: whether `begin` is the default for all models."""
     for field, value, known in (
         ("unknown", asked.unknown, common_pb2.UnknownPolicy),
         ("begin", asked.begin, pb.BeginPolicy),
@@ -49,7 +49,9 @@ def read_policies(asked: pb.ScoringPolicies, model: Model, *, begins: bool = Fal
         )
     with_end = asked.end == pb.END_POLICY_LINE_FEED
     if with_end and model.vocabulary.line_feed == UNKNOWN_ID:
-        raise InvalidRequest("end is END_POLICY_LINE_FEED, and this model does not know the line feed: leave it out")
+        raise InvalidRequest(
+            "end is END_POLICY_LINE_FEED, and this model has no line feed in its vocabulary: leave it out"
+        )
     return Policies(
         unknown=asked.unknown or common_pb2.UNKNOWN_POLICY_REPLACE,
         with_begin=asked.begin == pb.BEGIN_POLICY_BEGIN

@@ -1,13 +1,12 @@
-"""From requests for scores to sequences."""
+"""From scoring requests to sequences."""
 
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from segue.v1 import scoring_pb2 as pb
-from segue_training.text.vocabulary import UNKNOWN_ID
 
-from segue_server.api.encoding import begin, check_line_feeds, encode, normalized_behind
+from segue_server.api.encoding import check_line_feeds, encode, normalize_after, start_text
 from segue_server.api.score_accumulator import Wanted
 from segue_server.api.scoring_policies import Policies
 from segue_server.api.windows import read_windows
@@ -20,24 +19,24 @@ from segue_server.state.start import StartState
 from segue_server.validation import check_at_most, check_choice
 
 SCORING_SEED: Final = 0
-"""A ticket from scoring that began a text holds this seed: the same request gives the same state."""
+"""The seed in a ticket of a newly begun text: equal requests give equal states."""
 
 
 @dataclass(frozen=True)
 class TextStart:
-    """The state that texts go on from."""
+    """The state that texts continue from."""
 
     state: State | None
-    """None: nothing was read."""
+    """None: the text begins."""
     seed: int
     """For a text that begins."""
-    first: int = 0
-    """How many characters of the text stand before it."""
+    offset: int = 0
+    """How many characters of the text came before."""
 
     @classmethod
-    def of(cls, origin: StartState) -> "TextStart":
-        """Return the state that a call's texts go on from."""
-        return cls(origin.state, SCORING_SEED if origin.seed is None else origin.seed)
+    def of(cls, start: StartState) -> "TextStart":
+        """Return the state that a call's texts continue from."""
+        return cls(start.state, SCORING_SEED if start.seed is None else start.seed)
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,10 @@ class TextToScore:
     state: State | None
     """Before the symbols of `prefill_ids`. None: nothing was read."""
     prefill_ids: Ids
-    """The ids to read on from there."""
-    read: Ids
-    """All ids between the start and the end of the text."""
+    session_ids: Ids
+    """All ids from the start to the end of the text."""
     unknown_at: Ids
-    """Which characters of the text are read as `<unk>`."""
+    """Positions in the text that are read as `<unk>`."""
 
     def sequence(self, wanted: Wanted, marks: tuple[int, ...] = ()) -> Sequence:
         """Return the sequence that scores it; `prefill_ids` must not be empty."""
@@ -69,7 +67,7 @@ class TextToScore:
 
 
 def read_wanted(request: pb.ScoreRequest | pb.ScoreStreamStart, model: Model, *, text: bool) -> Wanted:
-    """Check what `request` asks for beside sums; `text`: whether it asks for that too. Raises InvalidRequest."""
+    """Check what `request` asks for besides sums; `text`: whether it asks for the text too. Raises InvalidRequest."""
     check_at_most("top_alternatives", request.top_alternatives, LIMITS.max_alternatives)
     if model.vocabulary.alphabet == "bytes" and (request.ranks or request.top_alternatives):
         raise InvalidRequest("ranks and top_alternatives are of symbols, and this model's are bytes: leave them out")
@@ -83,7 +81,7 @@ def read_wanted(request: pb.ScoreRequest | pb.ScoreStreamStart, model: Model, *,
     )
 
 
-def most_characters(wanted: Wanted) -> int:
+def max_characters(wanted: Wanted) -> int:
     """Return how many characters one request, or one piece of a stream, may have."""
     if wanted.alternatives:
         return LIMITS.max_scored_with_alternatives
@@ -96,32 +94,31 @@ def read_texts(
     """Check `request` against the limits and encode its texts; raises InvalidRequest."""
     if not request.texts:
         raise InvalidRequest("texts is empty: send at least one text to score")
-    most = LIMITS.max_texts_with_tickets if request.return_tickets else LIMITS.max_texts
-    check_at_most("number of texts", len(request.texts), most)
-    check_at_most("characters of all texts together", sum(map(len, request.texts)), most_characters(wanted))
-    texts = [whole_text(f"texts[{i}]", text, start, policies, model) for i, text in enumerate(request.texts)]
+    max_texts = LIMITS.max_texts_with_tickets if request.return_tickets else LIMITS.max_texts
+    check_at_most("number of texts", len(request.texts), max_texts)
+    check_at_most("characters of all texts together", sum(map(len, request.texts)), max_characters(wanted))
+    texts = [read_text(f"texts[{i}]", text, start, policies, model) for i, text in enumerate(request.texts)]
     if wanted.windows is not None:
         count = sum(_window_count(text.text, wanted.windows) + (wanted.window_before > 0) for text in texts)
         check_at_most("windows of all texts together", count, LIMITS.max_windows)
     return texts
 
 
-def whole_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
-    """Normalize, end and encode a text that comes whole; raises InvalidRequest."""
-    whole = normalized_behind(start.state, text, model)
-    return next_text(field, policies.ended(whole), start, policies, model)
+def read_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
+    """Normalize, end and encode a whole text; raises InvalidRequest."""
+    normalized = normalize_after(start.state, text, model)
+    return read_piece(field, policies.with_line_feed(normalized), start, policies, model)
 
 
-def next_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
+def read_piece(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> TextToScore:
     """Encode a normalized text, or a piece of one; raises InvalidRequest."""
-    check_line_feeds(field, text.removesuffix("\n"), model, first=start.first)
-    ids, unknown_count = encode(field, text, model, policies.unknown, first=start.first)
-    unknown_at = np.flatnonzero(ids == UNKNOWN_ID) if unknown_count else NO_IDS
+    check_line_feeds(field, text.removesuffix("\n"), model, offset=start.offset)
+    ids, unknown_at = encode(field, text, model, policies.unknown, offset=start.offset)
     if start.state is not None:
         return TextToScore(text, start.state, ids, ids, unknown_at)
     if not (len(ids) or policies.with_begin):
         return TextToScore(text, None, NO_IDS, NO_IDS, NO_IDS)
-    state, prefill_ids = begin(ids, start.seed, model, with_begin=policies.with_begin)
+    state, prefill_ids = start_text(ids, start.seed, model, with_begin=policies.with_begin)
     return TextToScore(text, state, prefill_ids, np.append(state.last, prefill_ids), unknown_at)
 
 
@@ -133,12 +130,12 @@ def read_context(request: pb.ScoreCandidatesRequest, model: Model, start: TextSt
     """Check `request` against the limits and encode its context; raises InvalidRequest."""
     if not request.candidates:
         raise InvalidRequest("candidates is empty: send at least one text that may follow the context")
-    most = LIMITS.max_candidates_with_tickets if request.return_tickets else LIMITS.max_candidates
-    check_at_most("number of candidates", len(request.candidates), most)
+    max_candidates = LIMITS.max_candidates_with_tickets if request.return_tickets else LIMITS.max_candidates
+    check_at_most("number of candidates", len(request.candidates), max_candidates)
     check_at_most("characters of context", len(request.context), LIMITS.max_prompt)
     limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
     check_at_most("characters of all candidates together", sum(map(len, request.candidates)), limit)
     check_choice("ranking", request.ranking, pb.CandidateRanking)
-    text = normalized_behind(start.state, request.context, model)
+    text = normalize_after(start.state, request.context, model)
     check_line_feeds("context", text, model)
-    return next_text("context", text, start, policies, model)
+    return read_piece("context", text, start, policies, model)

@@ -1,6 +1,6 @@
-"""Who a call comes from. Tickets, sessions and cached prefixes of one tenant are of no use to another.
+"""The tenant of a call. Tenants cannot use each other's tickets, sessions and cached prefixes.
 
-The call says so itself, in its metadata: whatever stands before the server and knows its callers has to set it.
+The call's metadata names it; a proxy that authenticates callers must set it.
 """
 
 import re
@@ -15,7 +15,7 @@ _TENANT: Final = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
 def tenant_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Return the tenant of a call, "" where it names none; raises InvalidRequest."""
+    """Return the tenant of a call, "" if it names none; raises InvalidRequest."""
     named = [value for key, value in context.invocation_metadata() or () if key == TENANT_KEY]
     if len(named) > 1:
         raise InvalidRequest(f"{len(named)} values of {TENANT_KEY} in the metadata; send one")

@@ -1,8 +1,8 @@
-"""Windows: the parts of a text, each with a score of its own."""
+"""Windows: consecutive parts of a text that are scored separately."""
 
-# Shape suffixes: N characters of a piece, W windows that end in it.
+# Shape suffixes: N characters of a piece, W windows that end in it, S windows that start in it.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -12,15 +12,15 @@ from segue_server.engine.sampling import Floats, Ids
 from segue_server.errors import InvalidRequest
 
 LINES: Final = 0
-"""The size of windows that are lines, with the line feeds that end them."""
+"""The size that stands for lines, each with its line feed."""
 
 
 def read_windows(asked: pb.Windows) -> int | None:
-    """Return the size of the windows in characters, LINES, or None for none; raises InvalidRequest."""
+    """Return the size of a window in characters, LINES, or None for no windows; raises InvalidRequest."""
     if asked.before and asked.before >= asked.characters:
         raise InvalidRequest(
             f"windows.before is {asked.before}, windows.characters {asked.characters}; leave it out, or send how many "
-            "characters of the first window stand before the text"
+            "characters of the first window precede the text"
         )
     match asked.WhichOneof("of"):
         case "characters":
@@ -35,18 +35,30 @@ def read_windows(asked: pb.Windows) -> int | None:
             return None
 
 
+@dataclass(slots=True)
+class Window:
+    """The score of one window."""
+
+    first: int = 0
+    """The position of its first character in the text."""
+    character_count: int = 0
+    sum_log_probability: float = 0.0
+    scored_count: int = 0
+    unknown_count: int = 0
+
+
 @dataclass(frozen=True)
 class ScoredCharacters:
-    """Some consecutive characters of a text, N, of which all but perhaps the first of the text are scored."""
+    """N consecutive characters of a text. All are scored, except perhaps the first of the text."""
 
     text: str
     log_probabilities: Floats
-    """Of the last of them."""
+    """Of the scored ones, which are the last."""
     unknown_at: Ids
-    """Which of them were read as `<unk>`."""
+    """Positions in `text` that were read as `<unk>`."""
 
-    def of_each(self) -> tuple[Floats, Ids, Ids]:
-        """Return for each character [N] its log-probability, and 1 or 0 for whether it is scored and unknown."""
+    def by_character(self) -> tuple[Floats, Ids, Ids]:
+        """Return for each character [N] its log-probability, and 1 or 0 for scored and for unknown."""
         log_probabilities_N = np.zeros(len(self.text))
         scored_N, unknown_N = np.zeros((2, len(self.text)), dtype=np.int64)
         unscored = len(self.text) - len(self.log_probabilities)
@@ -56,17 +68,18 @@ class ScoredCharacters:
         return log_probabilities_N, scored_N, unknown_N
 
 
+@dataclass
 class WindowCutter:
-    """Cuts one text, that may come in pieces, into windows."""
+    """Cuts one text, which may arrive in pieces, into windows."""
 
-    def __init__(self, size: int, before: int = 0) -> None:
-        """`size`: the characters of a window, or LINES. `before`: how many of the first one stand before the text."""
-        self._size = size
-        self._before = before
-        self._open = pb.WindowScore()
-        """What has come of the window that the text stands in."""
+    size: int
+    """Characters of a window, or LINES."""
+    before: int = 0
+    """How many characters of the first window precede the text."""
+    _open: Window = field(default_factory=Window)
+    """The window that the text has reached."""
 
-    def add(self, characters: ScoredCharacters) -> list[pb.WindowScore]:
+    def add(self, characters: ScoredCharacters) -> list[Window]:
         """Return the windows that end in the next characters of the text."""
         if not characters.text:
             return []
@@ -75,7 +88,7 @@ class WindowCutter:
         is_last_open = start_S[-1] < len(characters.text)
         if not is_last_open:
             start_S = start_S[:-1]
-        sums = [np.add.reduceat(values_N, start_S).tolist() for values_N in characters.of_each()]
+        sums = [np.add.reduceat(values_N, start_S).tolist() for values_N in characters.by_character()]
         counts = np.diff(start_S, append=len(characters.text)).tolist()
         complete = []
         for log_probability, scored, unknown, count in zip(*sums, counts, strict=True):
@@ -84,20 +97,20 @@ class WindowCutter:
             self._open.unknown_count += unknown
             self._open.character_count += count
             complete.append(self._open)
-            self._open = pb.WindowScore(first=self._open.first + self._open.character_count)
+            self._open = Window(self._open.first + self._open.character_count)
         if is_last_open:
             self._open = complete.pop()
         if complete:
-            self._before = 0
+            self.before = 0
         return complete
 
-    def end(self) -> list[pb.WindowScore]:
-        """Return the window that the text ended in."""
+    def end(self) -> list[Window]:
+        """Return the last window if it is not complete."""
         return [self._open] if self._open.character_count else []
 
     def _ends(self, text: str) -> Ids:
-        """Return where windows end [W]."""
-        if self._size == LINES:
+        """Return where windows end in `text` [W]."""
+        if self.size == LINES:
             code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
             return np.flatnonzero(code_points == ord("\n")) + 1
-        return np.arange(self._size - self._before - self._open.character_count, len(text) + 1, self._size)
+        return np.arange(self.size - self.before - self._open.character_count, len(text) + 1, self.size)

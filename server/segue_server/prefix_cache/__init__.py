@@ -1,1 +1,1 @@
-"""States behind prompts that came before."""
+"""A cache of the states of earlier prompts."""

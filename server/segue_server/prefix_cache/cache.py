@@ -1,14 +1,14 @@
-"""States behind prompts that came before, so that a prompt that begins as one of them is not read anew.
+"""The states of earlier prompts, so that the common prefix of a new prompt is not prefilled again.
 
-A state is a function of the model, the state that a text begins from, and the text: so what follows is the same, to
-the bit, wherever a prompt is read on from. What is kept is only that, (h, c); its last symbol is the text's, and its
-position and seed are those of the call that uses it.
+A state is a function of the model, the start state and the text, so the results are the same, to the bit, wherever a
+prompt is continued from. Only (h, c) is stored: the last symbol is the text's, position and seed are those of the call
+that uses it.
 
-States are kept apart by tenant, by model, and by the state that a prompt goes on from: the zero state after the first
-symbol of a text, or that of a ticket or session. So forks of one ticket share what they begin with as well.
+States are separated by tenant, model and start state: the zero state after the first symbol of a text, or the state of
+a ticket or session. So forks of one ticket share prefixes too.
 
-A state is kept at the end of each prompt, and where a prompt parts from those before it: the third one with a common
-beginning is served from there. What was not used for longest makes room.
+A state is stored at the end of each prompt, and where a prompt diverges from earlier ones: the third prompt with a
+common prefix is served from there. The least recently used state is evicted first.
 """
 
 import hashlib
@@ -26,45 +26,45 @@ from segue_server.engine.symbols import Symbols
 from segue_server.prefix_cache.trie import Node, Trie
 
 WORTH: Final = 64
-"""A state is kept where it spares at least so many symbols: reading fewer costs little more than keeping it."""
+"""Symbols that a state must spare to be stored: prefilling fewer costs little more than storing it."""
 
 _SHARE: Final = 8
-"""What one prompt may take of the cache: this part."""
+"""One prompt may take the capacity divided by this."""
 _DIGEST_BYTES: Final = 16
 _TRIE_BYTES: Final = 512
-"""A trie's own objects, its key, and its place in a table."""
+"""Memory of a trie's own objects, its key, and its table entry."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the prompts to one model, of all tenants."""
+    """Statistics of one model, over all tenants."""
 
     hits: int = 0
-    """Prompts of which at least one symbol was not read anew."""
+    """Prompts of which at least one symbol was cached."""
     misses: int = 0
-    """Prompts that were read whole."""
+    """Prompts of which nothing was cached."""
     symbols_saved: int = 0
-    """Symbols that were not read anew."""
+    """Symbols of prompts that were cached."""
     states: int = 0
     """In the cache now."""
     bytes: int = 0
-    """How much memory they take."""
+    """Memory that the states take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The part of a prompt that need not be read, and what is to be kept of the rest."""
+    """The cached part of a prompt, and the states to store from the rest."""
 
     state: State
-    """To read on from."""
+    """After the cached part."""
     count: int = 0
-    """How many of the ids are behind it."""
+    """How many of the ids it covers."""
     marks: tuple[int, ...] = ()
-    """Positions, ascending, at which the cache asks for the state."""
+    """Positions, ascending, at which the cache wants the state."""
     store: Callable[[State], None] | None = None
 
-    def take(self, state: State) -> None:
-        """Keep a state that the prompt came through, if it is one that the cache asks for."""
+    def offer(self, state: State) -> None:
+        """Store a state of the prompt if it is at one of the `marks`."""
         if self.store is not None and state.position in self.marks:
             self.store(state)
 
@@ -73,57 +73,59 @@ class _Key(NamedTuple):
     model: str
     version: int
     tenant: str
-    begin: bytes
-    """Digest of the state that texts go on from."""
+    start: bytes
+    """Digest of the start state."""
 
 
 class PrefixCache:
-    """All states that are kept. For one thread."""
+    """All stored states. Not thread-safe."""
 
     def __init__(self, capacity: int) -> None:
-        """`capacity`: bytes, everything included; 0: nothing is kept."""
+        """`capacity`: bytes, everything included; 0: nothing is stored."""
         self._capacity = capacity
         self._tries: dict[_Key, Trie] = {}
         self._used: OrderedDict[Node, _Key] = OrderedDict()
-        """Where states are, those that were used latest last."""
+        """Nodes with a state, the most recently used last."""
         self._counts: defaultdict[tuple[str, int], Counts] = defaultdict(Counts)
 
     @property
     def bytes_taken(self) -> int:
-        """How much memory all states take."""
+        """Memory that all states take."""
         return sum(counts.bytes for counts in self._counts.values())
 
     def counts(self, model: Model) -> Counts:
-        """Return what became of the prompts to `model`."""
+        """Return the statistics of `model`."""
         return self._counts[model.name, model.version]
 
-    def find(self, state: State, ids: Ids, model: Model, tenant: str, behind: int = 0) -> Prefix:
-        """Return the state behind as many of `ids`, read on from `state`, as are known.
+    def find(self, state: State, ids: Ids, model: Model, tenant: str, covered: int = 0) -> Prefix:
+        """Return the longest cached prefix of `ids` after `state`.
 
-        `behind`: how many symbols of the prompt are behind `state` already; where others are spared, so are they.
+        `covered`: how many symbols of the prompt `state` covers; they count as saved along with cached ones.
         """
-        prefix = self._find(state, ids, model, tenant) if len(ids) >= WORTH and self._capacity else Prefix(state)
+        is_worth_it = len(ids) >= WORTH and self._capacity
+        prefix = self._longest_prefix(state, ids, model, tenant) if is_worth_it else Prefix(state)
         counts = self.counts(model)
         counts.hits += prefix.count > 0
         counts.misses += not prefix.count and len(ids) > 0
-        counts.symbols_saved += prefix.count and behind + prefix.count
+        counts.symbols_saved += prefix.count and covered + prefix.count
         return prefix
 
-    def _find(self, begin: State, ids: Ids, model: Model, tenant: str) -> Prefix:
-        key = _Key(model.name, model.version, tenant, _digest(begin))
+    def _longest_prefix(self, start: State, ids: Ids, model: Model, tenant: str) -> Prefix:
+        key = _Key(model.name, model.version, tenant, _digest(start))
         packed = ids.astype(np.min_scalar_type(len(model.vocabulary) - 1))
         text, width = packed.tobytes(), packed.itemsize
         place = (self._tries.get(key) or Trie()).locate(text)
-        state, kept = begin, place.kept_depth // width
+        state, kept = start, place.kept_depth // width
         if place.kept is not None:
             self._used.move_to_end(place.kept)
-            state = _state_at(place.kept, begin, ids[:kept])
-        parting = _character_begin(ids, (place.depth + place.further) // width, model.symbols)
+            state = _state_at(place.kept, start, ids[:kept])
+        divergence = _character_start(ids, (place.depth + place.further) // width, model.symbols)
 
         def store(state: State) -> None:
-            self._store(key, text[: width * (state.position - begin.position)], state)
+            self._store(key, text[: width * (state.position - start.position)], state)
 
-        return Prefix(state, kept, tuple(begin.position + depth for depth in _worthy(kept, parting, len(ids))), store)
+        depths = _worth_storing(kept, divergence, len(ids))
+        return Prefix(state, kept, tuple(start.position + depth for depth in depths), store)
 
     def _store(self, key: _Key, text: bytes, state: State) -> None:
         values = np.array([state.h, state.c])
@@ -140,9 +142,9 @@ class PrefixCache:
         counts.states += node not in self._used
         self._used[node] = key
         self._used.move_to_end(node)
-        self._make_room()
+        self._evict()
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while self.bytes_taken > self._capacity:
             node, key = self._used.popitem(last=False)
             counts, trie = self._counts[key.model, key.version], self._tries[key]
@@ -156,29 +158,29 @@ class PrefixCache:
 
 
 def _digest(state: State) -> bytes:
-    """Return what tells `state` from others: neither its position nor its seed changes what a text leads to."""
-    told = state.last.to_bytes(8, "little") + state.h.tobytes() + state.c.tobytes()
-    return hashlib.blake2b(told, digest_size=_DIGEST_BYTES).digest()
+    """Return a digest of what determines the states after `state`: not its position or seed."""
+    content = state.last.to_bytes(8, "little") + state.h.tobytes() + state.c.tobytes()
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
-def _state_at(node: Node, begin: State, ids: Ids) -> State:
-    """Return the state that is kept at `node`, behind `ids`, for a text that goes on from `begin`."""
+def _state_at(node: Node, start: State, ids: Ids) -> State:
+    """Return the state stored at `node`, for a text of `ids` after `start`."""
     assert node.values is not None
     h, c = node.values
-    return State(h, c, int(ids[-1]), begin.position + len(ids), begin.seed)
+    return State(h, c, int(ids[-1]), start.position + len(ids), start.seed)
 
 
-def _worthy(kept: int, *depths: int) -> list[int]:
-    """Return which of `depths`, ascending, are worth a state, where there is one at `kept`."""
-    worthy: list[int] = []
+def _worth_storing(kept: int, *depths: int) -> list[int]:
+    """Return which of `depths`, ascending, are worth storing, given a state at `kept`."""
+    chosen: list[int] = []
     for depth in depths:
-        if depth - max([kept, *worthy]) >= WORTH:
-            worthy.append(depth)
-    return worthy
+        if depth - max([kept, *chosen]) >= WORTH:
+            chosen.append(depth)
+    return chosen
 
 
-def _character_begin(ids: Ids, at: int, symbols: Symbols) -> int:
-    """Return `at`, or where the character begins that it is within."""
+def _character_start(ids: Ids, at: int, symbols: Symbols) -> int:
+    """Return `at`, or the start of the character that it is within."""
     while 0 < at < len(ids) and not symbols.begins_V[ids[at]]:
         at -= 1
     return at

@@ -1,8 +1,8 @@
-"""States under the texts that lead to them: a compressed trie that knows how much memory it takes.
+"""States by the texts that lead to them: a compressed trie that tracks its memory.
 
-A text is a string of bytes here: its symbol ids, of one width each. A node stands wherever a state is kept or two
-texts part, be it within an id, and nowhere else. Texts may be as long as prompts are: labels are compared and copied
-whole, and nothing recurses.
+A text is a byte string here: its symbol ids, all of one width. There is a node exactly where a state is stored or two
+texts diverge, even within an id. Texts may be as long as prompts: labels are compared and copied whole, and nothing
+recurses.
 """
 
 import sys
@@ -14,54 +14,54 @@ import numpy as np
 from segue_server.engine.sampling import Floats32
 
 _NODE_BYTES: Final = 120
-"""A node, and what the interpreter keeps beside it and its children."""
+"""Memory of a node, beyond its label, children and state."""
 _STATE_BYTES: Final = 144
-"""What whoever remembers the order of use keeps for each state."""
+"""Memory of the cache's recency order for each state."""
 
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A place at which a state is kept, or texts part."""
+    """A point where a state is stored, or texts diverge."""
 
     label: bytes
-    """The text from its parent to here; of the root empty."""
+    """The text from its parent to here; empty for the root."""
     parent: "Node | None"
     children: "dict[int, Node]" = field(default_factory=dict)
     """By the first byte of their labels."""
     values: Floats32 | None = None
-    """(h, c) of the state behind this text, [2, layers, hidden]."""
+    """(h, c) of the state after this text, [2, layers, hidden]."""
 
 
 class Place(NamedTuple):
-    """How far a text is known."""
+    """How much of a text is in the trie."""
 
     node: Node
-    """The last one that it passes."""
+    """The last node on its path."""
     depth: int
-    """How many bytes are behind that."""
+    """The bytes up to that node."""
     further: int
-    """How many bytes it has in common with the label of one of its children."""
+    """The bytes after that which match the label of one of its children, in part."""
     kept: Node | None
-    """The last one that it passes and that keeps a state."""
+    """The last node on its path with a state."""
     kept_depth: int
-    """How many bytes are behind that; 0 for none."""
+    """The bytes up to that node; 0 if there is none."""
 
 
 class Trie:
-    """States that begin from one and the same state."""
+    """The states of texts from one start state."""
 
     def __init__(self) -> None:
         self._root = Node(b"", None)
         self.bytes = _bytes_of(self._root)
-        """How much memory it takes."""
+        """Memory of the whole trie."""
 
     @property
     def empty(self) -> bool:
-        """Whether no state is kept."""
+        """Whether it holds no state."""
         return not self._root.children
 
     def locate(self, text: bytes) -> Place:
-        """Return how far `text` is known."""
+        """Return how much of `text` is in the trie."""
         node, depth, kept, kept_depth = self._root, 0, None, 0
         while depth < len(text) and (child := node.children.get(text[depth])) is not None:
             if not text.startswith(child.label, depth):
@@ -72,7 +72,7 @@ class Trie:
         return Place(node, depth, 0, kept, kept_depth)
 
     def put(self, text: bytes, values: Floats32) -> Node:
-        """Keep `values` behind `text`, one byte at least; return where."""
+        """Store `values` for `text`, which must not be empty; return the node."""
         node, depth, further, _, _ = self.locate(text)
         if further:
             node, depth = self._split(node.children[text[depth]], further), depth + further
@@ -84,7 +84,7 @@ class Trie:
         return node
 
     def drop(self, node: Node) -> None:
-        """Keep the state of `node` no longer."""
+        """Remove the state of `node`."""
         before = _bytes_of(node)
         node.values = None
         self.bytes += _bytes_of(node) - before
@@ -100,16 +100,16 @@ class Trie:
         return leaf
 
     def _remove(self, leaf: Node) -> Node:
-        """Take `leaf` out; return its parent."""
+        """Remove `leaf`; return its parent."""
         parent = leaf.parent
-        assert parent is not None, "the root keeps no state"
+        assert parent is not None, "the root has no state"
         before = _bytes_of(parent)
         del parent.children[leaf.label[0]]
         self.bytes += _bytes_of(parent) - before - _bytes_of(leaf)
         return parent
 
     def _split(self, node: Node, length: int) -> Node:
-        """Put a node `length` bytes along the label of `node`, and return it."""
+        """Insert a node `length` bytes into the label of `node`; return it."""
         parent, before = node.parent, _bytes_of(node)
         assert parent is not None, "the root has no label"
         upper = parent.children[node.label[0]] = Node(node.label[:length], parent)
@@ -119,7 +119,7 @@ class Trie:
         return upper
 
     def _merge(self, node: Node) -> None:
-        """Take out a node at which nothing is kept and nothing parts."""
+        """Remove a node without a state at which no texts diverge."""
         (child,), parent = node.children.values(), node.parent
         assert parent is not None, "the root stays"
         before = _bytes_of(node) + _bytes_of(child)
@@ -129,11 +129,11 @@ class Trie:
 
 
 def _common(label: bytes, text: bytes, depth: int) -> int:
-    """Return how many bytes `label` has in common with what stands behind `depth` in `text`; not all of them."""
+    """Return how many bytes of `label` match `text` from `depth` on: fewer than all."""
     length = min(len(label), len(text) - depth)
-    parting = np.frombuffer(label, np.uint8, length) != np.frombuffer(text, np.uint8, length, depth)
-    at = int(parting.argmax())
-    return at if parting[at] else length
+    differs = np.frombuffer(label, np.uint8, length) != np.frombuffer(text, np.uint8, length, depth)
+    at = int(differs.argmax())
+    return at if differs[at] else length
 
 
 def _bytes_of(node: Node) -> int:

@@ -1,1 +1,1 @@
-"""States that leave the engine: snapshots, tickets, sessions and their keys."""
+"""States outside the engine: snapshots, tickets, sessions, and their keys."""

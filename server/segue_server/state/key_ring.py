@@ -1,10 +1,10 @@
 """The keys that tickets and sessions are sealed with.
 
-A key file has one key a line: an id (1 to 4,294,967,295) and 64 hexadecimal digits. The last key seals; all of them
-open. So a key is retired by taking its line out, and a new one comes into use where it stands last:
+A key file has one key on each line: an id (1 to 4,294,967,295) and 64 hexadecimal digits. The last key seals; all
+of them unseal. To retire a key, remove its line. To introduce one:
 
-    servers that share the file     append the new key; a server that meets an id it does not know reads the file again
-    servers with copies of it       put the new key above the last one everywhere, then move it to the end everywhere
+    servers that share the file     append the new key; a server that meets an unknown id rereads the file
+    servers with copies of it       insert the new key above the last one everywhere, then move it to the end everywhere
 
 Sealed bytes:
 
@@ -13,9 +13,9 @@ Sealed bytes:
     salt       16 bytes   random
     nonce      12 bytes   random
     ciphertext            AES-256-GCM, as long as the plain text
-    tag        16 bytes   of all before it, and of what the seal is bound to
+    tag        16 bytes   over everything before it and what the seal is bound to
 
-Each seal has a key of its own, BLAKE2b of the salt under the ring's key, so that random nonces never run out (NIST
+Each seal has its own key, BLAKE2b of the salt under the ring's key, so that random nonces never run out (NIST
 SP 800-38D allows 2^32 of them for one key).
 """
 
@@ -45,35 +45,35 @@ _LAST_ID: Final = 2**32 - 1
 _OTHERS: Final = stat.S_IRWXO
 
 SEAL_BYTES: Final = _HEADER.size + _TAG_BYTES
-"""What a seal adds to the plain text."""
+"""How much longer sealed bytes are than the plain text."""
 
 REREAD_SECONDS: Final = 1.0
-"""An unknown key makes the file be read again, at most so often: anybody can send unknown ids."""
+"""Least time between two rereads of the file for an unknown key id: anybody can send unknown ids."""
 
 
 class KeyRing:
-    """Seals bytes, and opens what it, or another ring with the same key, has sealed."""
+    """Seals bytes, and unseals what a ring with the same key has sealed."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the key file at `path`; raises StartupError with what is wrong with it."""
+        """Read the key file at `path`; raises StartupError."""
         self._path = path
         self._clock = clock
-        self._keys = _read(path)
+        self._keys = _read_keys(path)
         self._read_at = clock()
 
     def seal(self, plain: bytes, bound_to: bytes) -> bytes:
-        """Return `plain` sealed: nobody else can read it, change it, or open it as bound to anything else."""
+        """Return `plain` encrypted and authenticated. It unseals only under the same `bound_to`."""
         key_id = next(reversed(self._keys))
         header = _HEADER.pack(_MAGIC, key_id, secrets.token_bytes(16), nonce := secrets.token_bytes(12))
         return header + _cipher(self._keys[key_id], header).encrypt(nonce, plain, header + bound_to)
 
-    def open(self, sealed: bytes, bound_to: bytes) -> bytes | None:
-        """Return what was sealed; None for whatever no key of the ring has sealed so, bound to just that."""
+    def unseal(self, sealed: bytes, bound_to: bytes) -> bytes | None:
+        """Return the plain text; None if no key of the ring has sealed it, bound to `bound_to`."""
         if len(sealed) < SEAL_BYTES:
             return None
         header = sealed[: _HEADER.size]
         magic, key_id, _, nonce = _HEADER.unpack(header)
-        key = self._find(key_id)
+        key = self._key_of(key_id)
         if magic != _MAGIC or key is None:
             return None
         try:
@@ -81,13 +81,13 @@ class KeyRing:
         except InvalidTag:
             return None
 
-    def _find(self, key_id: int) -> bytes | None:
+    def _key_of(self, key_id: int) -> bytes | None:
         if key_id not in self._keys and self._clock() >= self._read_at + REREAD_SECONDS:
             self._read_at = self._clock()
             try:
-                self._keys = _read(self._path)
+                self._keys = _read_keys(self._path)
             except StartupError:
-                return None  # half written, perhaps; the keys that are known still do
+                return None  # perhaps half written: keep the known keys
         return self._keys.get(key_id)
 
 
@@ -97,9 +97,9 @@ def _cipher(key: bytes, header: bytes) -> AESGCM:
 
 
 def make_key_file(path: Path) -> None:
-    """Make a key file of one new key, readable by its owner alone; does nothing where there is a file already.
+    """Make a key file with one new key, readable only by its owner, unless the file exists.
 
-    Of several servers that do so at once, one makes it. Raises StartupError.
+    If several servers do so at once, one succeeds and the others use its file. Raises StartupError.
     """
     try:
         if path.exists():
@@ -117,7 +117,7 @@ def make_key_file(path: Path) -> None:
         ) from error
 
 
-def _read(path: Path) -> dict[int, bytes]:
+def _read_keys(path: Path) -> dict[int, bytes]:
     """Return the keys by id, in the order of their lines."""
     try:
         with path.open() as file:
@@ -128,16 +128,17 @@ def _read(path: Path) -> dict[int, bytes]:
         raise StartupError(f"cannot read the key file {path}: {reason}") from error
     if mode & _OTHERS:
         raise StartupError(f"everybody can read the key file {path}; run: chmod o= {path}")
-    keys = dict(_key(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip())
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    keys = dict(_parse_key(line, f"{path}, line {number}") for number, line in numbered)
     if not keys:
-        raise StartupError(f"the key file {path} holds no key; remove it, and a new one is made at the next start")
-    if len(keys) < sum(bool(line.strip()) for line in lines):
+        raise StartupError(f"the key file {path} holds no key; remove it, and the next start makes a new one")
+    if len(keys) < len(numbered):
         raise StartupError(f"the key file {path} has two keys with the same id; give each key its own")
     return keys
 
 
-def _key(line: str, place: str) -> tuple[int, bytes]:
-    """Read one line; an error does not repeat it."""
+def _parse_key(line: str, place: str) -> tuple[int, bytes]:
+    """Parse one line; the error message does not quote it."""
     try:
         number, digits = line.split()
         key_id, key = int(number), bytes.fromhex(digits)

@@ -1,9 +1,10 @@
-"""Sessions: records in a store, opened and changed under their names."""
+"""Sessions: sealed records in a store, by name."""
 
 import asyncio
 import hashlib
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,20 +15,20 @@ from segue_server.state.session_record import KEY_BYTES, NO_KEY, Record, pack_re
 from segue_server.state.stores.store import Entry, SessionStore
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_MADE_UP_BYTES: Final = 12
+_RANDOM_NAME_BYTES: Final = 12
 """Of a name that nobody can guess."""
-_LOOKED_AT_TOGETHER: Final = 32
-"""Sessions that are in memory at once while they are listed: each holds states."""
+_LISTED_AT_ONCE: Final = 32
+"""Sessions in memory at once during a listing: each holds states."""
 
 
 @dataclass(frozen=True)
 class StoredSession:
-    """A session as it was found in the store."""
+    """A session as loaded from the store."""
 
     name: str
     record: Record
     revision: int
-    """Of what was found: whatever changes the session gives it another one."""
+    """Every change to the session gives it another one."""
     expiry: float
     """In seconds of Unix time."""
 
@@ -39,43 +40,43 @@ class Sessions:
         self._store = store
         self._ring = ring
 
-    async def find(self, name: str, served: Served, tenant: str) -> StoredSession:
-        """Return a session that is to be used; raises UnknownSession, ForeignSession, StoreUnavailable."""
+    async def load(self, name: str, served: Served, tenant: str) -> StoredSession:
+        """Return a session and restart its idle time; raises UnknownSession, ForeignSession, StoreUnavailable."""
         _check_name(name)
         space = _space(served, tenant)
-        entry = await self._store.read(space, name)
+        entry = await self._store.fetch(space, name)
         if entry is None:
             raise UnknownSession(f"there is no session {name!r}: it was never opened, was closed, or has expired")
-        held = self._opened(space, name, entry, served)
-        if held is None:
+        stored = self._unsealed(space, name, entry, served)
+        if stored is None:
             raise ForeignSession(f"session {name!r} was made with another model of this name, or with another key")
-        return held
+        return stored
 
     async def page(self, after: str, limit: int, served: Served, tenant: str) -> tuple[list[StoredSession], str]:
-        """Return the tenant's sessions of one model behind the name `after`, in order, and the last of their names.
+        """Return up to `limit` of the tenant's sessions of one model after the name `after`, and their last name.
 
-        The latter is "" where there are no more than `limit`. A session of another model of the same name, or of a key
-        that is out of use, is left out. To be listed is no use: it prolongs no session's time.
+        The last name is "" on the last page. Sessions of another model of the same name, or of a key that was removed,
+        are left out. Listing a session does not restart its idle time.
         """
         space = _space(served, tenant)
         names = await self._store.names(space, after, limit + 1)
-        found = list[StoredSession]()
-        for at in range(0, min(len(names), limit), _LOOKED_AT_TOGETHER):
-            some = names[at : min(at + _LOOKED_AT_TOGETHER, limit)]
-            entries = await asyncio.gather(*(self._store.look(space, name) for name in some))
+        page = list[StoredSession]()
+        for at in range(0, min(len(names), limit), _LISTED_AT_ONCE):
+            some = names[at : min(at + _LISTED_AT_ONCE, limit)]
+            entries = await asyncio.gather(*(self._store.peek(space, name) for name in some))
             for name, entry in zip(some, entries, strict=True):
-                held = self._opened(space, name, entry, served) if entry else None
-                if held:
-                    found.append(held)
-        return found, names[limit - 1] if len(names) > limit else ""
+                stored = self._unsealed(space, name, entry, served) if entry else None
+                if stored:
+                    page.append(stored)
+        return page, names[limit - 1] if len(names) > limit else ""
 
-    async def create(self, names: list[str], records: list[Record], served: Served, tenant: str) -> list[str]:
-        """Make new sessions, all or none; "" is given a name. Return the names; raises SessionExists, StoreFull."""
-        names = [name or secrets.token_hex(_MADE_UP_BYTES) for name in names]
+    async def create(self, names: Collection[str], records: list[Record], served: Served, tenant: str) -> list[str]:
+        """Create sessions, all or none; "" gets a random name. Return the names; raises SessionExists, StoreFull."""
+        names = [name or secrets.token_hex(_RANDOM_NAME_BYTES) for name in names]
         for name in names:
             _check_name(name)
         if len(set(names)) < len(names):
-            raise InvalidRequest("names: the same name stands there twice; give each session its own")
+            raise InvalidRequest("names: the same name appears twice; give each session its own")
         space = _space(served, tenant)
         sealed = {name: self._sealed(space, name, record, served) for name, record in zip(names, records, strict=True)}
         taken = await self._store.create(space, sealed, records[0].idle_seconds)
@@ -83,21 +84,21 @@ class Sessions:
             raise SessionExists(f"there is a session {taken!r} already; choose another name, or close it first")
         return names
 
-    async def replace(self, held: StoredSession, record: Record, served: Served, tenant: str) -> None:
-        """Put `record` in the place of what was found; raises SessionMoved where that has changed since."""
+    async def replace(self, stored: StoredSession, record: Record, served: Served, tenant: str) -> None:
+        """Replace a stored session by `record`; raises SessionMoved if it has changed since."""
         space = _space(served, tenant)
-        sealed = self._sealed(space, held.name, record, served)
-        if not await self._store.replace(space, held.name, held.revision, sealed):
-            raise SessionMoved(f"another call has moved session {held.name!r} meanwhile; ask where it stands now")
+        sealed = self._sealed(space, stored.name, record, served)
+        if not await self._store.replace(space, stored.name, stored.revision, sealed):
+            raise SessionMoved(f"another call has moved session {stored.name!r} meanwhile; ask for its position")
 
-    async def delete(self, held: StoredSession, served: Served, tenant: str) -> None:
-        """End a session; raises SessionMoved."""
-        if not await self._store.delete(_space(served, tenant), held.name, held.revision):
-            raise SessionMoved(f"another call has moved session {held.name!r} meanwhile; ask where it stands now")
+    async def delete(self, stored: StoredSession, served: Served, tenant: str) -> None:
+        """Delete a session; raises SessionMoved."""
+        if not await self._store.delete(_space(served, tenant), stored.name, stored.revision):
+            raise SessionMoved(f"another call has moved session {stored.name!r} meanwhile; ask for its position")
 
-    def _opened(self, space: str, name: str, entry: Entry, served: Served) -> StoredSession | None:
-        """Return what the store has brought; None where that is not of this model, or not under a known key."""
-        packed = self._ring.open(entry.record, _bound_to(space, name))
+    def _unsealed(self, space: str, name: str, entry: Entry, served: Served) -> StoredSession | None:
+        """Return the session of an entry; None if it is of another model, or its key is unknown."""
+        packed = self._ring.unseal(entry.record, _bound_to(space, name))
         record = unpack_record(packed, served.model) if packed is not None else None
         if record is None or record.build.family != served.build.family:
             return None
@@ -107,17 +108,17 @@ class Sessions:
         return self._ring.seal(pack_record(record, served.model), _bound_to(space, name))
 
 
-def check_position(held: StoredSession, position: int | None) -> None:
-    """Raise SessionMoved where the caller takes the session to stand elsewhere."""
-    if position is not None and position != held.record.position:
+def check_position(stored: StoredSession, position: int | None) -> None:
+    """Raise SessionMoved if the caller expects the session elsewhere."""
+    if position is not None and position != stored.record.position:
         raise SessionMoved(
-            f"session {held.name!r} stands at position {held.record.position:,}, not at {position:,}; "
-            "go on from there, or rewind it"
+            f"session {stored.name!r} is at position {stored.record.position:,}, not at {position:,}; "
+            "continue from there, or rewind it"
         )
 
 
 def key_digest(request_key: str) -> bytes:
-    """Return what a record keeps of a request's key."""
+    """Return the digest of a request's key."""
     if not request_key:
         return NO_KEY
     return hashlib.blake2b(request_key.encode(), digest_size=KEY_BYTES).digest()

@@ -1,4 +1,4 @@
-"""States and settings as bytes, for tickets and sessions.
+"""States with their sampling settings as bytes, for tickets and sessions.
 
 Little-endian, nothing optional:
 
@@ -12,12 +12,11 @@ Little-endian, nothing optional:
     h         4 LH bytes   float32 [layers, hidden]
     c         4 LH bytes   float32 [layers, hidden]
 
-Whoever reads them has checked a seal before. The values are checked all the same: only a state that the model itself
-could have reached is taken.
+The bytes were sealed. Their values are checked anyway: only a state that the model can reach is accepted.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -29,18 +28,23 @@ from segue_server.limits import LIMITS
 
 _HEADER: Final = struct.Struct("<QQIIddd")
 _LAST_POSITION: Final = 2**62
-"""No text comes near, and no sum of positions overflows 64 bits."""
+"""Beyond any text, and no sum of positions overflows 64 bits."""
 _ROUNDED_ONE: Final = 1 + 1e-6
-"""The largest tanh that float32 kernels return: some overshoot 1 by two units in the last place."""
+"""The largest tanh that float32 kernels return: some exceed 1 by two units in the last place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state, and how the text is being written there."""
+    """A state, and the sampling settings of the text."""
 
     state: State
     sampling: Sampling
     """Without biases: they belong to a request."""
+
+    @classmethod
+    def of(cls, state: State, sampling: Sampling) -> "Snapshot":
+        """Return the snapshot of `state` under `sampling`."""
+        return cls(state, replace(sampling, bias=()))
 
 
 def pack(snapshot: Snapshot) -> bytes:
@@ -54,27 +58,27 @@ def pack(snapshot: Snapshot) -> bytes:
 
 
 def packed_bytes(model: Model) -> int:
-    """Return how many they are."""
+    """Return the size of every snapshot of `model`."""
     layers, hidden = model.state_shape
     return _HEADER.size + 2 * 4 * layers * hidden
 
 
 def unpack(packed: bytes, model: Model) -> Snapshot | None:
-    """Return what was packed; None for what no text leads `model` to."""
+    """Return the packed snapshot; None for one that no text leads `model` to."""
     if len(packed) != packed_bytes(model):
         return None
     seed, position, last, top_k, temperature, top_p, min_p = _HEADER.unpack_from(packed)
     h, c = np.frombuffer(packed, dtype="<f4", offset=_HEADER.size).reshape(2, *model.state_shape)
     reachable = bool(np.all(np.abs(h) <= _ROUNDED_ONE) and np.all(np.abs(c) <= position * _ROUNDED_ONE))  # no NaN
     usable = 0 <= temperature <= LIMITS.max_temperature and 0 < top_p <= 1 and 0 <= min_p < 1  # no NaN
-    if not (reachable and usable and 1 <= position <= _LAST_POSITION and _may_stand_after(last, h, c, model)):
+    if not (reachable and usable and 1 <= position <= _LAST_POSITION and _may_be_last(last, h, c, model)):
         return None
     state = State(h.astype(np.float32), c.astype(np.float32), last, position, seed)
     return Snapshot(state, Sampling(temperature, top_k, top_p, min_p))
 
 
-def _may_stand_after(last: int, h: Floats32, c: Floats32, model: Model) -> bool:
-    """Whether `last` is a symbol that ends a character, and a document only before the zero state."""
+def _may_be_last(last: int, h: Floats32, c: Floats32, model: Model) -> bool:
+    """Whether `last` ends a character; and if it ends a document, whether the state is zero."""
     if last >= len(model.vocabulary) or not model.symbols.may_end[last]:
         return False
     return last != model.symbols.end or not (h.any() or c.any())

@@ -1,16 +1,15 @@
-"""Tickets: a state as sealed bytes that a client keeps and any server with the same key continues.
+"""Tickets: a state as sealed bytes that the client holds and any server with the same key continues.
 
-What is sealed (see `key_ring`), little-endian, nothing optional:
+The plain text (see `key_ring`), little-endian, nothing optional:
 
     build       32 bytes   SHA-256 of the model's graph
     family      32 bytes   SHA-256 of what all builds of the model share
     host class  16 bytes   see `self_check`
     expiry       8 bytes   unsigned, seconds of Unix time
-    snapshot               see `state_bytes`
+    snapshot               see `snapshot`
 
-The seal is bound to the tenant. The length is compared with the loaded model's before anything is read, and the seal
-before anything of it is believed. A ticket stands at the end of a character; at the end of a document it holds the
-zero state, in which the next one begins.
+The seal is bound to the tenant. The length is checked before anything is parsed, and the seal before anything is
+trusted. The state is at the end of a character; at the end of a document it is the zero state of the next one.
 """
 
 import struct
@@ -34,33 +33,33 @@ _REFUSAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a ticket says."""
+    """The content of a ticket."""
 
     snapshot: Snapshot
     build: Build
 
 
 class TicketCodec:
-    """Writes tickets and reads them."""
+    """Encodes and decodes tickets."""
 
     def __init__(self, ring: KeyRing, lifetime: float, clock: Callable[[], float] = time.time) -> None:
-        """`lifetime`: seconds that a ticket is good for."""
+        """`lifetime`: seconds until a ticket expires."""
         self._ring = ring
         self._lifetime = lifetime
         self._clock = clock
 
-    def write(self, snapshot: Snapshot, build: Build, model: Model, tenant: str) -> bytes:
-        """Return `snapshot`, which `build` of `model` has come to, as a ticket."""
+    def encode(self, snapshot: Snapshot, build: Build, model: Model, tenant: str) -> bytes:
+        """Return the ticket of `snapshot`, a state of `build` of `model`."""
         assert model.symbols.may_end[snapshot.state.last], "a ticket within a character"
         expiry = int(self._clock() + self._lifetime)
         header = _HEADER.pack(build.sha256, build.family, build.host_class, expiry)
         return self._ring.seal(header + pack(snapshot), _bound_to(tenant))
 
-    def read(self, ticket: bytes, served: Served, tenant: str) -> Ticket:
-        """Return what `ticket` says; raises InvalidTicket, always with the same text."""
+    def decode(self, ticket: bytes, served: Served, tenant: str) -> Ticket:
+        """Return the content of `ticket`; raises InvalidTicket, always with the same text."""
         if len(ticket) != ticket_bytes(served.model):
             raise InvalidTicket(_REFUSAL)
-        plain = self._ring.open(ticket, _bound_to(tenant))
+        plain = self._ring.unseal(ticket, _bound_to(tenant))
         if plain is None:
             raise InvalidTicket(_REFUSAL)
         sha256, family, host_class, expiry = _HEADER.unpack_from(plain)

@@ -86,7 +86,7 @@ class Oracle:
         for depth in range(prefix.count + 1, len(text) + 1):
             place = (model, tenant, number, text[:depth])
             h, c = values_at(place)
-            prefix.take(State(h, c, text[depth - 1], begin.position + depth, seed=99))
+            prefix.offer(State(h, c, text[depth - 1], begin.position + depth, seed=99))
             if begin.position + depth in prefix.marks:
                 self.kept[place] = None
                 self.kept.move_to_end(place)
@@ -155,7 +155,7 @@ def test_an_entry_that_is_large_for_the_cache_drives_nothing_out() -> None:
     for length in (100, 3000):
         prefix = cache.find(begin_of(0), np.ones(length, dtype=np.int64), model, "")
         assert prefix.marks[-1] == 1 + length
-        prefix.take(State(*np.zeros((2, *SHAPE), dtype=np.float32), last=1, position=1 + length, seed=0))
+        prefix.offer(State(*np.zeros((2, *SHAPE), dtype=np.float32), last=1, position=1 + length, seed=0))
     assert cache.counts(model).states == 1
     assert cache.find(begin_of(0), np.ones(100, dtype=np.int64), model, "").count == 100
 
@@ -183,7 +183,7 @@ def test_the_bytes_are_those_that_the_interpreter_takes(shape: tuple[int, int], 
         prompt = np.concatenate([common_part[: number * length // 400], rest])
         prefix = cache.find(begin, prompt, model, f"tenant {number % 7}")
         for mark in prefix.marks:
-            prefix.take(State(*np.zeros((2, *shape), np.float32), last=1, position=mark, seed=0))
+            prefix.offer(State(*np.zeros((2, *shape), np.float32), last=1, position=mark, seed=0))
     del prefix, prompt, rest
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -203,5 +203,5 @@ def test_states_stand_between_characters_and_never_within(kinds_loaded: dict[str
             assert prefix.state is begin or ends[np.append(ids, 1 + ord("a"))[prefix.state.position]]
             parted += prefix.marks[:1] < (len(ids),)
             for mark in prefix.marks:
-                prefix.take(State(begin.h, begin.c, int(ids[mark - 1]), mark, seed=0))
+                prefix.offer(State(begin.h, begin.c, int(ids[mark - 1]), mark, seed=0))
     assert parted > 100

@@ -39,7 +39,7 @@ def test_what_is_sealed_opens_again_for_a_ring_with_the_same_key(
     path = written(tmp_path_factory.mktemp("ring") / "keys", ONE)
     sealed = KeyRing(path).seal(plain, bound)
     assert len(sealed) == len(plain) + SEAL_BYTES
-    assert KeyRing(path).open(sealed, bound) == plain
+    assert KeyRing(path).unseal(sealed, bound) == plain
 
 
 def test_no_two_seals_are_alike_and_none_shows_the_plain_text(ring: KeyRing) -> None:
@@ -51,8 +51,8 @@ def test_no_two_seals_are_alike_and_none_shows_the_plain_text(ring: KeyRing) -> 
 
 def test_bound_to_one_thing_it_does_not_open_as_another(ring: KeyRing) -> None:
     sealed = ring.seal(b"plain", b"tenant a")
-    assert ring.open(sealed, b"tenant b") is None
-    assert ring.open(sealed, b"") is None
+    assert ring.unseal(sealed, b"tenant b") is None
+    assert ring.unseal(sealed, b"") is None
 
 
 def test_every_flipped_bit_every_cut_and_every_splice_stays_closed(ring: KeyRing) -> None:
@@ -60,11 +60,11 @@ def test_every_flipped_bit_every_cut_and_every_splice_stays_closed(ring: KeyRing
     for bit in range(8 * len(sealed)):
         flipped = bytearray(sealed)
         flipped[bit // 8] ^= 1 << bit % 8
-        assert ring.open(bytes(flipped), b"") is None, bit
-    assert all(ring.open(sealed[:n], b"") is None for n in range(len(sealed)))
+        assert ring.unseal(bytes(flipped), b"") is None, bit
+    assert all(ring.unseal(sealed[:n], b"") is None for n in range(len(sealed)))
     spliced = {sealed[:n] + other[n:] for n in range(len(sealed) + 1)} - {sealed, other}
-    assert all(ring.open(each, b"") is None for each in spliced)
-    assert ring.open(sealed + b"\0", b"") is None
+    assert all(ring.unseal(each, b"") is None for each in spliced)
+    assert ring.unseal(sealed + b"\0", b"") is None
 
 
 def test_a_new_key_seals_while_the_old_one_opens_until_it_is_retired(tmp_path: Path) -> None:
@@ -72,18 +72,18 @@ def test_a_new_key_seals_while_the_old_one_opens_until_it_is_retired(tmp_path: P
     before = KeyRing(path).seal(b"before", b"")
     both = KeyRing(written(path, ONE, OTHER))
     after = both.seal(b"after", b"")
-    assert (both.open(before, b""), both.open(after, b"")) == (b"before", b"after")
+    assert (both.unseal(before, b""), both.unseal(after, b"")) == (b"before", b"after")
     retired = KeyRing(written(path, OTHER))
-    assert (retired.open(before, b""), retired.open(after, b"")) == (None, b"after")
+    assert (retired.unseal(before, b""), retired.unseal(after, b"")) == (None, b"after")
 
 
 def test_a_running_server_learns_of_a_new_key_and_asks_the_file_at_most_once_a_second(tmp_path: Path) -> None:
     path, clock = written(tmp_path / "keys", ONE), Clock()
     running = KeyRing(path, clock)
     sealed = KeyRing(written(path, ONE, OTHER)).seal(b"by another replica", b"")
-    assert running.open(sealed, b"") is None
+    assert running.unseal(sealed, b"") is None
     clock.now += REREAD_SECONDS
-    assert running.open(sealed, b"") == b"by another replica"
+    assert running.unseal(sealed, b"") == b"by another replica"
 
 
 def test_a_file_that_is_being_written_takes_no_known_key_away(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_a_file_that_is_being_written_takes_no_known_key_away(tmp_path: Path) ->
     foreign = KeyRing(written(tmp_path / "foreign", OTHER)).seal(b"plain", b"")
     written(path, ONE, "7 cdcd")
     clock.now += REREAD_SECONDS
-    assert running.open(foreign, b"") is None
-    assert running.open(sealed, b"") == b"plain"
+    assert running.unseal(foreign, b"") is None
+    assert running.unseal(sealed, b"") == b"plain"
 
 
 def test_a_key_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

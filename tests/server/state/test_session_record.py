@@ -8,7 +8,7 @@ from segue_server.engine.build import Build
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Ids, Sampling
 from segue_server.engine.sequence import State
-from segue_server.state.session_record import NO_KEY, Before, Record, pack_record, unpack_record
+from segue_server.state.session_record import NO_KEY, LatestCall, Record, pack_record, unpack_record
 from segue_server.state.snapshot import Snapshot, pack
 
 BUILD = Build(bytes(32), bytes(range(32)), bytes(16))
@@ -62,7 +62,7 @@ def test_a_session_can_go_back_as_far_as_it_says_and_keeps_little(
     # A snapshot that stands too close behind another is left out, and the next one may be a call further on.
     assert len(record.tail) <= rewind + longest + max(1, rewind // 4)
     for position in range(len(ids) - len(record.tail), len(ids)):
-        start, between = record.start_of_rewinding(position)
+        start, between = record.nearest_snapshot(position)
         at = start.state.position if start else 0
         assert same(start, snapshot_at(at, model) if at else None)
         np.testing.assert_array_equal(between, ids[at:position])
@@ -78,10 +78,10 @@ def test_a_rewound_session_is_the_one_that_never_went_on(
     position = len(ids) - back
     now = snapshot_at(position, model) if position else None
     rewound = record.rewound(now, seed=9)
-    assert (rewound.position, rewound.seed, rewound.before) == (position, 9, None)
+    assert (rewound.position, rewound.seed, rewound.latest_call) == (position, 9, None)
     np.testing.assert_array_equal(rewound.tail, ids[position - len(rewound.tail) : position])
     for earlier in range(position - len(rewound.tail), position):
-        start, between = rewound.start_of_rewinding(earlier)
+        start, between = rewound.nearest_snapshot(earlier)
         np.testing.assert_array_equal(between, ids[start.state.position if start else 0 : earlier])
     assert unpack_record(pack_record(rewound, model), model) is not None
 
@@ -95,7 +95,7 @@ def test_a_record_survives_its_bytes(model: Model, calls: list[tuple[int, list[i
     assert pack_record(again, model) == packed
     assert same(again.current, record.current)
     assert (again.build, again.rewind, again.idle_seconds, again.seed) == (BUILD, rewind, 60, 5)
-    assert (again.before is None) == (record.before is None)
+    assert (again.latest_call is None) == (record.latest_call is None)
     assert all(map(same, again.ring, record.ring))
     np.testing.assert_array_equal(again.tail, record.tail)
     assert unpack_record(packed[:-1], model) is None
@@ -108,7 +108,7 @@ def test_the_latest_key_is_known_with_where_its_call_began(model: Model) -> None
     first = record.advanced(BUILD, snapshot_at(3, model), ids, [], KEY)
     assert first.key_matches(KEY)
     assert not first.key_matches(NO_KEY)
-    assert first.before == Before(KEY, None, exact=True)
+    assert first.latest_call == LatestCall(KEY, None, exact=True)
     second = first.advanced(BUILD, snapshot_at(6, model), ids, [], NO_KEY)
     assert not second.key_matches(KEY)
     assert not record.key_matches(NO_KEY)
@@ -117,16 +117,16 @@ def test_the_latest_key_is_known_with_where_its_call_began(model: Model) -> None
 def test_there_is_no_way_back_behind_a_change_of_build(model: Model) -> None:
     other, ids = replace(BUILD, sha256=bytes(range(1, 33))), np.ones(50, dtype=np.int64)
     record = Record(BUILD, 20, 60, seed=5).advanced(BUILD, snapshot_at(50, model), ids, [], KEY)
-    assert record.before == Before(KEY, None, exact=True)
+    assert record.latest_call == LatestCall(KEY, None, exact=True)
     assert len(record.tail) == 50
     moved = record.advanced(other, snapshot_at(100, model), ids, [], KEY)
-    assert moved.before is not None
-    assert not moved.before.exact
+    assert moved.latest_call is not None
+    assert not moved.latest_call.exact
     assert (moved.ring, len(moved.tail)) == ((), 0)
     again = unpack_record(pack_record(moved, model), model)
     assert again is not None
-    assert again.before is not None
-    assert not again.before.exact
+    assert again.latest_call is not None
+    assert not again.latest_call.exact
     moved = record.advanced(other, snapshot_at(100, model), ids, [snapshot_at(70, model)], KEY)
     assert len(moved.tail) == 30
     moved = moved.advanced(other, snapshot_at(150, model), ids, [], KEY)

@@ -373,7 +373,7 @@ def test_a_caller_who_is_mistaken_about_the_position_is_told(caller: Caller) -> 
     caller.open("mine")
     assert caller.generate(session("mine", position=0), "The", 10).position == 13
     for start in (session("mine", position=0), session("mine", position=12, request_key="k")):
-        with refused(*MOVED, "stands at position 13"):
+        with refused(*MOVED, "is at position 13"):
             caller.generate(start)
     with refused(*MOVED):
         caller.fork("mine", "", position=12)
@@ -819,7 +819,7 @@ def test_a_store_that_went_back_is_noticed_by_who_names_the_position(start_serve
             shutil.rmtree(folder)
             shutil.copytree(tmp_path / "backup", folder)
             redis.start()
-            with refused(*MOVED, "stands at position 23"):
+            with refused(*MOVED, "is at position 23"):
                 caller.generate(session("mine", position=43))
             unnamed = caller.generate(session("mine"), count=20)
             assert unnamed.began_at == old.position  # who names none is told where the text went on from

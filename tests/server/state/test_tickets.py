@@ -58,7 +58,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def office(ring: KeyRing, clock: Clock) -> TicketCodec:
+def codec(ring: KeyRing, clock: Clock) -> TicketCodec:
     return TicketCodec(ring, LIFETIME, clock)
 
 
@@ -73,8 +73,8 @@ def with_state(snapshot: Snapshot, **changes: Any) -> Snapshot:
     return replace(snapshot, state=replace(snapshot.state, **changes))
 
 
-def write(office: TicketCodec, snapshot: Snapshot, served: Served, tenant: str = TENANT) -> bytes:
-    return office.write(snapshot, served.build, served.model, tenant)
+def write(codec: TicketCodec, snapshot: Snapshot, served: Served, tenant: str = TENANT) -> bytes:
+    return codec.encode(snapshot, served.build, served.model, tenant)
 
 
 def bits(snapshot: Snapshot) -> tuple[object, ...]:
@@ -94,30 +94,30 @@ def bits(snapshot: Snapshot) -> tuple[object, ...]:
 def test_a_state_and_its_settings_survive_their_ticket_to_the_bit(
     model: Model, ring: KeyRing, seed: int, position: int, **settings: float
 ) -> None:
-    office, served = TicketCodec(ring, LIFETIME), served_of(model)
+    codec, served = TicketCodec(ring, LIFETIME), served_of(model)
     snapshot = some_snapshot(model, seed, position, **settings)
-    ticket = write(office, snapshot, served)
-    again = office.read(ticket, served, TENANT)
+    ticket = write(codec, snapshot, served)
+    again = codec.decode(ticket, served, TENANT)
     assert len(ticket) == ticket_bytes(model)
     assert bits(again.snapshot) == bits(snapshot)
     assert again.build == served.build
 
 
-def test_states_make_the_round_trip_by_the_thousand(model: Model, office: TicketCodec) -> None:
+def test_states_make_the_round_trip_by_the_thousand(model: Model, codec: TicketCodec) -> None:
     served, digests = served_of(model), [hashlib.blake2b(), hashlib.blake2b()]
     generator = np.random.default_rng(0)
     for _ in range(STATES):
         h, c = generator.uniform(-1, 1, (2, 1000, *model.state_shape)).astype(np.float32)
         for i in range(1000):
             snapshot = Snapshot(State(h[i], c[i], 3, 1 + i, i), Sampling())
-            again = office.read(write(office, snapshot, served), served, TENANT).snapshot
+            again = codec.decode(write(codec, snapshot, served), served, TENANT).snapshot
             for digest, each in zip(digests, (snapshot, again), strict=True):
                 digest.update(pack(each))
     assert digests[0].digest() == digests[1].digest()
 
 
 def check_refused(
-    office: TicketCodec, hostile: Iterable[bytes], served: Served, tenant: str = TENANT, *, parsed: int = 0
+    codec: TicketCodec, hostile: Iterable[bytes], served: Served, tenant: str = TENANT, *, parsed: int = 0
 ) -> None:
     """Each is refused in the same words; only `parsed` of them are of a seal that opens, and read at all."""
     seen: list[bytes] = []
@@ -131,7 +131,7 @@ def check_refused(
         for ticket in hostile:
             refusal = ""
             try:
-                office.read(ticket, served, tenant)
+                codec.decode(ticket, served, tenant)
             except InvalidTicket as error:
                 refusal = str(error)
             assert refusal == tickets._REFUSAL, ticket.hex()
@@ -146,41 +146,41 @@ def flipped(ticket: bytes) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-def test_every_flipped_bit_of_a_hundred_tickets_is_noticed(kinds_loaded: dict[str, Model], office: TicketCodec) -> None:
+def test_every_flipped_bit_of_a_hundred_tickets_is_noticed(kinds_loaded: dict[str, Model], codec: TicketCodec) -> None:
     served = served_of(kinds_loaded["characters"])
     for number in range(TICKETS):
-        check_refused(office, flipped(write(office, some_snapshot(served.model, number), served)), served)
+        check_refused(codec, flipped(write(codec, some_snapshot(served.model, number), served)), served)
 
 
-def test_every_cut_and_every_splice_of_two_tickets_is_noticed(model: Model, office: TicketCodec) -> None:
+def test_every_cut_and_every_splice_of_two_tickets_is_noticed(model: Model, codec: TicketCodec) -> None:
     served = served_of(model)
-    ticket, other = (write(office, some_snapshot(model, seed), served) for seed in (1, 2))
-    check_refused(office, [*(ticket[:n] for n in range(len(ticket))), ticket + bytes(1), 2 * ticket], served)
+    ticket, other = (write(codec, some_snapshot(model, seed), served) for seed in (1, 2))
+    check_refused(codec, [*(ticket[:n] for n in range(len(ticket))), ticket + bytes(1), 2 * ticket], served)
     spliced = {ticket[:n] + other[n:] for n in range(len(ticket) + 1)} - {ticket, other}
-    check_refused(office, spliced, served)
+    check_refused(codec, spliced, served)
     assert len(spliced) > len(ticket) / 2
 
 
-def test_the_ticket_of_another_tenant_or_key_does_not_open(model: Model, office: TicketCodec, tmp_path: Path) -> None:
+def test_the_ticket_of_another_tenant_or_key_does_not_open(model: Model, codec: TicketCodec, tmp_path: Path) -> None:
     served = served_of(model)
-    ticket = write(office, some_snapshot(model), served)
+    ticket = write(codec, some_snapshot(model), served)
     for tenant in ("tenant-b", "", "tenant-", "tenant-aa"):
-        check_refused(office, [ticket], served, tenant)
+        check_refused(codec, [ticket], served, tenant)
     keys = tmp_path / "keys"
     make_key_file(keys)
     before = TicketCodec(KeyRing(keys), LIFETIME)
     check_refused(before, [ticket], served)
     old = write(before, some_snapshot(model), served)
-    assert before.read(old, served, TENANT)
+    assert before.decode(old, served, TENANT)
     keys.write_text("2 " + "ab" * 32 + "\n")
     check_refused(TicketCodec(KeyRing(keys), LIFETIME), [old], served)
 
 
 def test_the_ticket_of_another_model_is_refused(
-    model: Model, kinds_loaded: dict[str, Model], office: TicketCodec
+    model: Model, kinds_loaded: dict[str, Model], codec: TicketCodec
 ) -> None:
-    ticket = write(office, some_snapshot(model), served_of(model))
-    check_refused(office, [ticket], served_of(kinds_loaded["characters"]))  # of another size
+    ticket = write(codec, some_snapshot(model), served_of(model))
+    check_refused(codec, [ticket], served_of(kinds_loaded["characters"]))  # of another size
     stranger = SimpleNamespace(
         sha256="0" * 64,
         manifest=SimpleNamespace(family="1" * 64),
@@ -188,16 +188,16 @@ def test_the_ticket_of_another_model_is_refused(
         symbols=model.symbols,
         vocabulary=model.vocabulary,
     )
-    check_refused(office, [ticket], served_of(stranger), parsed=1)
+    check_refused(codec, [ticket], served_of(stranger), parsed=1)
 
 
-def test_a_ticket_expires_at_its_time_and_no_earlier(model: Model, office: TicketCodec, clock: Clock) -> None:
+def test_a_ticket_expires_at_its_time_and_no_earlier(model: Model, codec: TicketCodec, clock: Clock) -> None:
     served = served_of(model)
-    ticket = write(office, some_snapshot(model), served)
+    ticket = write(codec, some_snapshot(model), served)
     clock.now += LIFETIME
-    assert office.read(ticket, served, TENANT)
+    assert codec.decode(ticket, served, TENANT)
     clock.now += 1
-    check_refused(office, [ticket], served, parsed=1)
+    check_refused(codec, [ticket], served, parsed=1)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_ticket_expires_at_its_time_and_no_earlier(model: Model, office: Ticke
     ids=str,
 )
 def test_a_state_that_no_text_leads_to_is_refused_though_it_is_sealed(
-    model: Model, office: TicketCodec, change: dict[str, Any]
+    model: Model, codec: TicketCodec, change: dict[str, Any]
 ) -> None:
     snapshot, served = some_snapshot(model), served_of(model)
     (name, value), *_ = change.items()
@@ -224,14 +224,14 @@ def test_a_state_that_no_text_leads_to_is_refused_though_it_is_sealed(
         array[0, 0] = value
         value = array
     forged = with_state(snapshot, **{name: value})
-    check_refused(office, [seal_as_ticket(office, served, pack(forged))], served, parsed=1)
+    check_refused(codec, [seal_as_ticket(codec, served, pack(forged))], served, parsed=1)
 
 
-def seal_as_ticket(office: TicketCodec, served: Served, packed: bytes) -> bytes:
+def seal_as_ticket(codec: TicketCodec, served: Served, packed: bytes) -> bytes:
     """What only a server with a bug could seal."""
     build = served.build
     header = _HEADER.pack(build.sha256, build.family, build.host_class, 2**40)
-    return office._ring.seal(header + packed, b"ticket of " + TENANT.encode())
+    return codec._ring.seal(header + packed, b"ticket of " + TENANT.encode())
 
 
 @pytest.mark.parametrize(
@@ -248,54 +248,54 @@ def seal_as_ticket(office: TicketCodec, served: Served, packed: bytes) -> bytes:
     ids=str,
 )
 def test_settings_that_no_request_may_have_are_refused(
-    model: Model, office: TicketCodec, settings: dict[str, float]
+    model: Model, codec: TicketCodec, settings: dict[str, float]
 ) -> None:
     served = served_of(model)
-    check_refused(office, [write(office, some_snapshot(model, **settings), served)], served, parsed=1)
+    check_refused(codec, [write(codec, some_snapshot(model, **settings), served)], served, parsed=1)
 
 
-def test_a_sealed_ticket_of_a_wrong_shape_is_refused(model: Model, office: TicketCodec) -> None:
+def test_a_sealed_ticket_of_a_wrong_shape_is_refused(model: Model, codec: TicketCodec) -> None:
     served = served_of(model)
     packed = pack(some_snapshot(model))
     for wrong in (b"", packed[:-4], packed + bytes(4), packed[: len(packed) // 2]):
-        check_refused(office, [seal_as_ticket(office, served, wrong)], served)
+        check_refused(codec, [seal_as_ticket(codec, served, wrong)], served)
 
 
-def test_a_state_that_rounding_carried_past_one_is_accepted(model: Model, office: TicketCodec) -> None:
+def test_a_state_that_rounding_carried_past_one_is_accepted(model: Model, codec: TicketCodec) -> None:
     served, snapshot = served_of(model), some_snapshot(model)
     h = np.nextafter(np.nextafter(np.ones_like(snapshot.state.h), 2), 2)  # what float32 kernels make of tanh(9)
-    again = office.read(write(office, with_state(snapshot, h=h), served), served, TENANT)
+    again = codec.decode(write(codec, with_state(snapshot, h=h), served), served, TENANT)
     assert again.snapshot.state.h.tobytes() == h.tobytes()
 
 
-def test_a_last_symbol_that_the_vocabulary_does_not_hold_is_refused(model: Model, office: TicketCodec) -> None:
+def test_a_last_symbol_that_the_vocabulary_does_not_hold_is_refused(model: Model, codec: TicketCodec) -> None:
     served = served_of(model)
     known = with_state(some_snapshot(model), last=len(model.vocabulary) - 1)
-    assert office.read(write(office, known, served), served, TENANT)
+    assert codec.decode(write(codec, known, served), served, TENANT)
     unknown = with_state(known, last=len(model.vocabulary))
-    check_refused(office, [seal_as_ticket(office, served, pack(unknown))], served, parsed=1)
+    check_refused(codec, [seal_as_ticket(codec, served, pack(unknown))], served, parsed=1)
 
 
 def test_a_ticket_within_a_character_is_neither_read_nor_written(
-    kinds_loaded: dict[str, Model], office: TicketCodec
+    kinds_loaded: dict[str, Model], codec: TicketCodec
 ) -> None:
     model = kinds_loaded["bytes"]
     served = served_of(model)
     for last in (0, *range(1 + 0xC0, 1 + 0x100)):  # `<unk>`, and the bytes that begin a longer character or none
         within = with_state(some_snapshot(model), last=last)
-        check_refused(office, [seal_as_ticket(office, served, pack(within))], served, parsed=1)
+        check_refused(codec, [seal_as_ticket(codec, served, pack(within))], served, parsed=1)
         with pytest.raises(AssertionError, match="within a character"):
-            write(office, within, served)
+            write(codec, within, served)
 
 
 def test_after_the_end_of_a_document_a_ticket_holds_the_zero_state(
-    kinds_loaded: dict[str, Model], office: TicketCodec
+    kinds_loaded: dict[str, Model], codec: TicketCodec
 ) -> None:
     model = kinds_loaded["lines"]
     served = served_of(model)
     assert model.symbols.end is not None
     ended = with_state(some_snapshot(model), last=model.symbols.end)
-    check_refused(office, [write(office, ended, served)], served, parsed=1)
+    check_refused(codec, [write(codec, ended, served)], served, parsed=1)
     zeros = np.zeros_like(ended.state.h)
-    again = office.read(write(office, with_state(ended, h=zeros, c=zeros), served), served, TENANT)
+    again = codec.decode(write(codec, with_state(ended, h=zeros, c=zeros), served), served, TENANT)
     assert again.snapshot.state.last == model.symbols.end

@@ -8,11 +8,17 @@ import numpy as np
 from segue.v1 import generation_pb2 as pb
 from segue.v1 import generation_pb2_grpc
 
-from segue_server.api.generation_request import Generation, read_generation, read_samples
-from segue_server.api.score_accumulator import alternatives_messages
-from segue_server.api.services.response_stream import ResponseStream
-from segue_server.api.services.streams import check_end, opened, read_to_end, state_after
-from segue_server.api.services.task_group import tasks_of_call
+from segue_server.api.generation_request import Generation, check_limits, read_generation
+from segue_server.api.score_messages import alternatives_messages
+from segue_server.api.services.streams import (
+    ResponseStream,
+    check_finish,
+    prefill_to_end,
+    running,
+    state_after,
+    tasks_of_call,
+)
+from segue_server.api.start_message import continuation, read_start
 from segue_server.api.tenants import tenant_of
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import Finish, State, StepOutput
@@ -33,78 +39,79 @@ _Context = grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse]
 
 
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
-    """Streams what each sample's sequence writes, as much at a time as has come since its last message."""
+    """Streams what each sample's sequence writes; a message holds all characters since the one before."""
 
     def __init__(
         self,
         registry: Registry,
         admission: Admission,
-        starts: StartResolver,
+        start_resolver: StartResolver,
         prefixes: PrefixCache,
         stall_timeout: float,
     ) -> None:
-        """`stall_timeout`: seconds that a client may leave its stream unread once all buffers on the way are full."""
+        """`stall_timeout`: seconds that a client may leave its stream unread once all buffers are full."""
         self._registry = registry
         self._admission = admission
-        self._starts = starts
+        self._start_resolver = start_resolver
         self._prefixes = prefixes
         self._stall_timeout = stall_timeout
 
-    # A coroutine that writes to its context, not a generator: so that a write can time out.
+    # A coroutine that writes to its context, not a generator, so that a write can time out.
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> None:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
         served = self._registry.find(request.model.name, request.model.version)
         tenant = tenant_of(context)
-        with self._admission.exactly(read_samples(request)) as give_back:
-            origin = await self._starts.resolve(request.start, served, tenant)
+        check_limits(request)
+        with self._admission.exactly(request.samples or 1) as give_back:
+            start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
 
-            def find(state: State, ids: Ids, behind: int) -> Prefix:
-                return self._prefixes.find(state, ids, served.model, tenant, behind)
+            def find_prefix(state: State, ids: Ids, covered: int) -> Prefix:
+                return self._prefixes.find(state, ids, served.model, tenant, covered)
 
-            generation = read_generation(request, served.model, origin).after_prefix(find)
-            output = ResponseStream(context, self._stall_timeout)
-            ticket = self._starts.tickets(origin, generation.sampling, served, tenant)
-            await _Call(request, generation, origin, served, output, ticket, give_back).answer()
+            generation = read_generation(request, served.model, start).after_prefix(find_prefix)
+            responses = ResponseStream(context, self._stall_timeout)
+            ticket = self._start_resolver.tickets(start, generation.sampling, served, tenant)
+            await _Call(request, generation, start, served, responses, ticket, give_back).answer()
 
 
 class _Call:
-    """One call under way."""
+    """One call in progress."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - all that belongs to a call
+    def __init__(  # noqa: PLR0913, PLR0917 - everything that belongs to a call
         self,
         request: pb.GenerateRequest,
         generation: Generation,
-        origin: StartState,
+        start: StartState,
         served: Served,
-        output: ResponseStream,
+        responses: ResponseStream,
         ticket: Callable[[State], bytes],
         give_back: GiveBack,
     ) -> None:
         self._request = request
         self._generation = generation
-        self._origin = origin
+        self._start = start
         self._served = served
-        self._output = output
+        self._responses = responses
         self._ticket = ticket
         self._give_back = give_back
 
     async def answer(self) -> None:
-        """Send every message; when this ends, however it does, no sequence is left in the engine."""
+        """Send every message; leaves no sequence in the engine, however it ends."""
         prompt, worker = self._generation.prompt(), self._served.engine_thread
         if prompt is None:
-            with opened(self._generation.sequences(), worker) as streams:
-                await self._output.write(self._started())
+            with running(self._generation.sequences(), worker) as streams:
+                await self._responses.write(self._started())
                 await self._write_samples(streams)
         else:
-            with opened([prompt], worker) as [stream]:
-                await self._output.write(self._started())
-                state = await read_to_end(stream, self._generation.prefix.take)
-            with opened(self._generation.sequences(state), worker) as streams:
+            with running([prompt], worker) as [stream]:
+                await self._responses.write(self._started())
+                state = await prefill_to_end(stream, self._generation.prefix.offer)
+            with running(self._generation.sequences(state), worker) as streams:
                 await self._write_samples(streams)
 
     async def _write_samples(self, streams: list[Stream]) -> None:
-        """Send the texts of all samples as they come; the first that fails ends the others."""
-        if len(streams) == 1:  # nearly always, and a task less
+        """Send the texts of all samples as they arrive; the first failure ends the others."""
+        if len(streams) == 1:  # nearly always: spare the task
             await self._write_sample(0, streams[0])
             return
         async with tasks_of_call() as group:
@@ -113,20 +120,20 @@ class _Call:
 
     async def _write_sample(self, sample: int, stream: Stream) -> None:
         """Send the text of one sample, from its first message to its last."""
-        progress = _Progress(self._generation, self._origin, self._request.ticket_interval)
-        advance: StepOutput | None = None
-        while advance is None or advance.finish is None:
-            advance = await stream.next_output()
-            ticket_due = progress.take(advance)
-            if len(advance.written):
-                text = self._text(advance, ticket_due=ticket_due)
-                await self._output.write(pb.GenerateResponse(text=text, sample=sample))
-        check_end(advance)
-        if self._origin.session and advance.finish is not Finish.DRAINED:  # a drained call can be repeated as a whole
-            await self._origin.advance(state_after(advance), progress.ids(), self._generation.sampling)
-        finished = self._finished(advance)
-        self._give_back()  # before the client hears of the end: its next call may need the place
-        await self._output.write(pb.GenerateResponse(finished=finished, sample=sample))
+        progress = _Progress(self._generation, self._start, self._request.ticket_interval)
+        output: StepOutput | None = None
+        while output is None or output.finish is None:
+            output = await stream.next_output()
+            ticket_due = progress.record(output)
+            if len(output.written):
+                text = self._text(output, ticket_due=ticket_due)
+                await self._responses.write(pb.GenerateResponse(text=text, sample=sample))
+        check_finish(output)
+        if self._start.is_session and output.finish is not Finish.DRAINED:  # a drained call can be repeated whole
+            await self._start.advance(state_after(output), progress.ids(), self._generation.sampling)
+        finished = self._finished(output)
+        self._give_back()  # before the client learns of the end: its next call may need the place
+        await self._responses.write(pb.GenerateResponse(finished=finished, sample=sample))
 
     def _started(self) -> pb.GenerateResponse:
         model, generation = self._served.model, self._generation
@@ -136,20 +143,20 @@ class _Call:
                 version=model.version,
                 seed=generation.state.seed,
                 unknown_count=generation.unknown_count,
-                continuation=self._origin.continuation,
-                cached_count=self._generation.cached_count,
-                repeated=self._origin.repeated,
+                continuation=continuation(self._start, self._served.build),
+                cached_count=generation.cached_count,
+                repeated=self._start.is_repeated,
             )
         )
 
-    def _text(self, advance: StepOutput, *, ticket_due: bool) -> pb.GeneratedText:
+    def _text(self, output: StepOutput, *, ticket_due: bool) -> pb.GeneratedText:
         model = self._served.model
         return pb.GeneratedText(
-            text=model.vocabulary.decode(advance.written),
-            log_probabilities=advance.log_probabilities.tolist(),
-            position=advance.position,
-            alternatives=None if advance.alternatives is None else alternatives_messages(advance.alternatives, model),
-            ticket=self._ticket(state_after(advance)) if ticket_due else b"",
+            text=model.vocabulary.decode(output.written),
+            log_probabilities=output.log_probabilities.tolist(),
+            position=output.position,
+            alternatives=None if output.alternatives is None else alternatives_messages(output.alternatives, model),
+            ticket=self._ticket(state_after(output)) if ticket_due else b"",
         )
 
     def _finished(self, last: StepOutput) -> pb.GenerationFinished:
@@ -166,35 +173,35 @@ class _Call:
 
 
 class _Progress:
-    """What one sample has read and written so far, as far as its origin or its next ticket asks."""
+    """What one sample has read and written, as far as its session or its next ticket needs it."""
 
-    def __init__(self, generation: Generation, origin: StartState, ticket_interval: int) -> None:
+    def __init__(self, generation: Generation, start: StartState, ticket_interval: int) -> None:
         self._generation = generation
-        self._origin = origin
+        self._start = start
         self._ticket_interval = ticket_interval
         self._prompt_end = generation.state.position + len(generation.prefill_ids)
-        self._ticket_at = self._prompt_end
+        self._ticket_position = self._prompt_end
         self._written: list[Ids] = []
         self._note(generation.state)
 
-    def take(self, advance: StepOutput) -> bool:
-        """Note what has come; return whether a ticket is due with it."""
-        if self._origin.session:
-            self._written.append(advance.written)
-        if advance.state is None or advance.finish is not None:
+    def record(self, output: StepOutput) -> bool:
+        """Record an output; return whether a ticket is due with it."""
+        if self._start.is_session:
+            self._written.append(output.written)
+        if output.state is None or output.finish is not None:
             return False
-        self._generation.prefix.take(advance.state)
-        self._note(advance.state)
-        if not self._ticket_interval or advance.position < self._ticket_at + self._ticket_interval:
+        self._generation.prefix.offer(output.state)
+        self._note(output.state)
+        if not self._ticket_interval or output.position < self._ticket_position + self._ticket_interval:
             return False
-        self._ticket_at = advance.position
+        self._ticket_position = output.position
         return True
 
     def _note(self, state: State) -> None:
-        """Tell the origin of a state that it asked for: not of those that only the cache did."""
+        """Pass on a state that the session asked for, not one that only the cache did."""
         if state.position > self._prompt_end or state.position in self._generation.marks:
-            self._origin.note(state, self._generation.sampling)
+            self._start.note(state, self._generation.sampling)
 
     def ids(self) -> Ids:
-        """Return all that was read and written behind the origin."""
-        return np.concatenate([self._generation.read, *self._written])
+        """Return all ids since the start."""
+        return np.concatenate([self._generation.session_ids, *self._written])

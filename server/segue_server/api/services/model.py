@@ -34,7 +34,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         return pb.GetModelResponse(model=self._describe(served))
 
     def _describe(self, served: Served) -> pb.Model:
-        model, manifest, prompts = served.model, served.model.manifest, self._prefixes.counts(served.model)
+        model, manifest, cache = served.model, served.model.manifest, self._prefixes.counts(served.model)
         return pb.Model(
             name=model.name,
             version=model.version,
@@ -55,10 +55,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             host_class=served.build.host_class.hex(),
             ticket_bytes=ticket_bytes(model),
             prefix_cache=pb.PrefixCache(
-                hits=prompts.hits,
-                misses=prompts.misses,
-                symbols_saved=prompts.symbols_saved,
-                states=prompts.states,
-                bytes=prompts.bytes,
+                hits=cache.hits,
+                misses=cache.misses,
+                symbols_saved=cache.symbols_saved,
+                states=cache.states,
+                bytes=cache.bytes,
             ),
         )

@@ -10,19 +10,14 @@ import numpy as np
 from segue.v1 import scoring_pb2 as pb
 from segue.v1 import scoring_pb2_grpc
 
-from segue_server.api.score_accumulator import Reading, ScoreAccumulator, Wanted
+from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
+from segue_server.api.score_messages import text_score
 from segue_server.api.scoring_policies import read_policies
-from segue_server.api.scoring_request import (
-    TextStart,
-    TextToScore,
-    read_context,
-    read_texts,
-    read_wanted,
-    whole_text,
-)
-from segue_server.api.services.response_stream import ResponseStream
-from segue_server.api.services.score_reading import read_all, read_behind, read_one
+from segue_server.api.scoring_request import TextStart, TextToScore, read_context, read_text, read_texts, read_wanted
 from segue_server.api.services.score_stream import ScoreStreamCall, next_request
+from segue_server.api.services.score_texts import score_all, score_from, score_one
+from segue_server.api.services.streams import ResponseStream
+from segue_server.api.start_message import continuation, read_start
 from segue_server.api.tenants import tenant_of
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import State
@@ -32,66 +27,70 @@ from segue_server.runtime.registry import Registry, Served
 from segue_server.state.start import StartResolver, StartState
 
 WINDOW: Final = 256
-"""How many texts of one call are in the engine at once. They share the matrix products."""
+"""How many texts of one call are in the engine at once, sharing its batches."""
 
-_SUMS_ALONE: Final = Wanted(log_probabilities=False, ranks=False, alternatives=0, windows=None, text=False)
+_SUMS_ONLY: Final = Wanted(log_probabilities=False, ranks=False, alternatives=0, windows=None, text=False)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
-    """Scores each text as a sequence that only reads."""
+    """Scores each text as a sequence that only prefills."""
 
-    def __init__(self, registry: Registry, admission: Admission, starts: StartResolver, stall_timeout: float) -> None:
+    def __init__(
+        self, registry: Registry, admission: Admission, start_resolver: StartResolver, stall_timeout: float
+    ) -> None:
         """`stall_timeout`: seconds that a client may leave a stream of scores unread."""
         self._registry = registry
         self._admission = admission
-        self._starts = starts
+        self._start_resolver = start_resolver
         self._stall_timeout = stall_timeout
 
     async def Score(self, request: pb.ScoreRequest, context: _Context) -> pb.ScoreResponse:  # noqa: N802
         """Answer one call; see the contract."""
         served, tenant = self._registry.find(request.model.name, request.model.version), tenant_of(context)
         with self._admission.places(min(WINDOW, max(1, len(request.texts)))) as places:
-            origin = await self._starts.resolve(request.start, served, tenant)
+            start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
             policies = read_policies(request.policies, served.model)
             wanted = read_wanted(request, served.model, text=request.return_texts)
-            texts = read_texts(request, served.model, TextStart.of(origin), policies, wanted)
-            if origin.session:
-                results = [await _read_in_session(texts, wanted, served, origin)]
+            texts = read_texts(request, served.model, TextStart.of(start), policies, wanted)
+            if start.is_session:
+                results = [await _score_in_session(texts, wanted, served, start)]
             else:
-                results = await read_all(texts, wanted, served, places)
-        tickets = self._starts.tickets(origin, origin.sampling, served, tenant)
+                results = await score_all(texts, wanted, served, places)
+        tickets = self._start_resolver.tickets(start, start.sampling, served, tenant)
         reply = _Reply(wanted, served.model, tickets if request.return_tickets else None)
         return pb.ScoreResponse(
+            model=served.model.name,
+            version=served.model.version,
             scores=[reply.score(text, *result) for text, result in zip(texts, results, strict=True)],
             policies=policies.message(),
-            continuation=origin.continuation,
-            repeated=origin.repeated,
+            continuation=continuation(start, served.build),
+            repeated=start.is_repeated,
         )
 
-    # The stubs know generators alone; grpc.aio takes a coroutine that writes to its context too.
+    # The stubs declare a generator; grpc.aio also takes a coroutine that writes to its context.
     async def ScoreStream(  # type: ignore[override] # noqa: N802
         self, request_iterator: AsyncIterator[pb.ScoreStreamRequest], context: _Context
     ) -> None:
         """Answer one call; see the contract."""
         requests = aiter(request_iterator)
         with self._admission.exactly(1):
-            start = await self._start_of(requests)
-            served, tenant = self._registry.find(start.model.name, start.model.version), tenant_of(context)
-            origin = await self._starts.resolve(start.start, served, tenant)
-            ticket = self._starts.tickets(origin, origin.sampling, served, tenant)
-            call = ScoreStreamCall(start, origin, served, ResponseStream(context, self._stall_timeout), ticket)
+            first = await self._first_request(requests)
+            served, tenant = self._registry.find(first.model.name, first.model.version), tenant_of(context)
+            start = await self._start_resolver.resolve(read_start(first.start), served, tenant)
+            ticket = self._start_resolver.tickets(start, start.sampling, served, tenant)
+            call = ScoreStreamCall(first, start, served, ResponseStream(context, self._stall_timeout), ticket)
             await call.answer(requests)
 
-    async def _start_of(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamStart:
-        """Return what the first message of a stream says; raises InvalidRequest, Stalled and Stopping."""
+    async def _first_request(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamStart:
+        """Return the first message of a stream; raises InvalidRequest, Stalled and Stopping."""
         try:
             async with asyncio.timeout(self._stall_timeout):
                 first = await next_request(requests, *(served.engine_thread.draining for served in self._registry))
         except TimeoutError:
             raise Stalled(
-                f"no `start` came for {self._stall_timeout:g} seconds; send it first, then the text"
+                f"no `start` arrived for {self._stall_timeout:g} seconds; send it first, then the text"
             ) from None
         if first is None or first.WhichOneof("event") != "start":
             raise InvalidRequest("the first message of the stream is not `start`; send that, then the text")
@@ -104,63 +103,65 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         served, tenant = self._registry.find(request.model.name, request.model.version), tenant_of(context)
         model = served.model
         with self._admission.places(min(WINDOW, max(1, len(request.candidates)))) as places:
-            origin = await self._starts.resolve(request.start, served, tenant)
+            start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
             policies = read_policies(request.policies, model, begins=True)
-            start = TextStart.of(origin)
-            context_text = read_context(request, model, start, policies)
-            context_reading, state = await read_one(context_text, _SUMS_ALONE, served)
-            start = replace(start, state=state)
-            wanted = replace(_SUMS_ALONE, log_probabilities=request.log_probabilities)
+            context_start = TextStart.of(start)
+            context_text = read_context(request, model, context_start, policies)
+            context_scores, state = await score_one(context_text, _SUMS_ONLY, served)
+            candidate_start = replace(context_start, state=state)
+            wanted = replace(_SUMS_ONLY, log_probabilities=request.log_probabilities)
             texts = [
-                whole_text(f"candidates[{i}]", candidate, start, policies, model)
+                read_text(f"candidates[{i}]", candidate, candidate_start, policies, model)
                 for i, candidate in enumerate(request.candidates)
             ]
-            results = await read_all(texts, wanted, served, places)
+            results = await score_all(texts, wanted, served, places)
 
-        tickets = self._starts.tickets(origin, origin.sampling, served, tenant)
+        tickets = self._start_resolver.tickets(start, start.sampling, served, tenant)
         reply = _Reply(wanted, model, tickets if request.return_tickets else None)
         scores = [reply.score(text, *result) for text, result in zip(texts, results, strict=True)]
         return pb.ScoreCandidatesResponse(
-            context=reply.score(context_text, context_reading, state),
-            candidates=ranked(scores, request.ranking),
+            model=model.name,
+            version=model.version,
+            context=reply.score(context_text, context_scores, state),
+            candidates=_ranked(scores, request.ranking),
             policies=policies.message(),
-            continuation=origin.continuation,
+            continuation=continuation(start, served.build),
         )
 
 
 @dataclass(frozen=True)
 class _Reply:
-    """How scores are told."""
+    """Turns scores into messages."""
 
     wanted: Wanted
     model: Model
     ticket: Callable[[State], bytes] | None
-    """None where no tickets are asked for."""
+    """None if no tickets are requested."""
 
-    def score(self, text: TextToScore, reading: Reading, state: State | None) -> pb.TextScore:
-        """Return the score of one text, behind which `state` stands."""
-        tally = ScoreAccumulator(self.wanted, self.model)
-        tally.add(text.text, text.unknown_at, reading)
-        tally.end()
+    def score(self, text: TextToScore, scores: CharacterScores, state: State | None) -> pb.TextScore:
+        """Return the score of one text; `state` is the one after it."""
+        accumulator = ScoreAccumulator(self.wanted)
+        accumulator.add(text.text, text.unknown_at, scores)
+        accumulator.end()
         if state is None:
-            return tally.message(0, b"")
-        return tally.message(state.position, self.ticket(state) if self.ticket else b"")
+            return text_score(accumulator, self.model, 0, b"")
+        return text_score(accumulator, self.model, state.position, self.ticket(state) if self.ticket else b"")
 
 
-async def _read_in_session(
-    texts: list[TextToScore], wanted: Wanted, served: Served, origin: StartState
-) -> tuple[Reading, State | None]:
-    """Read the one text of a call that advances a session, and have the session stand behind it."""
+async def _score_in_session(
+    texts: list[TextToScore], wanted: Wanted, served: Served, start: StartState
+) -> tuple[CharacterScores, State | None]:
+    """Score the only text of a call and advance its session to the end of it."""
     if len(texts) != 1:
-        raise InvalidRequest(f"{len(texts)} texts and a session; a session reads one text at a time")
+        raise InvalidRequest(f"{len(texts)} texts and a session; a session takes one text at a time")
     [text] = texts
-    reading, state = await read_behind(origin, text, wanted, served)
-    await origin.advance(state, text.read, origin.sampling)
-    return reading, state
+    scores, state = await score_from(start, text, wanted, served)
+    await start.advance(state, text.session_ids, start.sampling)
+    return scores, state
 
 
-def ranked(scores: list[pb.TextScore], ranking: pb.CandidateRanking.ValueType) -> list[pb.CandidateScore]:
-    """Return the candidates, the best first, of equals the first; with their shares of the probability."""
+def _ranked(scores: list[pb.TextScore], ranking: pb.CandidateRanking.ValueType) -> list[pb.CandidateScore]:
+    """Return the candidates, best first (ties in request order), with their shares of the probability."""
     sums = np.array([score.sum_log_probability for score in scores])
     weights = np.exp(sums - sums.max())
     keys = sums

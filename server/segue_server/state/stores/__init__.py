@@ -1,4 +1,4 @@
-"""Where sessions are kept: one interface (`store`), and three stores behind it."""
+"""Session stores: one interface (`store`), implemented on SQLite and Redis."""
 
 from pathlib import Path
 from typing import Final
@@ -10,38 +10,36 @@ _FORMS: Final = "sqlite:PATH, redis://HOST:PORT[/DATABASE] or memory:"
 
 
 async def open_store(url: str, max_bytes: int | None = None) -> SessionStore:
-    """Return the store at `url`, ready for use; raises StartupError with what is wrong.
+    """Open the store at `url`; raises StartupError.
 
-    `max_bytes`: what its sessions may take; None: the store's own default. Redis has a setting of its own for that.
+    `max_bytes`: for all its sessions; None: the store's default. Redis has its own setting.
     """
     scheme, _, rest = url.partition(":")
     match scheme:
         case "memory" if url == "memory:":
-            from segue_server.state.stores.memory import DEFAULT_MAX_BYTES, MemoryStore
-
-            return MemoryStore(max_bytes or DEFAULT_MAX_BYTES)
+            return await _open_sqlite(None, max_bytes)
         case "sqlite" if rest:
-            return await _open_file(Path(rest), max_bytes)
+            return await _open_sqlite(Path(rest), max_bytes)
         case "redis" | "rediss":
-            return await _connect(url, max_bytes)
-    raise _bad(url)
+            return await _open_redis(url, max_bytes)
+    raise _bad_url(url)
 
 
-async def _open_file(path: Path, max_bytes: int | None) -> SessionStore:
-    from segue_server.state.stores.sqlite import DEFAULT_MAX_BYTES, SqliteStore
+async def _open_sqlite(path: Path | None, max_bytes: int | None) -> SessionStore:
+    from segue_server.state.stores.sqlite import SqliteStore
 
-    store = SqliteStore(path, max_bytes or DEFAULT_MAX_BYTES)
+    store = SqliteStore(path, max_bytes)
     await store.open()
     return store
 
 
-async def _connect(url: str, max_bytes: int | None) -> SessionStore:
+async def _open_redis(url: str, max_bytes: int | None) -> SessionStore:
     from segue_server.state.stores.redis import RedisAddress, RedisStore
 
     try:
         address = RedisAddress.parse(url)
     except ValueError:
-        raise _bad(url) from None
+        raise _bad_url(url) from None
     if max_bytes is not None:
         raise StartupError("--session-gb is for memory: and sqlite:; for Redis, set its own maxmemory")
     store = RedisStore(address)
@@ -49,6 +47,6 @@ async def _connect(url: str, max_bytes: int | None) -> SessionStore:
     return store
 
 
-def _bad(url: str) -> StartupError:
-    _, secret, shown = url.rpartition("@")  # before it there may be a password
+def _bad_url(url: str) -> StartupError:
+    _, secret, shown = url.rpartition("@")  # may hold a password before it
     return StartupError(f"--sessions is {('...@' if secret else '') + shown!r:.80}; it must be {_FORMS}")

@@ -1,8 +1,8 @@
-"""A thread that serves a store, and takes the commands that are waiting together.
+"""A thread that runs a store's commands in batches.
 
-The event loop is never blocked, and the store is not kept waiting by an event loop that is busy: its timeouts are its
-own. What came while one batch was being served is the next one, so that a hundred calls at the same moment cost a store
-one transaction or one round trip. A caller who is cancelled leaves the batch as it is: nobody gets another's answer.
+The store never blocks the event loop, and a busy event loop does not delay the store's timeouts. Commands that arrive
+during one batch form the next, so a hundred simultaneous calls cost a store one transaction or one round trip. A
+cancelled caller does not change its batch, so nobody gets another caller's answer.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from segue_server.errors import StoreUnavailable
 MAX_BATCH: Final = 256
 """Commands."""
 _REST_SECONDS: Final = 60.0
-"""Without a command, until the backend may tidy up."""
+"""Idle time before the backend tidies up."""
 _BUSY_REST_SECONDS: Final = 0.1
-"""The same, where it has more to tidy up."""
+"""The same, if there is more to tidy up."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,111 +30,111 @@ C_contra = TypeVar("C_contra", contravariant=True)
 
 
 class Backend(Protocol[C_contra]):
-    """What does the work. All methods run in the thread."""
+    """Runs the commands. All methods are called in the thread."""
 
     def open(self) -> None:
-        """Get ready; raises StartupError."""
+        """Prepare; raises StartupError."""
 
     def run(self, commands: Sequence[C_contra]) -> list[Any]:
-        """Return the answer to each command, an exception where it failed; raises StoreUnavailable if all did."""
+        """Return the answer to each command, or its exception; raises StoreUnavailable if all failed."""
 
     def tidy(self) -> bool:
-        """Remove some of what has expired; return whether there is more."""
+        """Remove some expired sessions; return whether there are more."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked(Generic[C]):
+class _Pending(Generic[C]):
     command: C
     answer: "asyncio.Future[Any]"
 
 
 class BatchThread(Generic[C]):
-    """Runs a backend. All methods are for the event loop's thread."""
+    """Runs a backend. All methods must be called in the event loop's thread."""
 
     def __init__(self, backend: Backend[C], name: str, max_batch: int = MAX_BATCH) -> None:
-        """`name`: of the store, for the log; `max_batch`: how many commands it takes at once."""
+        """`name`: of the store, for the log; `max_batch`: in commands."""
         self._backend = backend
         self._name = name
         self._max_batch = max_batch
         self._loop = asyncio.get_running_loop()
-        self._waiting: queue.SimpleQueue[_Asked[C] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Pending[C] | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[Any] = self._loop.create_future()
         self._thread = threading.Thread(target=self._serve, name=f"sessions in {name}", daemon=True)
         self._reachable = True
 
     async def start(self) -> None:
-        """Start the thread; raises StartupError where the backend does not get ready."""
+        """Start the thread; raises StartupError if the backend cannot open."""
         self._thread.start()
-        _value(await self._opened)
+        value_of(await self._opened)
 
     async def do(self, command: C) -> Any:
-        """Return what the backend answers; raises StoreUnavailable and what the backend raises."""
-        asked = _Asked(command, self._loop.create_future())
-        self._waiting.put(asked)
-        return _value(await asked.answer)
+        """Run a command and return its answer; raises StoreUnavailable and what the backend raises."""
+        pending = _Pending(command, self._loop.create_future())
+        self._waiting.put(pending)
+        return value_of(await pending.answer)
 
     async def close(self) -> None:
-        """End the thread behind all commands."""
+        """End the thread after all waiting commands."""
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _serve(self) -> None:
         try:
             self._backend.open()
-        except Exception as error:  # noqa: BLE001 - whatever it is, `start` raises it
+        except Exception as error:  # noqa: BLE001 - `start` raises it
             self._post([(self._opened, error)])
             return
         self._post([(self._opened, None)])
         rest = _REST_SECONDS
         while True:
             try:
-                asked = self._waiting.get(timeout=rest)
+                pending = self._waiting.get(timeout=rest)
             except queue.Empty:
                 rest = self._tidy()
                 continue
-            batch, stopping = self._batch_from(asked)
+            batch, stopping = self._batch_from(pending)
             if batch:
                 self._answer(batch)
             if stopping:
                 break
         self._backend.close()
 
-    def _batch_from(self, asked: _Asked[C] | None) -> tuple[list[_Asked[C]], bool]:
-        """Return what is waiting, from `asked` on, and whether the thread is to end behind it."""
-        batch = list[_Asked[C]]()
-        while asked is not None:
-            if not asked.answer.cancelled():
-                batch.append(asked)
+    def _batch_from(self, pending: _Pending[C] | None) -> tuple[list[_Pending[C]], bool]:
+        """Return the waiting commands from `pending` on, and whether to stop after them."""
+        batch = list[_Pending[C]]()
+        while pending is not None:
+            if not pending.answer.cancelled():
+                batch.append(pending)
             if len(batch) == self._max_batch or self._waiting.empty():
                 return batch, False
-            asked = self._waiting.get()
+            pending = self._waiting.get()
         return batch, True
 
-    def _answer(self, batch: list[_Asked[C]]) -> None:
+    def _answer(self, batch: list[_Pending[C]]) -> None:
         try:
-            answers = self._backend.run([asked.command for asked in batch])
+            answers = self._backend.run([pending.command for pending in batch])
         except StoreUnavailable as error:
             answers = [error, *(StoreUnavailable() for _ in batch[1:])]
         except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
             answers = [error] * len(batch)
         self._note([answer for answer in answers if isinstance(answer, StoreUnavailable)])
-        self._post([(asked.answer, answer) for asked, answer in zip(batch, answers, strict=True)])
+        self._post([(pending.answer, answer) for pending, answer in zip(batch, answers, strict=True)])
 
     def _tidy(self) -> float:
-        """Use the quiet; return for how long to wait for commands now."""
+        """Let the backend tidy up; return the idle time before the next time."""
         try:
             return _BUSY_REST_SECONDS if self._backend.tidy() else _REST_SECONDS
         except StoreUnavailable as error:
             self._note([error])
-        except Exception:  # noqa: BLE001 - a bug must not leave all callers waiting that come later
+        except Exception:  # noqa: BLE001 - a bug must not end the thread
             _log.exception("sessions in %s could not be tidied", self._name)
         return _REST_SECONDS
 
     def _note(self, failures: list[StoreUnavailable]) -> None:
-        """Tell the log when the store goes and when it comes back."""
+        """Log when the store becomes unreachable, and reachable again."""
         if self._reachable and failures:
             _log.warning("sessions in %s cannot be reached: %s", self._name, failures[0].__cause__)
         elif not (self._reachable or failures):
@@ -142,7 +142,7 @@ class BatchThread(Generic[C]):
         self._reachable = not failures
 
     def _post(self, answers: "list[tuple[asyncio.Future[Any], Any]]") -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(_deliver, answers)
 
 
@@ -152,8 +152,8 @@ def _deliver(answers: "list[tuple[asyncio.Future[Any], Any]]") -> None:
             future.set_result(answer)
 
 
-def _value(answer: Any) -> Any:
-    """Return an answer, or raise it where it is an exception."""
+def value_of(answer: Any) -> Any:
+    """Return an answer, or raise it if it is an exception."""
     if isinstance(answer, Exception):
         raise answer
     return answer

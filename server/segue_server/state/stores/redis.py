@@ -1,18 +1,18 @@
-"""Sessions in Redis (6.2 or newer), for replicas of a server.
+"""Sessions in Redis (6.2 or newer), shared by the replicas of a server.
 
     segue:{TENANT/MODEL}/NAME    revision, 8 bytes; idle seconds, 4 bytes, both little-endian; the record
     segue:{TENANT/MODEL}         sorted set of the names, for listing
 
-Redis itself counts the idle time of a session's key. The set of names lives as long as the longest-lived of its
-sessions; names of sessions that have expired are dropped when a listing meets them, and some with every new session.
-Each command is one script, which Redis carries out as one step.
+A session's idle time is the time to live of its key. The set of names lives as long as its longest-lived session;
+names of expired sessions are removed when a listing meets them, and a few with every new session. Each command is one
+script, which Redis runs atomically.
 
-One connection carries all commands, those that wait together in one round trip. Whatever goes wrong on it ends it, with
-all that is under way: a reply can never come to another command. Nothing is sent twice. Within 0.1 seconds (or what the
-URL says), connecting included, Redis has answered or all who wait hear that it has not; the next command connects anew.
+One connection carries all commands; those that wait together share a round trip. Any error closes the connection and
+fails everything in progress, so a reply can never reach another command. Nothing is sent twice. Within 0.1 seconds (or
+the URL's timeout), connecting included, Redis answers or all waiting commands fail; the next command reconnects.
 
-Redis must keep what it was given: one that is told to evict keys is refused at the start, and one that is full
-(`maxmemory`, with the policy noeviction) takes no new sessions.
+Redis must keep its data: one with an eviction policy is refused at the start, and one that is full (`maxmemory` with
+the policy noeviction) refuses new sessions.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from segue_server.state.stores.store import Entry, new_revision
 
 _TIMEOUT_SECONDS: Final = 0.1
 _MAX_BATCH: Final = 32
-"""Commands in one round trip: 256 reads of 130 KB, a session of 2 x 1024 that can go back, took longer than that."""
+"""Commands in one round trip: 256 reads of 130 KB (a rewindable session of a 2 x 1024 model) exceeded the timeout."""
 _LONGEST_TIMEOUT_SECONDS: Final = 60.0
 _START_SECONDS: Final = 5.0
 _REVISION_BYTES: Final = 8
 _HEAD_BYTES: Final = 12
-_LOOKED_AT_EACH_TIME: Final = 4
-"""Names, with every new session: more than the one that comes, so that those of expired ones do not gather."""
+_NAMES_CHECKED: Final = 4
+"""With every new session: more than the one added, so that names of expired sessions do not pile up."""
 
 _PROLONG: Final = """
 local function prolong(session, names, idle)
@@ -48,7 +48,7 @@ local function prolong(session, names, idle)
 end
 """
 
-_READ: Final = (
+_FETCH: Final = (
     _PROLONG
     + """
 local value = redis.call('GET', KEYS[1])
@@ -60,7 +60,7 @@ return value
 """
 )
 
-_LOOK: Final = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+_PEEK: Final = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
 
 _CREATE: Final = (
     _PROLONG
@@ -74,7 +74,7 @@ for i = 2, #KEYS do
     redis.call('ZADD', KEYS[1], 0, ARGV[2 * i - 2])
     prolong(KEYS[i], KEYS[1], idle)
 end
-for _, name in ipairs(redis.call('ZRANDMEMBER', KEYS[1], {_LOOKED_AT_EACH_TIME})) do
+for _, name in ipairs(redis.call('ZRANDMEMBER', KEYS[1], {_NAMES_CHECKED})) do
     if redis.call('EXISTS', KEYS[1] .. '/' .. name) == 0 then redis.call('ZREM', KEYS[1], name) end
 end
 return false
@@ -113,12 +113,12 @@ return {#names, names[#names] or '', found}
 """
 
 _CHECK: Final = "redis.call('ZRANDMEMBER', KEYS[1], 1) return redis.call('DEL', KEYS[1])"
-"""Fails where Redis is too old, or takes no writes."""
+"""Fails if Redis is too old, or read-only."""
 
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """Where Redis is, and who one is there."""
+    """The address of a Redis server, and the credentials."""
 
     host: str
     port: int
@@ -127,11 +127,11 @@ class RedisAddress:
     password: str | None
     tls: bool
     timeout: float = _TIMEOUT_SECONDS
-    """Seconds for what is sent together, connecting included."""
+    """Seconds for one round trip, connecting included."""
 
     @classmethod
     def parse(cls, url: str) -> "RedisAddress":
-        """Read redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE][?timeout=SECONDS]; raises ValueError."""
+        """Parse redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE][?timeout=SECONDS]; raises ValueError."""
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)) if parts.query else {}
         timeout = float(options.pop("timeout", _TIMEOUT_SECONDS))
@@ -156,21 +156,21 @@ class RedisStore:
         self._thread = BatchThread(_Link(address), str(address), _MAX_BATCH)
 
     async def open(self) -> None:
-        """Connect; raises StartupError where Redis does not answer, or is not fit for sessions."""
+        """Connect; raises StartupError if Redis does not answer, or is unfit for sessions."""
         await self._thread.start()
 
-    async def read(self, space: str, name: str) -> Entry | None:
-        """Return a session that is to be used, and begin its idle time anew."""
-        value: bytes | None = await self._do(_READ, [_session(space, name), _names(space)], name)
+    async def fetch(self, space: str, name: str) -> Entry | None:
+        """Return a session and restart its idle time."""
+        value: bytes | None = await self._do(_FETCH, [_session(space, name), _names(space)], name)
         return None if value is None else _entry(value)
 
-    async def look(self, space: str, name: str) -> Entry | None:
-        """Return a session, and let its idle time run on."""
-        value, milliseconds = await self._do(_LOOK, [_session(space, name)])
+    async def peek(self, space: str, name: str) -> Entry | None:
+        """Return a session without restarting its idle time."""
+        value, milliseconds = await self._do(_PEEK, [_session(space, name)])
         return None if value is None else _entry(value, milliseconds / 1000)
 
     async def create(self, space: str, records: Mapping[str, bytes], idle_seconds: int) -> str | None:
-        """Store new sessions, all or none; return a name that is taken, or None."""
+        """Store new sessions, all or none; return None, or a name that is taken."""
         arguments: list[bytes | str | int] = [idle_seconds]
         for name, record in records.items():
             arguments += [name, _new_revision() + idle_seconds.to_bytes(4, "little") + record]
@@ -179,17 +179,17 @@ class RedisStore:
         return None if taken is None else taken.decode()
 
     async def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
-        """Put a new record in the place of one revision; return False where that is not there any more."""
+        """Replace the record of `expected_revision`; return False if that revision is gone."""
         keys = [_session(space, name), _names(space)]
         return bool(await self._do(_REPLACE, keys, _revision(expected_revision), _new_revision(), record, name))
 
     async def delete(self, space: str, name: str, expected_revision: int) -> bool:
-        """Remove one revision; return False where that is not there any more."""
+        """Delete the session of `expected_revision`; return False if that revision is gone."""
         keys = [_session(space, name), _names(space)]
         return bool(await self._do(_DELETE, keys, _revision(expected_revision), name))
 
     async def names(self, space: str, after: str, limit: int) -> list[str]:
-        """Return the first `limit` names behind `after`, in order."""
+        """Return the first `limit` names after `after`, in order."""
         found, count = list[str](), limit
         while count == limit > len(found):
             count, last, live = await self._do(_NAMES, [_names(space)], f"({after}" if after else "-", limit)
@@ -198,7 +198,7 @@ class RedisStore:
         return found[:limit]
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         await self._thread.close()
 
     async def _do(self, script: str, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
@@ -209,7 +209,7 @@ _Command = tuple[bytes | str | int, ...]
 
 
 class _Link:
-    """The connection, for its thread."""
+    """The connection. Used by one thread."""
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address
@@ -218,7 +218,7 @@ class _Link:
         self._client: redis.asyncio.Redis
 
     def open(self) -> None:
-        """Connect; raises StartupError where Redis does not answer, or is not fit for sessions."""
+        """Connect; raises StartupError if Redis does not answer, or is unfit for sessions."""
         self._loop = asyncio.new_event_loop()
         self._client = redis.asyncio.Redis(
             host=self._address.host,
@@ -227,7 +227,7 @@ class _Link:
             username=self._address.username,
             password=self._address.password,
             ssl=self._address.tls,
-            socket_timeout=None,  # `run` has one for all
+            socket_timeout=None,  # `run` has one for each batch
             socket_connect_timeout=_START_SECONDS,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
@@ -251,17 +251,17 @@ class _Link:
         return [_failure(reply) if isinstance(reply, RedisError) else reply for reply in replies]
 
     def tidy(self) -> bool:
-        """Leave it to Redis."""
+        """Do nothing: Redis expires keys itself."""
         return False
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self._loop.run_until_complete(self._client.aclose())
         self._loop.close()
 
     async def _exchange(self, commands: Sequence[_Command]) -> list[Any]:
         async with asyncio.timeout(self._timeout):
-            await asyncio.sleep(0)  # to see whether Redis has closed the connection meanwhile
+            await asyncio.sleep(0)  # lets asyncio notice that Redis has closed the connection
             pipeline = self._client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
@@ -280,16 +280,16 @@ class _Link:
 
 
 def _failure(error: RedisError) -> StoreFull | StoreUnavailable:
-    """Return what a caller hears of an error of its command alone."""
+    """Return the error for the caller of one failed command."""
     if isinstance(error, OutOfMemoryError):
-        return StoreFull("the server has no room for more sessions; close some, or retry when some have expired")
+        return StoreFull("the server has no room for more sessions; close some, or retry after some have expired")
     failure = StoreUnavailable()
     failure.__cause__ = error
     return failure
 
 
 def _names(space: str) -> str:
-    """Return the key of the names of a space; the braces keep its keys together in a cluster."""
+    """Return the key of a space's names; the braces keep its keys on one cluster node."""
     return f"segue:{{{space}}}"
 
 
@@ -306,7 +306,7 @@ def _new_revision() -> bytes:
 
 
 def _entry(value: bytes, seconds: float | None = None) -> Entry:
-    """Return what a key holds, which is kept for so many seconds from now; None: for its idle time."""
+    """Parse the value of a key that expires in `seconds`; None: after its idle time."""
     idle_seconds = int.from_bytes(value[_REVISION_BYTES:_HEAD_BYTES], "little")
     expiry = time.time() + (idle_seconds if seconds is None else seconds)
     return Entry(int.from_bytes(value[:_REVISION_BYTES], "little"), value[_HEAD_BYTES:], idle_seconds, expiry)

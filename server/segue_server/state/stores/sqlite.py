@@ -1,13 +1,14 @@
-"""Sessions in an SQLite file: the default. They outlive the server; several servers on one machine can share the file.
+"""Sessions in SQLite: in a file, the default, or in memory.
 
-Durability: a change that was acknowledged is in the file (`synchronous=FULL`: each transaction is flushed to the disk
-before anybody hears of it). It survives the end of the process, however that comes, and a power failure too, as far as
-the disk keeps what it says it has written. With `NORMAL` a power failure could take sessions back to older states. The
-calls that wait at the same moment share a transaction and its flush.
+Sessions in a file outlive the server, and several servers on one machine can share it. An acknowledged change is
+durable (`synchronous=FULL`: each transaction is flushed to disk before it is acknowledged): it survives any end of the
+process, and a power failure if the disk keeps its promises. With `NORMAL`, a power failure could revert sessions to
+older states. Calls that wait at the same time share a transaction and its flush. Sessions in memory end with the
+process.
 
-One row for each session. A session's expiry stands in the file up to 1/64 of its idle time late, so that using it
-rarely has to write; it never expires early. Rows lie in pages of 16 KB in the order of their making, beside an index of
-their names. A table WITHOUT ROWID, ordered by name, takes a sixth more room and five times as long to fill.
+One row for each session. Its stored expiry is up to 1/64 of the idle time late, so that use rarely has to write it; a
+session never expires early. Rows lie in pages of 16 KB in creation order, beside an index of names. A table WITHOUT
+ROWID, ordered by name, takes a sixth more room and five times as long to fill.
 """
 
 import os
@@ -19,10 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from segue_server.errors import RequestError, StartupError, StoreFull, StoreUnavailable
-from segue_server.state.stores.batch_thread import BatchThread
+from segue_server.state.stores.batch_thread import BatchThread, value_of
 from segue_server.state.stores.store import Entry, new_revision
 
-DEFAULT_MAX_BYTES: Final = 16_000_000_000
+_MAX_FILE_BYTES: Final = 16_000_000_000
+"""Default limit for a file."""
+_MAX_MEMORY_BYTES: Final = 1_000_000_000
+"""Default limit in memory."""
 
 _APPLICATION_ID: Final = 0x63686C6D
 """In the file's header: "chlm"."""
@@ -48,89 +52,111 @@ COMMIT;
 _PAGE_BYTES: Final = 16_384
 _LATE: Final = 1 + 1 / 64
 _BUSY_SECONDS: Final = 2.0
-"""How long to wait for another process that is writing."""
+"""Wait for another process that is writing."""
 _OPENING_SECONDS: Final = 10.0
-"""How long to wait for other processes that open the file too."""
+"""Wait for other processes that are opening the file."""
 _OPENING_PAUSE_SECONDS: Final = 0.02
 _REMOVED_EACH_TIME: Final = 16
-"""Of the sessions that have expired, with every transaction."""
+"""Expired sessions, with every transaction."""
 _REMOVED_AT_ONCE: Final = 500
-"""The same, in a quiet moment or when the file is full."""
+"""The same, when idle or full."""
 
 
 class SqliteStore:
-    """A file of sessions."""
+    """Sessions in a database."""
 
-    def __init__(self, path: Path, max_bytes: int = DEFAULT_MAX_BYTES, clock: Callable[[], float] = time.time) -> None:
-        """`max_bytes`: what the file's sessions may take; `clock`: seconds of Unix time."""
+    def __init__(self, path: Path | None, max_bytes: int | None = None, clock: Callable[[], float] = time.time) -> None:
+        """`path`: None: in memory; `max_bytes`: for all sessions, None: the default; `clock`: seconds of Unix time."""
+        max_bytes = max_bytes or (_MAX_FILE_BYTES if path else _MAX_MEMORY_BYTES)
         self._clock = clock
-        self._thread = BatchThread(_File(path.expanduser().absolute(), max_bytes, clock), str(path))
+        database = _Database(path.expanduser().absolute() if path else None, max_bytes, clock)
+        self._runner = BatchThread(database, str(path)) if path else _DirectRunner(database)
 
     async def open(self) -> None:
-        """Open the file, and make it where there is none; raises StartupError."""
-        await self._thread.start()
+        """Open the database, and create it if missing; raises StartupError."""
+        await self._runner.start()
 
-    async def read(self, space: str, name: str) -> Entry | None:
-        """Return a session that is to be used, and begin its idle time anew."""
-        entry = await self.look(space, name)
+    async def fetch(self, space: str, name: str) -> Entry | None:
+        """Return a session and restart its idle time."""
+        entry = await self.peek(space, name)
         if entry and entry.expiry < self._clock() + entry.idle_seconds:
-            prolonged: Entry | None = await self._thread.do(_Command(_File.prolong, (space, name)))
+            prolonged: Entry | None = await self._runner.do(_Command(_Database.prolong, (space, name)))
             return prolonged
         return entry
 
-    async def look(self, space: str, name: str) -> Entry | None:
-        """Return a session, and let its idle time run on."""
-        found: Entry | None = await self._thread.do(_Command(_File.find, (space, name), writes=False))
+    async def peek(self, space: str, name: str) -> Entry | None:
+        """Return a session without restarting its idle time."""
+        found: Entry | None = await self._runner.do(_Command(_Database.find, (space, name), writes=False))
         return found
 
     async def create(self, space: str, records: Mapping[str, bytes], idle_seconds: int) -> str | None:
-        """Store new sessions, all or none; return a name that is taken, or None."""
-        taken: str | None = await self._thread.do(_Command(_File.create, (space, records, idle_seconds)))
+        """Store new sessions, all or none; return None, or a name that is taken."""
+        taken: str | None = await self._runner.do(_Command(_Database.create, (space, records, idle_seconds)))
         return taken
 
     async def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
-        """Put a new record in the place of one revision; return False where that is not there any more."""
-        return bool(await self._thread.do(_Command(_File.replace, (space, name, expected_revision, record))))
+        """Replace the record of `expected_revision`; return False if that revision is gone."""
+        return bool(await self._runner.do(_Command(_Database.replace, (space, name, expected_revision, record))))
 
     async def delete(self, space: str, name: str, expected_revision: int) -> bool:
-        """Remove one revision; return False where that is not there any more."""
-        return bool(await self._thread.do(_Command(_File.delete, (space, name, expected_revision))))
+        """Delete the session of `expected_revision`; return False if that revision is gone."""
+        return bool(await self._runner.do(_Command(_Database.delete, (space, name, expected_revision))))
 
     async def names(self, space: str, after: str, limit: int) -> list[str]:
-        """Return the first `limit` names behind `after`, in order."""
-        names: list[str] = await self._thread.do(_Command(_File.names, (space, after, limit), writes=False))
+        """Return the first `limit` names after `after`, in order."""
+        names: list[str] = await self._runner.do(_Command(_Database.names, (space, after, limit), writes=False))
         return names
 
     async def close(self) -> None:
-        """Let go of everything."""
-        await self._thread.close()
+        """Release everything."""
+        await self._runner.close()
+
+
+class _DirectRunner:
+    """Runs commands in the event loop's thread: in memory, a command costs less than handing it to another thread."""
+
+    def __init__(self, database: "_Database") -> None:
+        self._database = database
+
+    async def start(self) -> None:
+        self._database.open()
+
+    async def do(self, command: "_Command") -> Any:
+        [answer] = self._database.run([command])
+        return value_of(answer)
+
+    async def close(self) -> None:
+        self._database.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """What to do with the file."""
+    """An operation on the database."""
 
     method: Callable[..., Any]
-    """Of `_File`. Where it raises a RequestError, it has changed no session that has not expired."""
+    """Of `_Database`. If it raises a RequestError, it has changed no unexpired session."""
     arguments: tuple[Any, ...]
     writes: bool = True
 
 
-class _File:
-    """The open file, for its thread."""
+class _Database:
+    """The open database. Used by one thread."""
 
-    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path | None, max_bytes: int, clock: Callable[[], float]) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._clock = clock
         self._connection: sqlite3.Connection
 
     def open(self) -> None:
-        """Open the file, and make it where there is none; raises StartupError."""
+        """Open the database, and create it if missing; raises StartupError."""
+        if self._path is None:
+            self._connection = _open_memory()
+            return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._connection = _opened(self._path)
+            self._connection = _open_file(self._path)
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise StartupError(
@@ -138,9 +164,9 @@ class _File:
             ) from error
 
     def run(self, commands: Sequence[_Command]) -> list[Any]:
-        """Carry out commands in one transaction; where that fails, each in its own."""
+        """Run commands in one transaction, or, if that fails, each in its own."""
         try:
-            return self._together(commands)
+            return self._run_together(commands)
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 raise StoreUnavailable from error
@@ -149,16 +175,16 @@ class _File:
         return [self.run([command])[0] for command in commands]
 
     def tidy(self) -> bool:
-        """Remove some of what has expired; return whether there is more."""
+        """Remove some expired sessions; return whether there are more."""
         try:
-            if self._expired():  # or else nothing would be written, and flushed all the same
-                self._together([_Command(_File.remove_expired, (_REMOVED_AT_ONCE,))])
-            return self._expired()
+            if self._has_expired():  # an empty transaction would still be flushed
+                self._run_together([_Command(_Database.remove_expired, (_REMOVED_AT_ONCE,))])
+            return self._has_expired()
         except sqlite3.Error as error:
             raise StoreUnavailable from error
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self._connection.close()
 
     def find(self, space: str, name: str) -> Entry | None:
@@ -170,12 +196,12 @@ class _File:
         return Entry(*row) if row else None
 
     def prolong(self, space: str, name: str) -> Entry | None:
-        """Begin the idle time of a session anew; return the session."""
+        """Restart the idle time of a session; return the session."""
         self._prolong(space, name)
         return self.find(space, name)
 
     def create(self, space: str, records: Mapping[str, bytes], idle_seconds: int) -> str | None:
-        """Store new sessions, all or none; return a name that is taken, or None."""
+        """Store new sessions, all or none; return None, or a name that is taken."""
         for name in records:
             if self.find(space, name):
                 return name
@@ -190,7 +216,7 @@ class _File:
         return None
 
     def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
-        """Put a new record in the place of one revision; return False where that is not there any more."""
+        """Replace the record of `expected_revision`; return False if that revision is gone."""
         found = self._one(
             "SELECT id, length(record) FROM sessions WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
             *(space, name, expected_revision, self._clock()),
@@ -208,7 +234,7 @@ class _File:
         return replaced == 1
 
     def delete(self, space: str, name: str, expected_revision: int) -> bool:
-        """Remove one revision; return False where that is not there any more."""
+        """Delete the session of `expected_revision`; return False if that revision is gone."""
         deleted = self._write(
             "DELETE FROM sessions WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
             *(space, name, expected_revision, self._clock()),
@@ -216,7 +242,7 @@ class _File:
         return deleted == 1
 
     def names(self, space: str, after: str, limit: int) -> list[str]:
-        """Return the first `limit` names behind `after`, in order."""
+        """Return the first `limit` names after `after`, in order."""
         rows = self._connection.execute(
             "SELECT name FROM sessions WHERE space = ? AND name > ? AND expiry > ? ORDER BY name LIMIT ?",
             (space, after, self._clock(), limit),
@@ -224,14 +250,14 @@ class _File:
         return [name for (name,) in rows]
 
     def remove_expired(self, limit: int) -> None:
-        """Remove up to `limit` sessions that have expired."""
+        """Remove up to `limit` expired sessions."""
         self._write(
             "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expiry <= ? LIMIT ?)",
             *(self._clock(), limit),
         )
 
-    def _together(self, commands: Sequence[_Command]) -> list[Any]:
-        """Carry out all commands or none; raises sqlite3.Error."""
+    def _run_together(self, commands: Sequence[_Command]) -> list[Any]:
+        """Run all commands or none; raises sqlite3.Error."""
         if not any(command.writes for command in commands):
             return [self._answer(command) for command in commands]
         with self._connection:
@@ -255,18 +281,18 @@ class _File:
         )
 
     def _make_room(self, needed: int) -> None:
-        """Raise StoreFull where the file has no room for so many more bytes."""
+        """Make room for `needed` more bytes; raises StoreFull."""
         if self._used_bytes() + needed > self._max_bytes:
             self.remove_expired(_REMOVED_AT_ONCE)
         if self._used_bytes() + needed > self._max_bytes:
-            raise StoreFull("the server has no room for more sessions; close some, or retry when some have expired")
+            raise StoreFull("the server has no room for more sessions; close some, or retry after some have expired")
 
     def _used_bytes(self) -> int:
         [pages] = self._one("PRAGMA page_count") or [0]
         [free] = self._one("PRAGMA freelist_count") or [0]
         return int(pages - free) * _PAGE_BYTES
 
-    def _expired(self) -> bool:
+    def _has_expired(self) -> bool:
         return self._one("SELECT 1 FROM sessions WHERE expiry <= ? LIMIT 1", self._clock()) is not None
 
     def _one(self, sql: str, *parameters: Any) -> tuple[Any, ...] | None:
@@ -274,12 +300,12 @@ class _File:
         return row
 
     def _write(self, sql: str, *parameters: Any) -> int:
-        """Return how many rows were written."""
+        """Return the number of rows written."""
         return self._connection.execute(sql, parameters).rowcount
 
 
 def _failure(error: sqlite3.Error) -> RequestError:
-    """Return what a caller hears of `error`."""
+    """Return the error for the caller."""
     if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
         return StoreFull("the disk that holds the sessions is full; nothing was changed")
     failure = StoreUnavailable()
@@ -287,8 +313,15 @@ def _failure(error: sqlite3.Error) -> RequestError:
     return failure
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """Open the file at `path`; of several processes that do so at once, one makes the table."""
+def _open_memory() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    connection.executescript(_SCHEMA)
+    return connection
+
+
+def _open_file(path: Path) -> sqlite3.Connection:
+    """Open the file at `path`; if several processes do so at once, one creates the table."""
     deadline = time.monotonic() + _OPENING_SECONDS
     while True:
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -307,8 +340,8 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check what the file is, and make the table where it is empty; raises StartupError, sqlite3.Error."""
-    connection.execute("BEGIN")  # one moment for all three: another process may be making the table
+    """Check that the file is ours, and create the table if it is empty; raises StartupError, sqlite3.Error."""
+    connection.execute("BEGIN")  # one snapshot for all three: another process may be creating the table
     [application] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -319,6 +352,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise StartupError(f"the file system of {path} is not fit for sessions (no shared memory); name another file")
+        raise StartupError(f"the file system of {path} is unfit for sessions (no shared memory); name another file")
     connection.execute("PRAGMA synchronous = FULL")
     connection.executescript(_SCHEMA)

@@ -1,14 +1,14 @@
-"""What a session store does, and what it promises.
+"""The interface of session stores, and what they promise.
 
-A store keeps sealed records under (space, name) and knows nothing of what is in them. It promises:
+A store keeps sealed records by (space, name) and does not look inside them. It promises:
 
-- A change is made at once or not at all, and only to the very record that the caller has read: each write gives the
-  record a revision that no other write has, not even one under the same name after the session was closed, or after
-  the store went back to an old copy of itself.
-- What is kept is never dropped for want of room: a full store takes no new session (StoreFull).
-- A session that nobody uses for its idle time is gone. Reading it for use begins that time anew, as does replacing it.
-- A store that does not answer says so soon (StoreUnavailable). Then a write may have been made or not: reading the
-  session tells. Its callers stand in nobody's way who needs no session.
+- A change is atomic, and applies only to the record that the caller has read: each write gives the record a revision
+  that no other write has, not even under the same name after the session was closed, or after the store was restored
+  from an old copy.
+- Nothing is evicted: a full store refuses new sessions (StoreFull).
+- A session that is not used for its idle time expires. Fetching or replacing it restarts that time.
+- A store that does not answer fails soon (StoreUnavailable). A write may or may not have been made then: fetch the
+  session to find out. A stuck store never delays calls that use no session.
 """
 
 import secrets
@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 _REVISION_BITS: Final = 63
-"""SQLite's integers have a sign."""
+"""SQLite's integers are signed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One session as it is stored."""
+    """A stored session."""
 
     revision: int
-    """Of this record: no other write has the same."""
+    """Unique to the write that stored the record."""
     record: bytes
     idle_seconds: int
     expiry: float
@@ -33,31 +33,31 @@ class Entry:
 
 
 class SessionStore(Protocol):
-    """Sealed records under (space, name). Every method raises StoreUnavailable where the store does not answer."""
+    """Sealed records by (space, name). Every method raises StoreUnavailable if the store does not answer."""
 
-    async def read(self, space: str, name: str) -> Entry | None:
-        """Return a session that is to be used, and begin its idle time anew; None where there is none."""
+    async def fetch(self, space: str, name: str) -> Entry | None:
+        """Return a session and restart its idle time; None if it does not exist."""
 
-    async def look(self, space: str, name: str) -> Entry | None:
-        """Return a session, and let its idle time run on; None where there is none."""
+    async def peek(self, space: str, name: str) -> Entry | None:
+        """Return a session without restarting its idle time; None if it does not exist."""
 
     async def create(self, space: str, records: Mapping[str, bytes], idle_seconds: int) -> str | None:
-        """Store new sessions, all or none; return a name that is taken, or None. Raises StoreFull."""
+        """Store new sessions, all or none; return None, or a name that is taken. Raises StoreFull."""
 
     async def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
-        """Put a new record in the place of one revision; return False where that is not there any more.
+        """Replace the record of `expected_revision`; return False if that revision is gone.
 
-        Raises StoreFull where a longer record finds no room; then the session stays as it is.
+        Raises StoreFull if there is no room for a longer record; the session is unchanged then.
         """
 
     async def delete(self, space: str, name: str, expected_revision: int) -> bool:
-        """Remove one revision; return False where that is not there any more."""
+        """Delete the session of `expected_revision`; return False if that revision is gone."""
 
     async def names(self, space: str, after: str, limit: int) -> list[str]:
-        """Return the first `limit` names behind `after`, in order."""
+        """Return the first `limit` names after `after`, in order."""
 
     async def close(self) -> None:
-        """Let go of everything; to be called once, when no command is under way."""
+        """Release everything. Call once, with no command in progress."""
 
 
 def new_revision() -> int:

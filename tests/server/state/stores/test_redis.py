@@ -39,7 +39,7 @@ async def all_fail(store: SessionStore, *, callers: int = 50) -> None:
     """Every command of many callers fails, together and soon."""
     began = time.monotonic()
     answers = await asyncio.gather(
-        *(store.read("/tiny", "a") for _ in range(callers)),
+        *(store.fetch("/tiny", "a") for _ in range(callers)),
         store.create("/tiny", {"b": b"1"}, IDLE),
         store.replace("/tiny", "a", 1, b"1"),
         store.delete("/tiny", "a", 1),
@@ -58,7 +58,7 @@ async def test_a_killed_redis_is_unavailable_at_once_and_used_again_once_it_is_b
         redis.kill()
         await all_fail(store)
         redis.start()
-        entry = await store.read("/tiny", "a")  # the very first command
+        entry = await store.fetch("/tiny", "a")  # the very first command
         assert entry is not None
         assert await store.replace("/tiny", "a", entry.revision, b"%d" % turn)
     assert caplog.text.count("cannot be reached") == 3
@@ -68,7 +68,7 @@ async def test_a_redis_that_was_restarted_unnoticed_is_used_at_once(redis, store
     await store.create("/tiny", {"a": b"1"}, IDLE)
     redis.kill()
     redis.start()
-    assert await store.read("/tiny", "a")
+    assert await store.fetch("/tiny", "a")
 
 
 def test_unless_told_otherwise_nobody_waits_longer_than_a_tenth_of_a_second() -> None:
@@ -91,7 +91,7 @@ async def test_a_redis_that_hangs_is_unavailable_and_its_late_answers_go_to_nobo
 
 async def self_or_none(store: SessionStore, name: str) -> bytes | None:
     try:
-        entry = await store.read("/tiny", name)
+        entry = await store.fetch("/tiny", name)
     except StoreUnavailable:
         return None
     assert entry is not None
@@ -107,7 +107,7 @@ async def test_whatever_is_cut_off_at_whatever_moment_nobody_gets_anothers_answe
 
     async def read(name: str) -> None:
         try:
-            entry = await store.read("/tiny", name)
+            entry = await store.fetch("/tiny", name)
         except StoreUnavailable:
             met["failure"] += 1
             return
@@ -130,7 +130,7 @@ async def test_a_write_that_got_no_answer_was_made_once_or_not_at_all(redis) -> 
     store, other, generator = await connected(redis, 0.02), await connected(redis), random.Random(2)
     await other.create("/tiny", {"a": b"start"}, IDLE)
     for turn in range(15):
-        before = await other.look("/tiny", "a")
+        before = await other.peek("/tiny", "a")
         assert before is not None
         redis.send(signal.SIGSTOP)
         with pytest.raises(StoreUnavailable):
@@ -139,7 +139,7 @@ async def test_a_write_that_got_no_answer_was_made_once_or_not_at_all(redis) -> 
         written = False
         if generator.random() < 0.5:
             written = await retried(partial(other.replace, "/tiny", "a", before.revision, b"other %d" % turn))
-        after = await retried(partial(other.look, "/tiny", "a"))
+        after = await retried(partial(other.peek, "/tiny", "a"))
         expected = {b"other %d" % turn} if written else {b"late %d" % turn, before.record, b"other %d" % turn}
         assert after.record in expected
     await store.close()
@@ -156,13 +156,13 @@ async def retried(do):
 
 async def test_a_flushed_redis_holds_nothing_and_takes_nothing_back(redis, store: SessionStore) -> None:
     await store.create("/tiny", {"a": b"1"}, IDLE)
-    before = await store.look("/tiny", "a")
+    before = await store.peek("/tiny", "a")
     assert before is not None
     with redis.client() as client:
         client.flushall()
     assert not await store.replace("/tiny", "a", before.revision, b"2")
     assert not await store.delete("/tiny", "a", before.revision)
-    assert await store.read("/tiny", "a") is None
+    assert await store.fetch("/tiny", "a") is None
     assert await store.names("/tiny", "", 9) == []
     assert await store.create("/tiny", {"a": b"3"}, IDLE) is None
 
@@ -170,18 +170,18 @@ async def test_a_flushed_redis_holds_nothing_and_takes_nothing_back(redis, store
 async def test_a_redis_that_went_back_is_not_overwritten_from_its_future(redis, store: SessionStore) -> None:
     """Its old copy has other revisions than what a call has read since; as many writes later, too."""
     await store.create("/tiny", {"a": b"old"}, IDLE)
-    old = await store.look("/tiny", "a")
+    old = await store.peek("/tiny", "a")
     with redis.client() as client:
         copy = client.dump("segue:{/tiny}/a")
         assert await store.replace("/tiny", "a", old.revision, b"new")
-        new = await store.look("/tiny", "a")
+        new = await store.peek("/tiny", "a")
         client.restore("segue:{/tiny}/a", 0, copy, replace=True)
     assert not await store.replace("/tiny", "a", new.revision, b"newer")
-    again = await store.read("/tiny", "a")
+    again = await store.fetch("/tiny", "a")
     assert again.revision == old.revision
     assert await store.replace("/tiny", "a", again.revision, b"another")
     assert not await store.replace("/tiny", "a", new.revision, b"newer")
-    assert (await store.read("/tiny", "a")).record == b"another"
+    assert (await store.fetch("/tiny", "a")).record == b"another"
 
 
 async def test_a_full_redis_takes_no_new_sessions_and_drops_none(start_redis) -> None:
@@ -194,12 +194,12 @@ async def test_a_full_redis_takes_no_new_sessions_and_drops_none(start_redis) ->
         assert made > 100
         names = await store.names("/tiny", "", 9999)
         assert len(names) == made
-        entry = await store.read("/tiny", names[0])
+        entry = await store.fetch("/tiny", names[0])
         assert entry is not None
         with pytest.raises(StoreFull):
             await store.replace("/tiny", names[0], entry.revision, bytes(2300))
         for name in names[1:]:
-            held = await store.look("/tiny", name)
+            held = await store.peek("/tiny", name)
             assert await store.delete("/tiny", name, held.revision)
         assert await store.replace("/tiny", names[0], entry.revision, bytes(2300))
         await store.create("/tiny", {"more": bytes(2300)}, IDLE)
@@ -213,10 +213,10 @@ async def test_a_session_in_use_stays_listed(emptied_redis) -> None:
         for milliseconds in (1400, 1600, 1999):
             await store.create("/tiny", {f"{milliseconds}": b"1"}, 2)
             client.pexpire("segue:{/tiny}", milliseconds)
-            await store.read("/tiny", f"{milliseconds}")
+            await store.fetch("/tiny", f"{milliseconds}")
             assert client.pttl("segue:{/tiny}") >= client.pttl(f"segue:{{/tiny}}/{milliseconds}") > 1900
         client.delete("segue:{/tiny}")
-        await store.read("/tiny", "1999")
+        await store.fetch("/tiny", "1999")
         assert await store.names("/tiny", "", 5) == ["1999"]
     await store.close()
 
@@ -227,7 +227,7 @@ async def test_many_large_sessions_are_read_at_once(emptied_redis) -> None:
     names = [f"{number}" for number in range(256)]
     for name in names:
         await store.create("/tiny", {name: bytes(130_000)}, IDLE)
-    found = await asyncio.gather(*(store.read("/tiny", name) for name in names))
+    found = await asyncio.gather(*(store.fetch("/tiny", name) for name in names))
     assert all(entry and len(entry.record) == 130_000 for entry in found)
     await store.close()
 
@@ -246,6 +246,6 @@ async def test_names_of_expired_sessions_do_not_gather(emptied_redis) -> None:
         await store.create("/tiny", {"short": b"1"}, 10)
         assert IDLE < client.ttl("segue:{/tiny}") <= 2 * IDLE + 1
         client.expire("segue:{/tiny}", 5)
-        await store.read("/tiny", "live")
+        await store.fetch("/tiny", "live")
         assert IDLE < client.ttl("segue:{/tiny}") <= 2 * IDLE + 1
     await store.close()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from segue_server.errors import StoreFull, StoreUnavailable
-from segue_server.state.stores.sqlite import SqliteStore, _Command, _File, _opened
+from segue_server.state.stores.sqlite import SqliteStore, _Command, _Database, _open_file
 
 IDLE = 3600
 
@@ -26,7 +26,7 @@ from segue_server.state.stores.sqlite import SqliteStore
 async def count_up(store, name):
     await store.create("/tiny", {name: b"0"}, 3600)
     while True:
-        entry = await store.look("/tiny", name)
+        entry = await store.peek("/tiny", name)
         number = int(entry.record) + 1
         assert await store.replace("/tiny", name, entry.revision, b"%d" % number)
         print(name, number, flush=True)
@@ -50,7 +50,7 @@ async def main():
     await store.create("/tiny", {"sum": b"0"}, 3600)
     for _ in range(100):
         while True:
-            entry = await store.read("/tiny", "sum")
+            entry = await store.fetch("/tiny", "sum")
             if await store.replace("/tiny", "sum", entry.revision, b"%d" % (int(entry.record) + 1)):
                 break
     await store.close()
@@ -80,7 +80,7 @@ async def test_sessions_outlive_the_store(path: Path) -> None:
         if turn == 0:
             await store.create("/tiny", records, IDLE)
         for name, record in records.items():
-            entry = await store.read("/tiny", name)
+            entry = await store.fetch("/tiny", name)
             assert entry is not None
             assert entry.record == record
             records[name] = random.Random(turn).randbytes(3000)
@@ -109,7 +109,7 @@ async def test_what_was_acknowledged_survives_sigkill(path: Path) -> None:
         store = SqliteStore(path)
         await store.open()
         for name, number in acknowledged.items():
-            entry = await store.look("/tiny", name)
+            entry = await store.peek("/tiny", name)
             assert entry is not None
             assert int(entry.record) in (number, number + 1)
         await store.close()
@@ -125,7 +125,7 @@ def test_several_processes_share_a_file_from_its_first_moment(path: Path) -> Non
 
 def test_a_change_is_on_the_disk_before_anybody_hears_of_it(path: Path) -> None:
     """No power fails here: that SQLite was told to flush each transaction is as far as a test goes."""
-    connection = _opened(path)
+    connection = _open_file(path)
     full = 2
     assert connection.execute("PRAGMA synchronous").fetchone() == (full,)
     connection.close()
@@ -138,7 +138,7 @@ def test_a_file_that_another_is_making_is_no_stranger(tmp_path: Path) -> None:
     def open_all(_: int) -> None:
         for number in range(100):
             barrier.wait(10)
-            _opened(tmp_path / f"{number}").close()
+            _open_file(tmp_path / f"{number}").close()
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(open_all, range(4))) == [None] * 4
@@ -158,11 +158,11 @@ async def test_a_full_file_lets_no_session_grow(path: Path) -> None:
     store = SqliteStore(path, max_bytes=1_000_000)
     await store.open()
     await fill(store, 200)
-    entry = await store.look("/tiny", "0000")
+    entry = await store.peek("/tiny", "0000")
     assert entry
     with pytest.raises(StoreFull):
         await store.replace("/tiny", "0000", entry.revision, bytes(30_000))
-    assert await store.look("/tiny", "0000") == entry
+    assert await store.peek("/tiny", "0000") == entry
     assert await store.replace("/tiny", "0000", entry.revision, bytes(200))
     await store.close()
 
@@ -197,7 +197,7 @@ async def test_using_a_session_seldom_writes(store: SqliteStore, path: Path) -> 
     await store.create("/tiny", {"a": b"1"}, 7 * 86_400)
     before = path.with_name("sessions-wal").stat().st_size
     for _ in range(100):
-        assert await store.read("/tiny", "a")
+        assert await store.fetch("/tiny", "a")
     assert path.with_name("sessions-wal").stat().st_size == before
 
 
@@ -207,11 +207,11 @@ async def test_a_full_store_refuses_new_sessions_and_drops_none(path: Path) -> N
     made = await fill(store, 2300)
     assert 300 < made < 450
     assert len(await store.names("/tiny", "", 999)) == made
-    entry = await store.look("/tiny", "0000")
+    entry = await store.peek("/tiny", "0000")
     assert entry is not None
     assert await store.replace("/tiny", "0000", entry.revision, bytes(2300))
     for name in (await store.names("/tiny", "", 999))[:50]:
-        entry = await store.look("/tiny", name)
+        entry = await store.peek("/tiny", name)
         assert entry is not None
         assert await store.delete("/tiny", name, entry.revision)
     await store.create("/tiny", {"more": bytes(2300)}, IDLE)
@@ -233,20 +233,20 @@ async def test_expired_sessions_make_room(path: Path) -> None:
 async def test_a_full_disk_fails_only_what_finds_no_room(store: SqliteStore) -> None:
     await store.create("/tiny", {"small": b"1", "large": b"1"}, IDLE)
     await on_file(store, lambda file: file._connection.execute(f"PRAGMA max_page_count = {pages(file) + 4}"))
-    small, large = await store.look("/tiny", "small"), await store.look("/tiny", "large")
+    small, large = await store.peek("/tiny", "small"), await store.peek("/tiny", "large")
     assert small
     assert large
     answers = await asyncio.gather(
         store.replace("/tiny", "large", large.revision, bytes(1_000_000)),
         store.replace("/tiny", "small", small.revision, b"2"),
         store.create("/tiny", {"larger": bytes(1_000_000)}, IDLE),
-        store.read("/tiny", "large"),
+        store.fetch("/tiny", "large"),
         return_exceptions=True,
     )
     assert [type(answer) for answer in answers[:3]] == [StoreFull, bool, StoreFull]
     assert "disk" in str(answers[0])
-    assert (await store.look("/tiny", "small")).record == b"2"
-    assert (await store.look("/tiny", "large")).record == b"1"
+    assert (await store.peek("/tiny", "small")).record == b"2"
+    assert (await store.peek("/tiny", "large")).record == b"1"
     assert await store.names("/tiny", "", 9) == ["large", "small"]
 
 
@@ -255,14 +255,14 @@ async def test_a_file_that_another_program_holds_is_unavailable_for_writing(
 ) -> None:
     await store.create("/tiny", {"a": b"1"}, IDLE)
     await on_file(store, lambda file: file._connection.execute("PRAGMA busy_timeout = 50"))
-    entry = await store.look("/tiny", "a")
+    entry = await store.peek("/tiny", "a")
     assert entry
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             await store.replace("/tiny", "a", entry.revision, b"2")
-    assert (await store.read("/tiny", "a")).record == b"1"
+    assert (await store.fetch("/tiny", "a")).record == b"1"
     holder.execute("COMMIT")
     holder.close()
     assert await store.replace("/tiny", "a", entry.revision, b"2")
@@ -281,13 +281,13 @@ async def test_a_damaged_file_is_unavailable_and_the_log_says_why(path: Path, ca
     store = SqliteStore(path)
     await store.open()
     with pytest.raises(StoreUnavailable):
-        await store.look("/tiny", "7")
+        await store.peek("/tiny", "7")
     assert "malformed" in caplog.text
     await store.close()
 
 
 async def on_file(store: SqliteStore, do: Any) -> Any:
-    return await store._thread.do(_Command(do, (), writes=False))
+    return await store._runner.do(_Command(do, (), writes=False))
 
 
 async def count(store: SqliteStore) -> int:
@@ -295,5 +295,5 @@ async def count(store: SqliteStore) -> int:
     return rows[0]
 
 
-def pages(file: _File) -> int:
+def pages(file: _Database) -> int:
     return file._connection.execute("PRAGMA page_count").fetchone()[0]

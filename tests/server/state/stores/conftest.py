@@ -1,4 +1,4 @@
-"""The three stores, each with a way to let time pass."""
+"""Each store, with a way to let time pass."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from segue_server.state.stores import open_store
-from segue_server.state.stores.memory import MemoryStore
 from segue_server.state.stores.sqlite import SqliteStore
 from segue_server.state.stores.store import SessionStore
 
@@ -75,7 +74,10 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """Each store, empty."""
     clock = Clock()
     if request.param == "memory":
-        yield Opened(MemoryStore(clock=clock), clock, None)
+        store = SqliteStore(None, clock=clock)
+        await store.open()
+        yield Opened(store, clock, None)
+        await store.close()
     elif request.param == "sqlite":
         others = list[SqliteStore]()
 

@@ -19,7 +19,7 @@ SPACES = ("/tiny", "tenant/tiny")
 
 
 async def found(store: SessionStore, name: str, space: str = "/tiny") -> Entry:
-    entry = await store.look(space, name)
+    entry = await store.peek(space, name)
     assert entry is not None
     return entry
 
@@ -28,16 +28,16 @@ async def test_what_was_stored_comes_back(store: SessionStore) -> None:
     records = {"a": b"one", "b": bytes(range(256)) * 4000, "c": b""}
     assert await store.create("/tiny", records, IDLE) is None
     for name, record in records.items():
-        for entry in (await store.read("/tiny", name), await store.look("/tiny", name)):
+        for entry in (await store.fetch("/tiny", name), await store.peek("/tiny", name)):
             assert entry is not None
             assert (entry.record, entry.idle_seconds) == (record, IDLE)
-    assert await store.read("other/tiny", "a") is None
-    assert await store.look("/tiny", "never") is None
+    assert await store.fetch("other/tiny", "a") is None
+    assert await store.peek("/tiny", "never") is None
 
 
 operations = st.one_of(
-    st.tuples(st.just("read"), st.sampled_from(SPACES), st.sampled_from(NAMES)),
-    st.tuples(st.just("look"), st.sampled_from(SPACES), st.sampled_from(NAMES)),
+    st.tuples(st.just("fetch"), st.sampled_from(SPACES), st.sampled_from(NAMES)),
+    st.tuples(st.just("peek"), st.sampled_from(SPACES), st.sampled_from(NAMES)),
     st.tuples(st.just("create"), st.sampled_from(SPACES), st.sets(st.sampled_from(NAMES), min_size=1, max_size=3)),
     st.tuples(st.just("replace"), st.sampled_from(SPACES), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("delete"), st.sampled_from(SPACES), st.sampled_from(NAMES), st.booleans()),
@@ -56,7 +56,7 @@ class Table:
         """Do the same to the store and to the table."""
         kind, space, *rest = operation
         match kind, rest:
-            case ("read" | "look") as method, [name]:
+            case ("fetch" | "peek") as method, [name]:
                 entry = await getattr(store, method)(prefix + space, name)
                 assert (entry and entry.record) == self.held.get((space, name))
                 if entry:
@@ -86,7 +86,7 @@ class Table:
 
     async def revision(self, store: SessionStore, prefix: str, key: tuple[str, str], *, stale: bool) -> int:
         """Return the revision that is there; or one that was there before, or never."""
-        entry = await store.look(prefix + key[0], key[1])
+        entry = await store.peek(prefix + key[0], key[1])
         if entry:
             self.note(key, entry.revision)
         if entry and not stale:
@@ -163,19 +163,19 @@ async def test_a_session_that_was_closed_and_opened_again_is_another_one(store: 
     assert (await found(store, "a")).record == b"the same"
 
 
-@pytest.mark.parametrize("use", ["read", "replace"])
+@pytest.mark.parametrize("use", ["fetch", "replace"])
 async def test_use_begins_the_idle_time_anew(opened, use: str) -> None:
     store, clock = opened.store, opened.clock
     await store.create("/tiny", {"used": b"1", "seen": b"1"}, IDLE)
     for _ in range(4):
         clock.move(0.6 * IDLE)
-        if use == "read":
-            assert await store.read("/tiny", "used")
+        if use == "fetch":
+            assert await store.fetch("/tiny", "used")
         else:
             assert await store.replace("/tiny", "used", (await found(store, "used")).revision, b"2")
-        await store.look("/tiny", "seen")
-    assert await store.look("/tiny", "used")
-    assert await store.look("/tiny", "seen") is None
+        await store.peek("/tiny", "seen")
+    assert await store.peek("/tiny", "used")
+    assert await store.peek("/tiny", "seen") is None
 
 
 async def test_a_session_that_nobody_uses_expires_and_no_earlier(opened) -> None:
@@ -187,8 +187,8 @@ async def test_a_session_that_nobody_uses_expires_and_no_earlier(opened) -> None
     assert await store.names("/tiny", "", 9) == ["a", "b"]
     assert await store.create("/tiny", {"c": b"2", "a": b"2"}, IDLE) == "a"
     clock.move(LATEST - IDLE + 10)
-    assert await store.look("/tiny", "a") is None
-    assert await store.read("/tiny", "a") is None
+    assert await store.peek("/tiny", "a") is None
+    assert await store.fetch("/tiny", "a") is None
     assert await store.names("/tiny", "", 9) == ["b"]
     assert not await store.replace("/tiny", "a", before.revision, b"3")
     assert not await store.delete("/tiny", "a", before.revision)
@@ -207,7 +207,7 @@ async def test_the_expiry_that_is_told_is_kept(opened) -> None:
     assert IDLE - 60 <= await left() <= LATEST
     clock.move(IDLE / 2)
     assert IDLE / 2 - 60 <= await left() <= LATEST - IDLE / 2
-    assert (await store.read("/tiny", "a")).expiry - clock() >= IDLE - 60
+    assert (await store.fetch("/tiny", "a")).expiry - clock() >= IDLE - 60
     assert IDLE - 60 <= await left() <= LATEST
 
 
@@ -240,7 +240,7 @@ async def test_a_cancelled_caller_costs_nobody_an_answer(store: SessionStore) ->
 
     async def read(name: str) -> None:
         for _ in range(10):
-            entry = await store.read("/tiny", name)
+            entry = await store.fetch("/tiny", name)
             assert entry is not None
             assert entry.record == records[name]
 

@@ -1,0 +1,69 @@
+"""Scoring texts, each as one sequence."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from segue_server.api.score_accumulator import NO_SCORES, CharacterScores, Wanted
+from segue_server.api.scoring_request import TextToScore
+from segue_server.api.services.streams import outputs_to_end, running, state_after, tasks_of_call
+from segue_server.engine.scores import joined_alternatives
+from segue_server.engine.sequence import State, StepOutput
+from segue_server.runtime.registry import Served
+from segue_server.state.start import StartState, rewinding_marks
+
+
+async def score_all(
+    texts: list[TextToScore], wanted: Wanted, served: Served, places: int
+) -> list[tuple[CharacterScores, State | None]]:
+    """Score all texts, up to `places` at once; return for each its scores and the state after it.
+
+    Longest first, so that texts in a batch have similar lengths and none runs alone at the end.
+    """
+    results: list[tuple[CharacterScores, State | None]] = [(NO_SCORES, None)] * len(texts)
+    waiting = iter(sorted(range(len(texts)), key=lambda i: -len(texts[i].prefill_ids)))
+
+    async def score_from_queue() -> None:
+        for i in waiting:
+            results[i] = await score_one(texts[i], wanted, served)
+
+    if places == 1:  # nearly always: spare the task
+        await score_from_queue()
+        return results
+    async with tasks_of_call() as group:
+        for _ in range(places):
+            group.create_task(score_from_queue())
+    return results
+
+
+async def score_one(
+    text: TextToScore,
+    wanted: Wanted,
+    served: Served,
+    marks: tuple[int, ...] = (),
+    on_state: Callable[[State], None] = lambda _: None,
+) -> tuple[CharacterScores, State | None]:
+    """Return the scores of a text and the state after it. `on_state` gets that state and those at the `marks`."""
+    if not len(text.prefill_ids):
+        return NO_SCORES, text.state
+    with running([text.sequence(wanted, marks)], served.engine_thread) as [stream]:
+        outputs = await outputs_to_end(stream, on_state)
+    return _joined(outputs), state_after(outputs[-1])
+
+
+async def score_from(
+    start: StartState, text: TextToScore, wanted: Wanted, served: Served
+) -> tuple[CharacterScores, State | None]:
+    """Score a text that continues from `start`, which notes the states that its session may be rewound to."""
+    marks = rewinding_marks(text.state, text.prefill_ids, start, served.model) if text.state else ()
+    return await score_one(text, wanted, served, marks, lambda state: start.note(state, start.sampling))
+
+
+def _joined(outputs: list[StepOutput]) -> CharacterScores:
+    if len(outputs) == 1:
+        return CharacterScores(outputs[0].log_probabilities, outputs[0].ranks, outputs[0].alternatives)
+    return CharacterScores(
+        np.concatenate([output.log_probabilities for output in outputs]),
+        np.concatenate([output.ranks for output in outputs]),
+        joined_alternatives([output.alternatives for output in outputs if output.alternatives is not None]),
+    )
