@@ -1,4 +1,7 @@
-"""The install lines of README and docs: this project is on no package index, and the name there may be a stranger's."""
+"""README, CONTRIBUTING and docs: what they tell a reader to install, and whether the files that they name exist.
+
+This project is on no package index, and a package of its name there may be a stranger's.
+"""
 
 import re
 import shlex
@@ -14,6 +17,8 @@ THIRD_PARTIES = {"torch"}
 
 _INSTALL = re.compile(r"\b(?:pip3?|uv pip) (?:install|wheel|download) (?P<arguments>[^`\n#]*)")
 _PATH = re.compile(r"(\.{1,2}|\.{0,2}/\S+|\S+\.whl|\S+\.txt)(\[[a-z,-]+\])?")
+_LINK = re.compile(r"\]\(([^)#\s]*)(?:#[^)]*)?\)")
+_SOURCE = re.compile(r"`((?:protos|training|export|server|client|tests|benchmarks)/[\w/.]+)`")
 _OPTIONS_WITH_A_VALUE = {"-c", "-f", "-r", "--constraint", "--find-links", "--requirement"}
 
 
@@ -35,6 +40,22 @@ def strangers(page: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_only_paths_and_known_third_parties_are_installed(page: Path) -> None:
     assert not strangers(page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_names_the_project_as_an_index_package(page: Path) -> None:
+    assert "segue[" not in page.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = [link for link in _LINK.findall(page.read_text()) if not link.startswith("https://")]
+    assert not [link for link in links if link and not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_named_by_their_full_paths_exist(page: Path) -> None:
+    assert not [path for path in _SOURCE.findall(page.read_text()) if not (ROOT / path).exists()]
 
 
 def test_readme_says_how_to_install() -> None:
