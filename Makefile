@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORPUS ?= pydoc
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos bench constraints clean
+.PHONY: help install demo test lint format protos sync bench constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ format: install ## format the code
 
 protos: install ## regenerate the Python code of the .proto files
 	$(BIN)/python protos/generate.py
+
+sync: install ## regenerate the synchronous client from the asynchronous one
+	$(BIN)/python client/unasync.py
 
 # About ten minutes on two cores. SEGUE_BENCH_TRITON=FOLDER adds a rival: see benchmarks/rival_triton.py.
 bench: install ## measure this machine
