@@ -5,9 +5,9 @@ What several services of segue.v1 share: the model to use, the state to start fr
 continued.
 
 Conventions of every file: texts, counts and limits are in characters (Unicode code points), unless a comment says
-symbols. A symbol is what a model reads at one step: a character, or a byte where Model.alphabet is "bytes". An error
-is a gRPC status whose message names the field, its value and the allowed range; its details hold a
-google.rpc.ErrorInfo of domain "segue" with a machine-readable reason. One request message is at most 8 MiB.
+symbols. A symbol is what a model reads at one step: a character, or a byte where Model.alphabet is "bytes". Errors
+are gRPC statuses; if a field is out of range, the message names the field, its value and the range. The details hold
+a google.rpc.ErrorInfo of domain "segue" with a machine-readable reason. One request message is at most 8 MiB.
 """
 
 from google.protobuf import descriptor as _descriptor
