@@ -5,8 +5,8 @@
 #   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" segue:cpu
 #   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" --gpus all segue:gpu
 #
-# Any image with Python 3.11 or above, its venv module and pip will do as BASE_IMAGE. The secrets `pipconf` and
-# `ca` are optional: for hosts that reach their package index through a proxy with its own certificate.
+# BASE_IMAGE may be any image with Python 3.11 or newer, its venv module and pip. The secrets `pipconf` and `ca` are
+# optional: for hosts that reach their package index through a proxy with its own certificate.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 # hadolint ignore=DL3006
@@ -47,7 +47,7 @@ EXPOSE 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python3", "-m", "segue_server.health_check", "127.0.0.1:50051"]
-# `docker stop` kills after 10 seconds: by then every stream has its ticket.
+# `docker stop` kills after 10 seconds; with 5 seconds of grace every stream has its ticket by then.
 ENTRYPOINT ["segue", "serve", "/models", "--host", "0.0.0.0", "--insecure", "--drain-grace", "5"]
 
 FROM runtime AS gpu

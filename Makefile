@@ -5,26 +5,26 @@ BIN := $(VENV)/bin
 CORPUS ?= pydoc
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos bench constraints clean
+.PHONY: help install demo test lint format protos sync bench constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# Installed anew only when what is to be installed changes.
+# Reinstalled only when the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-install: $(VENV)/.installed ## make the virtual environment
+install: $(VENV)/.installed ## create the virtual environment
 
 demo: install ## train, export, serve, generate and score; CORPUS=PATH uses your own text
 	$(BIN)/segue demo "$(CORPUS)"
 
-test: install ## every test
+test: install ## run every test
 	$(BIN)/pytest -n 2 --dist loadfile
 
-lint: install ## every linter
+lint: install ## run every linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,12 +33,15 @@ lint: install ## every linter
 	cd protos && ../$(BIN)/buf lint
 	$(BIN)/hadolint Dockerfile
 
-format: install ## lay out the code
+format: install ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 protos: install ## regenerate the Python code of the .proto files
 	$(BIN)/python protos/generate.py
+
+sync: install ## regenerate the synchronous client from the asynchronous one
+	$(BIN)/python client/unasync.py
 
 # About ten minutes on two cores. SEGUE_BENCH_TRITON=FOLDER adds a rival: see benchmarks/rival/triton_server.py.
 bench: install ## measure this machine
@@ -50,11 +53,11 @@ bench: install ## measure this machine
 	$(BIN)/python benchmarks/scheduling.py
 	$(BIN)/python benchmarks/training_speed.py
 
-clean: ## remove what make made
+clean: ## remove everything that make created
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# torch is pinned to the version that CI knows; what a CUDA build of it needs is torch's own business.
-constraints: install ## resolve the dependencies anew
+# torch is pinned to CI's version; the packages that only its CUDA build needs are left out.
+constraints: install ## update the pinned versions
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --no-header --no-annotate --extra dev \
 		--python-version 3.11 --constraint - pyproject.toml \
 		| grep -vE '^(nvidia|cuda|triton)' >constraints.new && mv constraints.new constraints.txt

@@ -28,36 +28,36 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
-    """Never sent."""
+    """FINISH_REASON_UNSPECIFIED is never sent."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 1
-    """max_characters were generated."""
+    """FINISH_REASON_LENGTH: max_characters were generated."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 2
-    """A stop string was completed."""
+    """FINISH_REASON_STOP: a stop string was completed."""
     FINISH_REASON_DRAINED: _FinishReason.ValueType  # 3
-    """The server is stopping. Continue with the ticket on another one: nothing is lost. (Where the prompt was not yet
-    read to its end, the call fails with UNAVAILABLE instead: repeat it on another server.)
+    """FINISH_REASON_DRAINED: the server is stopping. Continue from the ticket on another one; nothing is lost. (If the
+    prompt was not fully read, the call fails with UNAVAILABLE instead: repeat it on another server.)
     """
     FINISH_REASON_END: _FinishReason.ValueType  # 4
-    """The model ended the document: the line feed that is the last character of the text. Only models of documents
-    do. From its ticket the next document begins. Comes before any other reason that would hold.
+    """FINISH_REASON_END: the model ended the document with a line feed, the last character of the text. Only document
+    models send it, and it takes precedence over the other reasons. The ticket starts the next document.
     """
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
-    """FinishReason says why a generated text ends."""
+    """FinishReason says why a generated text ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
-"""Never sent."""
+"""FINISH_REASON_UNSPECIFIED is never sent."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 1
-"""max_characters were generated."""
+"""FINISH_REASON_LENGTH: max_characters were generated."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 2
-"""A stop string was completed."""
+"""FINISH_REASON_STOP: a stop string was completed."""
 FINISH_REASON_DRAINED: FinishReason.ValueType  # 3
-"""The server is stopping. Continue with the ticket on another one: nothing is lost. (Where the prompt was not yet
-read to its end, the call fails with UNAVAILABLE instead: repeat it on another server.)
+"""FINISH_REASON_DRAINED: the server is stopping. Continue from the ticket on another one; nothing is lost. (If the
+prompt was not fully read, the call fails with UNAVAILABLE instead: repeat it on another server.)
 """
 FINISH_REASON_END: FinishReason.ValueType  # 4
-"""The model ended the document: the line feed that is the last character of the text. Only models of documents
-do. From its ticket the next document begins. Comes before any other reason that would hold.
+"""FINISH_REASON_END: the model ended the document with a line feed, the last character of the text. Only document
+models send it, and it takes precedence over the other reasons. The ticket starts the next document.
 """
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
@@ -81,53 +81,54 @@ class GenerateRequest(_message.Message):
     TICKET_INTERVAL_FIELD_NUMBER: _builtins.int
     WRITTEN_BEFORE_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
-    """Characters to read before the first one is generated; may be empty. From the zero state an empty
-    prompt is read as the model's `begin` character. A model of documents reads that character before
-    every prompt from the zero state; its prompts hold no line feed, or INVALID_ARGUMENT comes back.
+    """prompt is read before the first character is generated; 0 to 1,000,000 characters. From the zero state an empty
+    prompt is read as the model's `begin` character. A document model (Model.documents is "lines") reads `begin` before
+    every prompt from the zero state; a line feed in its prompt returns INVALID_ARGUMENT.
     """
     max_characters: _builtins.int
-    """How many characters to generate, 1 to 1,000,000. 0: 256."""
+    """max_characters is how many characters to generate at most, 1 to 1,000,000. 0: 256."""
     log_probabilities: _builtins.bool
-    """Whether to return the log-probability of each character."""
+    """log_probabilities is whether to return the log-probability of each character."""
     unknown_policy: _common_pb2.UnknownPolicy.ValueType
-    """What becomes of prompt characters outside the vocabulary."""
+    """unknown_policy says what happens to prompt characters outside the vocabulary."""
     return_ticket: _builtins.bool
-    """Whether to return a ticket to the state after the last character, for each sample its own."""
+    """return_ticket is whether to return, for each sample, a ticket for the state after its last character."""
     samples: _builtins.int
-    """How many continuations of the prompt to generate, 1 to 64. 0: 1. The prompt is read once. Sample i, counted from 0,
-    uses the seed plus i (modulo 2^64): it equals, to the bit, what the request brings alone with that seed. All
-    samples find room on the server, or the call fails. A server with room for fewer gives INVALID_ARGUMENT.
+    """samples is how many continuations of the prompt to generate, 1 to 64. 0: 1. The prompt is read once. Sample i,
+    counted from 0, uses the seed plus i (modulo 2^64) and equals, bit for bit, the same request with that seed alone.
+    RESOURCE_EXHAUSTED unless there is room for all samples at once. INVALID_ARGUMENT if the server can never hold so
+    many, or for more than 1 from a session.
     """
     top_alternatives: _builtins.int
-    """For each character, how many of the likeliest ones in its place to return, 0 to 20. More than 0 gives
+    """top_alternatives is how many of the most likely characters to return for each place, 0 to 20. More than 0 returns
     INVALID_ARGUMENT where the alphabet is "bytes".
     """
     ticket_interval: _builtins.int
-    """Whether to return tickets on the way: one with the first message that ends at least so many symbols after the
-    ticket before it (or after the prompt): characters, or bytes; see Model.alphabet. 0: none. 1: with every message,
-    nearly; where the alphabet is "bytes" some bring none.
+    """ticket_interval asks for tickets during the stream: one with the first message that ends at least this many symbols
+    after the previous ticket (or the prompt). 0: none. 1: almost every message; where the alphabet is "bytes" some
+    messages carry none.
     """
     written_before: _builtins.str
-    """Text that was generated before the start state and that a stop string may begin in. It is not read: the start state
-    has read it. Only its last 127 characters matter; at most 1,000,000.
+    """written_before is text generated before the start state, in which a stop string may begin. It is not read again:
+    the start state already covers it. At most 1,000,000 characters; only the last 127 matter.
     """
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model to use."""
+        """model is the model to use. Unset: the server's only model."""
 
     @_builtins.property
     def start(self) -> _common_pb2.Start:
-        """The state to start from."""
+        """start is the state to start from. Unset: the zero state."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
-        """How the next character is chosen. Unset: all defaults."""
+        """sampling says how each next symbol is chosen. Unset: all defaults."""
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Strings that end the generation as soon as one of them is complete, across any chunk boundary.
-        The stop string is part of the text. Only characters that this call generates count, and `written_before`: not the
-        prompt. At most 16, each of 1 to 128 characters; they are normalized as the prompt is.
+        """stop strings end the text as soon as one of them is complete, wherever messages are cut; it is part of the text.
+        Only text generated by this call and `written_before` count, not the prompt. At most 16, each of 1 to 128
+        characters, normalized like the prompt.
         """
 
     def __init__(
@@ -157,19 +158,19 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """Sampling says how the next symbol is chosen: a character, or a byte where the model's alphabet is "bytes".
+    """Sampling says how the next symbol is chosen: a character, or a byte where Model.alphabet is "bytes".
 
-    First `<unk>`, and bytes that would not continue well-formed UTF-8, are left out. Then apply, in this order: biases,
-    allowed_characters, forbidden_characters, temperature, top_k, top_p, min_p. What one of them leaves out is gone for
-    those behind it.
+    First `<unk>`, and bytes that would not continue well-formed UTF-8, are excluded. Then these apply, in this order:
+    biases, allowed_characters, forbidden_characters, temperature, top_k, top_p, min_p. Each sees only what the earlier
+    ones kept.
 
-    From a ticket or a session, temperature, top_k, top_p and min_p are, where unset, what they were when it was made:
-    the text goes on as it was being written. Biases and lists of characters are not kept; send them again.
+    From a ticket or a session, an unset temperature, top_k, top_p or min_p keeps the value it had when the ticket was
+    made or the session last advanced. Biases and lists of characters are not kept; send them again.
 
-    The characters of biases, allowed_characters and forbidden_characters are each normalized as the prompt is. One that
-    is not exactly one character then, or that is not in the vocabulary, gives INVALID_ARGUMENT; so does one of more than
-    one byte of UTF-8 where the alphabet is "bytes". In a model of documents (Model.documents is "lines") the line feed is
-    the end of the document: where it may not be written, a text ends by max_characters or a stop string alone.
+    Each character of biases, allowed_characters and forbidden_characters is normalized like the prompt. INVALID_ARGUMENT
+    if the result is not exactly one character, is not in the vocabulary, or, where the alphabet is "bytes", takes more
+    than one byte of UTF-8. In a document model the line feed ends the document: if it may not be written, only
+    max_characters and stop strings end the text.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -183,32 +184,32 @@ class Sampling(_message.Message):
     ALLOWED_CHARACTERS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_CHARACTERS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """Divides the logits. 0: greedy, the likeliest symbol. Range 0 to 100. Unset: the start's, or 1."""
+    """temperature divides the logits, 0 to 100. 0: greedy, always the most likely symbol. Unset: the start's, or 1."""
     top_k: _builtins.int
-    """Keeps the k likeliest symbols, 1 or above; ties keep the earlier in the vocabulary. 0: keeps all.
-    Unset: the start's, or all.
+    """top_k keeps the k most likely symbols, 1 or more; of equal ones, those first in the vocabulary. 0: all. Unset: the
+    start's, or all.
     """
     top_p: _builtins.float
-    """Keeps the likeliest symbols until their probabilities sum to top_p. Above 0, to 1. Unset: the
-    start's, or 1.
+    """top_p keeps the most likely symbols until their probabilities sum to top_p; above 0, at most 1. Unset: the start's,
+    or 1.
     """
     seed: _builtins.int
-    """Keys the random numbers, together with each symbol's position: the same request with the same
-    seed gives the same text. Unset: the start's seed, or a new one, reported in `started`.
+    """seed keys the random numbers, together with each symbol's position: the same request with the same seed gives the
+    same text. Unset: the start's seed, or a new one, reported in `started`.
     """
     min_p: _builtins.float
-    """Keeps the symbols that are, after temperature, at least min_p times as probable as the likeliest one. From 0 to
-    below 1. 0: keeps all. Unset: the start's, or all.
+    """min_p keeps symbols that are, after temperature, at least min_p times as probable as the most likely one; at least
+    0, below 1. 0: all. Unset: the start's, or all.
     """
     allowed_characters: _builtins.str
-    """The only characters that may be written, in any order, at most 10,000; each may stand here several times.
-    Empty: all. Those that forbidden_characters leaves over must be one at least.
+    """allowed_characters are the only characters that may be written, in any order, repeats allowed; at most 10,000.
+    Empty: all. INVALID_ARGUMENT if forbidden_characters leaves none of them.
     """
     forbidden_characters: _builtins.str
-    """Characters that may not be written, at most 10,000; each may stand here several times."""
+    """forbidden_characters may not be written; in any order, repeats allowed; at most 10,000."""
     @_builtins.property
     def biases(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterBias]:
-        """What is added to the logits of some characters. At most 256, each character once."""
+        """biases are added to the logits of single characters; at most 256, each character once."""
 
     def __init__(
         self,
@@ -251,16 +252,16 @@ Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class CharacterBias(_message.Message):
-    """CharacterBias makes a character likelier or less likely."""
+    """CharacterBias makes one character more or less likely."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHARACTER_FIELD_NUMBER: _builtins.int
     BIAS_FIELD_NUMBER: _builtins.int
     character: _builtins.str
-    """One character."""
+    """character is exactly one character."""
     bias: _builtins.float
-    """Added to its logit, -100 to 100: it multiplies the character's odds by exp(bias), at temperature 1."""
+    """bias is added to the character's logit, -100 to 100: at temperature 1 it multiplies the odds by exp(bias)."""
     def __init__(
         self,
         *,
@@ -286,18 +287,18 @@ class GenerateResponse(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
     sample: _builtins.int
-    """The sample that `text` or `finished` belongs to, counted from 0. With `started`: 0."""
+    """sample is the sample that `text` or `finished` belongs to, counted from 0. With `started`: 0."""
     @_builtins.property
     def started(self) -> Global___GenerationStarted:
-        """The first message of the stream, once for all samples."""
+        """started is the first message of the stream, once for all samples."""
 
     @_builtins.property
     def text(self) -> Global___GeneratedText:
-        """Generated text."""
+        """text is a piece of generated text."""
 
     @_builtins.property
     def finished(self) -> Global___GenerationFinished:
-        """The last message of a sample."""
+        """finished is the last message of a sample."""
 
     def __init__(
         self,
@@ -331,22 +332,22 @@ class GenerationStarted(_message.Message):
     CACHED_COUNT_FIELD_NUMBER: _builtins.int
     REPEATED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model that generates."""
+    """model is the name of the model that generates."""
     version: _builtins.int
-    """Its version."""
+    """version is that model's version."""
     seed: _builtins.int
-    """The seed in use, that of sample 0: repeat it to get the same text again."""
+    """seed is the seed in use, that of sample 0. Repeat it to get the same text again."""
     unknown_count: _builtins.int
-    """How many prompt characters were read as `<unk>`. Always 0 where the alphabet is "bytes"."""
+    """unknown_count is how many prompt characters were read as `<unk>`. Always 0 where the alphabet is "bytes"."""
     cached_count: _builtins.int
-    """How many symbols of the prompt were not read anew, because the server still had the state behind them. What follows
-    is the same.
+    """cached_count is how many symbols of the prompt were taken from the prefix cache instead of being read. The text is
+    the same either way.
     """
     repeated: _builtins.bool
-    """Whether the session had seen this request before, by its key: this call does not advance it again."""
+    """repeated is whether the session had already seen this request_key: this call does not advance it again."""
     @_builtins.property
     def continuation(self) -> _common_pb2.Continuation:
-        """What the call went on from."""
+        """continuation says which state the call continued."""
 
     def __init__(
         self,
@@ -369,7 +370,7 @@ Global___GenerationStarted: _TypeAlias = GenerationStarted  # noqa: Y015
 
 @_typing.final
 class GeneratedText(_message.Message):
-    """GeneratedText is a piece of the text. Pieces are cut between characters, never within one, whatever the alphabet."""
+    """GeneratedText is a piece of the text. Messages never split a character, whatever the alphabet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -379,23 +380,22 @@ class GeneratedText(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The characters."""
+    """text is the new characters."""
     position: _builtins.int
-    """The number of symbols (characters, or bytes where the alphabet is "bytes") behind the state after this text:
-    prompts and begin characters, everything before a ticket, and all text of the sample so far.
+    """position is the number of symbols before the state after this text: everything before the start state, the begin
+    character, the prompt, and all text of the sample so far.
     """
     ticket: _builtins.bytes
-    """The state after the last of these characters, where one was due; see GenerateRequest.ticket_interval."""
+    """ticket is for the state after the last of these characters, where one is due; see GenerateRequest.ticket_interval."""
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """One log-probability (nats, a multiple of 2^-24) for each character, under the model itself: before
-        anything in Sampling applies. That of a character in several bytes is their sum.
-        Empty unless requested.
+        """log_probabilities holds one value per character, in nats, each a multiple of 2^-24, under the model itself: before
+        anything in Sampling applies. A character of several bytes has the sum of theirs. Empty unless requested.
         """
 
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[_alternatives_pb2.Alternatives]:
-        """One for each character: what else the model thought of in its place. Empty unless requested."""
+        """alternatives holds, per character, the most likely characters at its place. Empty unless requested."""
 
     def __init__(
         self,
@@ -416,7 +416,7 @@ Global___GeneratedText: _TypeAlias = GeneratedText  # noqa: Y015
 
 @_typing.final
 class GenerationFinished(_message.Message):
-    """GenerationFinished closes a sample."""
+    """GenerationFinished ends a sample."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -426,15 +426,17 @@ class GenerationFinished(_message.Message):
     TICKET_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
-    """Why the text ends."""
+    """reason is why the text ended."""
     stop: _builtins.str
-    """The stop string that ended it, where reason is FINISH_REASON_STOP."""
+    """stop is the stop string that ended the text; empty unless reason is FINISH_REASON_STOP."""
     generated_count: _builtins.int
-    """How many characters were generated."""
+    """generated_count is how many characters were generated."""
     ticket: _builtins.bytes
-    """The state after the last character, where requested; always with FINISH_REASON_DRAINED."""
+    """ticket is for the state after the last character. Empty unless requested, but always sent with
+    FINISH_REASON_DRAINED.
+    """
     position: _builtins.int
-    """The number of symbols behind that state, and, of a call that advances a session, where it stands now."""
+    """position is the number of symbols before that state. If the call advanced a session, the session is there now."""
     def __init__(
         self,
         *,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class GenerationServiceStub:
-    """GenerationService continues texts. What a call returns depends on the model, the request and the kind of
-    host alone: never on which other calls are being served.
+    """GenerationService continues texts. Results depend only on the model, the request and the host class, never on which
+    other calls are being served.
     """
 
     def __init__(self, channel):
@@ -44,26 +44,27 @@ class GenerationServiceStub:
 
 
 class GenerationServiceServicer:
-    """GenerationService continues texts. What a call returns depends on the model, the request and the kind of
-    host alone: never on which other calls are being served.
+    """GenerationService continues texts. Results depend only on the model, the request and the host class, never on which
+    other calls are being served.
     """
 
     def Generate(self, request, context):
-        """Generate reads the prompt from the start state and streams the characters that follow it.
+        """Generate reads the prompt from the start state and streams the characters that follow.
 
-        The stream is: one response with `started`; then for each sample any number with `text` and one with `finished`,
-        its last. The responses of several samples come mixed, those of each in their order. After the last `finished`
-        the stream ends.
+        The stream holds one response with `started`; then, per sample, any number with `text` and one with `finished`.
+        Responses of several samples interleave; those of one sample are in order. The stream ends after the last
+        `finished`.
 
-        A stream that breaks can be continued without a trace on any server that gives the same `continuation`: from the
-        last ticket, with the same sampling, what is left of max_characters, and the text so far as `written_before`; or,
-        without a ticket, by the same request with the seed of `started`, whose text is the same from its first character.
+        A broken stream can be continued, with no difference in the text, on any server that reports the same
+        `continuation`: from the last ticket, with the same sampling, the rest of max_characters, and the text so far as
+        `written_before`. Without a ticket, repeat the request with the seed from `started`: the text is the same from its
+        first character.
 
-        Errors: INVALID_ARGUMENT (a field out of its range; the message names field, value and range; or a ticket),
-        FAILED_PRECONDITION (a start that this host cannot continue exactly), NOT_FOUND (model or session),
-        RESOURCE_EXHAUSTED (the server has no room for all samples; retry after the RetryInfo in the details),
-        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the client stopped
-        reading the stream, or another call moved the session), INTERNAL (the server failed; its log says why).
+        Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
+        cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED
+        (no room for all samples; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is
+        stopping, or cannot reach its sessions), ABORTED (the client stopped reading the stream, or another call advanced
+        the session), INTERNAL (the server failed; its log says why).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,8 +87,8 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GenerationService:
-    """GenerationService continues texts. What a call returns depends on the model, the request and the kind of
-    host alone: never on which other calls are being served.
+    """GenerationService continues texts. Results depend only on the model, the request and the host class, never on which
+    other calls are being served.
     """
 
     @staticmethod

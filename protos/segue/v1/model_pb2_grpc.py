@@ -52,14 +52,14 @@ class ModelServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """ListModels returns every loaded model, by name, then version.
+        """ListModels returns every loaded model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """GetModel returns one. NOT_FOUND where it is not loaded.
+        """GetModel returns one model. NOT_FOUND if it is not loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,27 +28,31 @@ class _BeginPolicy:
 class _BeginPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BeginPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BEGIN_POLICY_UNSPECIFIED: _BeginPolicy.ValueType  # 0
-    """BEGIN_POLICY_BEGIN for a model of documents and for candidates, otherwise BEGIN_POLICY_NOTHING."""
+    """BEGIN_POLICY_UNSPECIFIED means BEGIN_POLICY_BEGIN for a document model and for candidates, otherwise
+    BEGIN_POLICY_NOTHING.
+    """
     BEGIN_POLICY_NOTHING: _BeginPolicy.ValueType  # 1
-    """Nothing: the first character has nothing before it; it is read, not scored. INVALID_ARGUMENT for a model of
-    documents.
+    """BEGIN_POLICY_NOTHING: nothing comes before the first character, so it is read but not scored. INVALID_ARGUMENT for
+    a document model.
     """
     BEGIN_POLICY_BEGIN: _BeginPolicy.ValueType  # 2
-    """The model's `begin` character, which is read, not scored: every character of the text is scored."""
+    """BEGIN_POLICY_BEGIN: the model's `begin` character is read first, so every character of the text is scored."""
 
 class BeginPolicy(_BeginPolicy, metaclass=_BeginPolicyEnumTypeWrapper):
-    """BeginPolicy says what stands before the first character of a text from the zero state. From another state it does
-    not matter: that state stands there.
+    """BeginPolicy says what comes before the first character of a text from the zero state. It has no effect on a text from
+    another state.
     """
 
 BEGIN_POLICY_UNSPECIFIED: BeginPolicy.ValueType  # 0
-"""BEGIN_POLICY_BEGIN for a model of documents and for candidates, otherwise BEGIN_POLICY_NOTHING."""
+"""BEGIN_POLICY_UNSPECIFIED means BEGIN_POLICY_BEGIN for a document model and for candidates, otherwise
+BEGIN_POLICY_NOTHING.
+"""
 BEGIN_POLICY_NOTHING: BeginPolicy.ValueType  # 1
-"""Nothing: the first character has nothing before it; it is read, not scored. INVALID_ARGUMENT for a model of
-documents.
+"""BEGIN_POLICY_NOTHING: nothing comes before the first character, so it is read but not scored. INVALID_ARGUMENT for
+a document model.
 """
 BEGIN_POLICY_BEGIN: BeginPolicy.ValueType  # 2
-"""The model's `begin` character, which is read, not scored: every character of the text is scored."""
+"""BEGIN_POLICY_BEGIN: the model's `begin` character is read first, so every character of the text is scored."""
 Global___BeginPolicy: _TypeAlias = BeginPolicy  # noqa: Y015
 
 class _EndPolicy:
@@ -58,24 +62,24 @@ class _EndPolicy:
 class _EndPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     END_POLICY_UNSPECIFIED: _EndPolicy.ValueType  # 0
-    """The same as END_POLICY_NOTHING."""
+    """END_POLICY_UNSPECIFIED means END_POLICY_NOTHING."""
     END_POLICY_NOTHING: _EndPolicy.ValueType  # 1
-    """The text goes on, or ends with the line feed that it holds itself."""
+    """END_POLICY_NOTHING adds nothing to the text."""
     END_POLICY_LINE_FEED: _EndPolicy.ValueType  # 2
-    """A line feed that ends the text is added where the text has none, and scored. In a model of documents that is the
-    end of the document. INVALID_ARGUMENT where the model does not know the line feed.
+    """END_POLICY_LINE_FEED adds and scores a final line feed unless the text ends with one. In a document model that is
+    the end of the document. INVALID_ARGUMENT if the line feed is not in the vocabulary.
     """
 
 class EndPolicy(_EndPolicy, metaclass=_EndPolicyEnumTypeWrapper):
     """EndPolicy says whether the end of a text is scored."""
 
 END_POLICY_UNSPECIFIED: EndPolicy.ValueType  # 0
-"""The same as END_POLICY_NOTHING."""
+"""END_POLICY_UNSPECIFIED means END_POLICY_NOTHING."""
 END_POLICY_NOTHING: EndPolicy.ValueType  # 1
-"""The text goes on, or ends with the line feed that it holds itself."""
+"""END_POLICY_NOTHING adds nothing to the text."""
 END_POLICY_LINE_FEED: EndPolicy.ValueType  # 2
-"""A line feed that ends the text is added where the text has none, and scored. In a model of documents that is the
-end of the document. INVALID_ARGUMENT where the model does not know the line feed.
+"""END_POLICY_LINE_FEED adds and scores a final line feed unless the text ends with one. In a document model that is
+the end of the document. INVALID_ARGUMENT if the line feed is not in the vocabulary.
 """
 Global___EndPolicy: _TypeAlias = EndPolicy  # noqa: Y015
 
@@ -86,26 +90,26 @@ class _CandidateRanking:
 class _CandidateRankingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CandidateRanking.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CANDIDATE_RANKING_UNSPECIFIED: _CandidateRanking.ValueType  # 0
-    """The same as CANDIDATE_RANKING_SUM."""
+    """CANDIDATE_RANKING_UNSPECIFIED means CANDIDATE_RANKING_SUM."""
     CANDIDATE_RANKING_SUM: _CandidateRanking.ValueType  # 1
-    """By the log-probability of the whole candidate."""
+    """CANDIDATE_RANKING_SUM orders by the log-probability of the whole candidate."""
     CANDIDATE_RANKING_MEAN: _CandidateRanking.ValueType  # 2
-    """By the mean log-probability of its characters, which does not favour short ones."""
+    """CANDIDATE_RANKING_MEAN orders by the mean log-probability per character, which does not favour short candidates."""
 
 class CandidateRanking(_CandidateRanking, metaclass=_CandidateRankingEnumTypeWrapper):
-    """CandidateRanking says which candidate comes first."""
+    """CandidateRanking says how candidates are ordered."""
 
 CANDIDATE_RANKING_UNSPECIFIED: CandidateRanking.ValueType  # 0
-"""The same as CANDIDATE_RANKING_SUM."""
+"""CANDIDATE_RANKING_UNSPECIFIED means CANDIDATE_RANKING_SUM."""
 CANDIDATE_RANKING_SUM: CandidateRanking.ValueType  # 1
-"""By the log-probability of the whole candidate."""
+"""CANDIDATE_RANKING_SUM orders by the log-probability of the whole candidate."""
 CANDIDATE_RANKING_MEAN: CandidateRanking.ValueType  # 2
-"""By the mean log-probability of its characters, which does not favour short ones."""
+"""CANDIDATE_RANKING_MEAN orders by the mean log-probability per character, which does not favour short candidates."""
 Global___CandidateRanking: _TypeAlias = CandidateRanking  # noqa: Y015
 
 @_typing.final
 class ScoringPolicies(_message.Message):
-    """ScoringPolicies is how a text is read. In a request, how it is to be read; in a reply, how it was: never unspecified."""
+    """ScoringPolicies says how a text is read: as requested, or, in a reply, as applied (then nothing is unspecified)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -113,11 +117,11 @@ class ScoringPolicies(_message.Message):
     BEGIN_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     unknown: _common_pb2.UnknownPolicy.ValueType
-    """What becomes of characters outside the vocabulary."""
+    """unknown says what happens to characters outside the vocabulary."""
     begin: Global___BeginPolicy.ValueType
-    """What stands before the text."""
+    """begin says what comes before the text."""
     end: Global___EndPolicy.ValueType
-    """What stands behind it."""
+    """end says what comes after the text."""
     def __init__(
         self,
         *,
@@ -135,7 +139,7 @@ Global___ScoringPolicies: _TypeAlias = ScoringPolicies  # noqa: Y015
 
 @_typing.final
 class Windows(_message.Message):
-    """Windows divides a text into parts with a score each, to find the odd ones."""
+    """Windows divides a text into parts, each with its own score, to find the odd ones."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -143,12 +147,12 @@ class Windows(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     characters: _builtins.int
-    """Each of so many characters, 1 or more; the last may be shorter."""
+    """characters is the size of each window, 1 or more; the last one may be shorter."""
     lines: _builtins.bool
-    """Each line, with the line feed that ends it. Must be true."""
+    """lines makes each line a window, with the line feed that ends it. Must be true."""
     before: _builtins.int
-    """With `characters`: how many characters of the first window stand before the text, fewer than `characters`. A text
-    that is continued from a ticket goes on with the window in which it was left.
+    """before is how many characters of the first window came before this text, less than `characters`: it continues the
+    unfinished window of a text that is continued from a ticket. 0 with `lines`.
     """
     def __init__(
         self,
@@ -169,7 +173,7 @@ Global___Windows: _TypeAlias = Windows  # noqa: Y015
 
 @_typing.final
 class WindowScore(_message.Message):
-    """WindowScore is the score of one window of a text, in the order of the text."""
+    """WindowScore is the score of one window. Windows are in the order of the text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -179,15 +183,15 @@ class WindowScore(_message.Message):
     SCORED_COUNT_FIELD_NUMBER: _builtins.int
     UNKNOWN_COUNT_FIELD_NUMBER: _builtins.int
     first: _builtins.int
-    """The number of characters of the (normalized) text of this call that stand before it."""
+    """first is the window's first character, counted from 0 in this call's normalized text."""
     character_count: _builtins.int
-    """How many characters it has."""
+    """character_count is the number of characters in the window."""
     sum_log_probability: _builtins.float
-    """The sum of the scored characters' log-probabilities in nats."""
+    """sum_log_probability is the sum over the scored characters, in nats."""
     scored_count: _builtins.int
-    """How many characters were scored."""
+    """scored_count is how many characters were scored."""
     unknown_count: _builtins.int
-    """How many characters were read as `<unk>`."""
+    """unknown_count is how many characters were read as `<unk>`."""
     def __init__(
         self,
         *,
@@ -207,7 +211,7 @@ Global___WindowScore: _TypeAlias = WindowScore  # noqa: Y015
 
 @_typing.final
 class ScoreRequest(_message.Message):
-    """ScoreRequest is texts to score, each by itself from the same start state."""
+    """ScoreRequest is a list of texts, each scored separately from the same start state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -222,39 +226,41 @@ class ScoreRequest(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     RETURN_TEXTS_FIELD_NUMBER: _builtins.int
     log_probabilities: _builtins.bool
-    """Whether to return the log-probability of each character."""
+    """log_probabilities is whether to return the log-probability of each character."""
     return_tickets: _builtins.bool
-    """Whether to return a ticket to the state after each text."""
+    """return_tickets is whether to return a ticket for the state after each text."""
     ranks: _builtins.bool
-    """Whether to return the rank of each character. INVALID_ARGUMENT where the alphabet is "bytes"."""
+    """ranks is whether to return the rank of each character. INVALID_ARGUMENT where the alphabet is "bytes"."""
     top_alternatives: _builtins.int
-    """For each scored character, how many of the likeliest ones in its place to return, 0 to 20. More than 0 gives
-    INVALID_ARGUMENT where the alphabet is "bytes".
+    """top_alternatives is how many of the most likely characters to return for each scored place, 0 to 20. More than 0
+    returns INVALID_ARGUMENT where the alphabet is "bytes".
     """
     return_texts: _builtins.bool
-    """Whether to return each text as it was read."""
+    """return_texts is whether to return each text as it was read."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model to use."""
+        """model is the model to use. Unset: the server's only model."""
 
     @_builtins.property
     def start(self) -> _common_pb2.Start:
-        """The state that every text starts from. A session is advanced by its text: exactly one is allowed then."""
+        """start is the state that every text starts from. Unset: the zero state. A session is advanced by the text, so it
+        allows exactly one.
+        """
 
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The texts, 1 to 4,096 (256 with return_tickets), of together at most 1,000,000 characters (250,000 with
-        log_probabilities or ranks, 20,000 with top_alternatives).
-        Longer texts are scored in parts, each part from the ticket of the part before; or by ScoreStream.
+        """texts are 1 to 4,096 texts (256 with return_tickets) of at most 1,000,000 characters in total (250,000 with
+        log_probabilities or ranks, 20,000 with top_alternatives). Score a longer text by ScoreStream, or in parts, each
+        from the ticket of the one before.
         """
 
     @_builtins.property
     def policies(self) -> Global___ScoringPolicies:
-        """How the texts are read."""
+        """policies says how the texts are read."""
 
     @_builtins.property
     def windows(self) -> Global___Windows:
-        """Which parts of each text to score beside the whole. At most 65,536 in all texts together."""
+        """windows says which parts of each text to score besides the whole; at most 65,536 in all texts together."""
 
     def __init__(
         self,
@@ -280,7 +286,7 @@ Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
 
 @_typing.final
 class ScoreResponse(_message.Message):
-    """ScoreResponse holds one score for each text."""
+    """ScoreResponse holds one score per text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -291,22 +297,22 @@ class ScoreResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     repeated: _builtins.bool
-    """Whether the session had seen this request before, by its key: this call did not advance it again."""
+    """repeated is whether the session had already seen this request_key: this call did not advance it again."""
     model: _builtins.str
     """model is the name of the model that scored."""
     version: _builtins.int
     """version is that model's version."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextScore]:
-        """The scores, in the order of the texts."""
+        """scores is in the order of the texts."""
 
     @_builtins.property
     def policies(self) -> Global___ScoringPolicies:
-        """How the texts were read."""
+        """policies says how the texts were read."""
 
     @_builtins.property
     def continuation(self) -> _common_pb2.Continuation:
-        """What each of them went on from."""
+        """continuation says which state each text continued."""
 
     def __init__(
         self,
@@ -328,7 +334,7 @@ Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
 class TextScore(_message.Message):
-    """TextScore is what the model thinks of one text."""
+    """TextScore is the score of one text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -345,40 +351,44 @@ class TextScore(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     sum_log_probability: _builtins.float
-    """The sum of the scored characters' log-probabilities in nats, a multiple of 2^-24: sums of parts are exact."""
+    """sum_log_probability is the sum over the scored characters in nats, a multiple of 2^-24: sums of parts are exact."""
     scored_count: _builtins.int
-    """How many characters were scored. Where the alphabet is "bytes", each counts once, with the sum of its bytes'
-    log-probabilities.
+    """scored_count is how many characters were scored. Where the alphabet is "bytes" each character counts once, with the
+    sum of its bytes' log-probabilities.
     """
     unknown_count: _builtins.int
-    """How many characters were read as `<unk>`. Scored like any other. Always 0 where the alphabet is "bytes"."""
+    """unknown_count is how many characters were read as `<unk>`; they are scored like any other. Always 0 where the
+    alphabet is "bytes".
+    """
     perplexity: _builtins.float
-    """exp(-sum_log_probability / scored_count). Unset where no character was scored."""
+    """perplexity is exp(-sum_log_probability / scored_count). Unset if no character was scored."""
     bits_per_character: _builtins.float
-    """-sum_log_probability / scored_count / ln 2. Unset where no character was scored."""
+    """bits_per_character is -sum_log_probability / scored_count / ln 2. Unset if no character was scored."""
     ticket: _builtins.bytes
-    """The state after the text, where requested. Empty for an empty text from the zero state, unless the model is
-    one of documents.
+    """ticket is for the state after the text. Empty unless requested, and for an empty text from the zero state, except
+    by a document model.
     """
     position: _builtins.int
-    """The number of symbols behind the state after the text."""
+    """position is the number of symbols before the state after the text."""
     text: _builtins.str
-    """The text as it was read: normalized, with the line feed that the end policy added. Empty unless requested."""
+    """text is the text as it was read: normalized, with the line feed that the end policy added. Empty unless requested."""
     @_builtins.property
     def log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """One log-probability in nats for each scored character. Empty unless requested."""
+        """log_probabilities holds one value per scored character, in nats. Empty unless requested."""
 
     @_builtins.property
     def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """For each scored character how many symbols were likelier, plus 1: 1 is the likeliest. Empty unless requested."""
+        """ranks holds, per scored character, 1 plus the number of more likely symbols: 1 is the most likely. Empty unless
+        requested.
+        """
 
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[_alternatives_pb2.Alternatives]:
-        """For each scored character, what else the model thought of in its place. Empty unless requested."""
+        """alternatives holds, per scored character, the most likely characters at its place. Empty unless requested."""
 
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowScore]:
-        """The windows that were asked for; their sums and counts add up to those of the text."""
+        """windows are the requested windows; their sums and counts add up to those of the text."""
 
     def __init__(
         self,
@@ -420,12 +430,12 @@ class ScoreStreamRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The next piece of the text, at most as many characters as the texts of a ScoreRequest, and 65,536 where windows
-    are asked for. Some ten thousand at a time are scored fastest.
+    """text is the next piece: at most as many characters as all texts of a ScoreRequest, and at most 65,536 with
+    windows. About ten thousand characters per piece are fastest.
     """
     @_builtins.property
     def start(self) -> Global___ScoreStreamStart:
-        """How to score."""
+        """start says how to score."""
 
     def __init__(
         self,
@@ -460,34 +470,34 @@ class ScoreStreamStart(_message.Message):
     TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
     RETURN_TEXT_FIELD_NUMBER: _builtins.int
     ticket_interval: _builtins.int
-    """Whether to return tickets on the way: one with the first progress at least so many characters after the ticket
-    before it. 0: none.
+    """ticket_interval asks for tickets during the stream: one with the first progress at least this many characters after
+    the previous ticket. 0: none.
     """
     return_ticket: _builtins.bool
-    """Whether to return a ticket with `finished`."""
+    """return_ticket is whether to return a ticket with `finished`."""
     log_probabilities: _builtins.bool
-    """Whether to return the log-probability of each character."""
+    """log_probabilities is whether to return the log-probability of each character."""
     ranks: _builtins.bool
-    """Whether to return the rank of each character, as in ScoreRequest."""
+    """ranks is whether to return the rank of each character, as in ScoreRequest."""
     top_alternatives: _builtins.int
-    """How many alternatives to return to each character, as in ScoreRequest."""
+    """top_alternatives is how many alternatives to return for each character, as in ScoreRequest."""
     return_text: _builtins.bool
-    """Whether to return the text as it was read."""
+    """return_text is whether to return the text as it was read."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model to use."""
+        """model is the model to use. Unset: the server's only model."""
 
     @_builtins.property
     def start(self) -> _common_pb2.Start:
-        """The state to start from. A session is advanced when the text has ended."""
+        """start is the state to start from. Unset: the zero state. A session is advanced when the text has ended."""
 
     @_builtins.property
     def policies(self) -> Global___ScoringPolicies:
-        """How the text is read."""
+        """policies says how the text is read."""
 
     @_builtins.property
     def windows(self) -> Global___Windows:
-        """Which parts of the text to score beside the whole."""
+        """windows says which parts of the text to score besides the whole."""
 
     def __init__(
         self,
@@ -522,15 +532,15 @@ class ScoreStreamResponse(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___ScoreStreamStarted:
-        """The first message."""
+        """started is the first message."""
 
     @_builtins.property
     def progress(self) -> Global___ScoreStreamProgress:
-        """What one more piece has added; from a session also what the end has, before the session advances."""
+        """progress is sent after each piece; from a session also after the end of the text, before the session advances."""
 
     @_builtins.property
     def finished(self) -> Global___ScoreStreamFinished:
-        """The last message."""
+        """finished is the last message."""
 
     def __init__(
         self,
@@ -551,7 +561,7 @@ Global___ScoreStreamResponse: _TypeAlias = ScoreStreamResponse  # noqa: Y015
 
 @_typing.final
 class ScoreStreamStarted(_message.Message):
-    """ScoreStreamStarted says how the text is read."""
+    """ScoreStreamStarted says what the server resolved the request to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -560,16 +570,16 @@ class ScoreStreamStarted(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     CONTINUATION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model that scores."""
+    """model is the name of the model that scores."""
     version: _builtins.int
-    """Its version."""
+    """version is that model's version."""
     @_builtins.property
     def policies(self) -> Global___ScoringPolicies:
-        """How the text is read."""
+        """policies says how the text is read."""
 
     @_builtins.property
     def continuation(self) -> _common_pb2.Continuation:
-        """What the call went on from."""
+        """continuation says which state the call continued."""
 
     def __init__(
         self,
@@ -589,23 +599,21 @@ Global___ScoreStreamStarted: _TypeAlias = ScoreStreamStarted  # noqa: Y015
 
 @_typing.final
 class ScoreStreamProgress(_message.Message):
-    """ScoreStreamProgress is where the score stands: of all characters so far, except a few that the next piece may still
-    change.
-    """
+    """ScoreStreamProgress is the score so far. It excludes the last few characters if the next piece may still change them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOTAL_FIELD_NUMBER: _builtins.int
     SENT_COUNT_FIELD_NUMBER: _builtins.int
     sent_count: _builtins.int
-    """How many characters of the text, as the client sent it, this score is of. A stream that breaks is continued by
-    another one from the ticket of such a message, with the text behind these characters: the sums add up. (Where no
-    text is left, and the last of these characters is a line feed, leave END_POLICY_LINE_FEED out: the end was scored.)
+    """sent_count is how many characters, as the client sent them, `total` covers. To continue a broken stream, start a
+    new one from the ticket of such a message with the text after these characters: the sums add up. (If no text is
+    left and the last of these characters is a line feed, omit END_POLICY_LINE_FEED: the end was already scored.)
     """
     @_builtins.property
     def total(self) -> Global___TextScore:
-        """The score from the start on. Its windows, its text, what it has for each character, and its ticket are those since
-        the last message.
+        """total is the score from the start of the text. Its windows, text, per-character values and ticket cover only what
+        is new since the last message.
         """
 
     def __init__(
@@ -624,15 +632,15 @@ Global___ScoreStreamProgress: _TypeAlias = ScoreStreamProgress  # noqa: Y015
 
 @_typing.final
 class ScoreStreamFinished(_message.Message):
-    """ScoreStreamFinished closes the stream."""
+    """ScoreStreamFinished ends the stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOTAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def total(self) -> Global___TextScore:
-        """The score of the whole text. Its windows, its text and what it has for each character are those since the last
-        message.
+        """total is the score of the whole text. Its windows, text and per-character values cover only what is new since the
+        last message.
         """
 
     def __init__(
@@ -663,30 +671,30 @@ class ScoreCandidatesRequest(_message.Message):
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     RETURN_TICKETS_FIELD_NUMBER: _builtins.int
     context: _builtins.str
-    """Read once from there, before each of the candidates; may be empty. At most 1,000,000 characters."""
+    """context is read once, before all candidates; 0 to 1,000,000 characters."""
     ranking: Global___CandidateRanking.ValueType
-    """Which one comes first."""
+    """ranking says how the candidates are ordered."""
     log_probabilities: _builtins.bool
-    """Whether to return the log-probability of each character of the candidates."""
+    """log_probabilities is whether to return the log-probability of each character of the candidates."""
     return_tickets: _builtins.bool
-    """Whether to return a ticket to the state after the context, and, for at most 256 candidates, after each of them."""
+    """return_tickets is whether to return a ticket for the state after the context, and after each candidate."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model to use."""
+        """model is the model to use. Unset: the server's only model."""
 
     @_builtins.property
     def start(self) -> _common_pb2.Start:
-        """The state to start from."""
+        """start is the state to start from. Unset: the zero state."""
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What may follow, 1 to 4,096, together at most 1,000,000 characters (250,000 with log_probabilities). Context and
-        candidates are normalized each by itself.
+        """candidates are 1 to 4,096 texts that may follow (256 with return_tickets), of at most 1,000,000 characters in total
+        (250,000 with log_probabilities). Context and candidates are each normalized separately.
         """
 
     @_builtins.property
     def policies(self) -> Global___ScoringPolicies:
-        """How context and candidates are read. `begin` stands before the context, `end` behind each candidate."""
+        """policies says how context and candidates are read: `begin` applies before the context, `end` after each candidate."""
 
     def __init__(
         self,
@@ -710,7 +718,7 @@ Global___ScoreCandidatesRequest: _TypeAlias = ScoreCandidatesRequest  # noqa: Y0
 
 @_typing.final
 class ScoreCandidatesResponse(_message.Message):
-    """ScoreCandidatesResponse is the candidates, the best first; equal ones in the order of the request."""
+    """ScoreCandidatesResponse is the ranked candidates."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -726,19 +734,19 @@ class ScoreCandidatesResponse(_message.Message):
     """version is that model's version."""
     @_builtins.property
     def context(self) -> Global___TextScore:
-        """The score of the context."""
+        """context is the score of the context."""
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateScore]:
-        """All candidates."""
+        """candidates holds all candidates, best first; equal ones are in the order of the request."""
 
     @_builtins.property
     def policies(self) -> Global___ScoringPolicies:
-        """How context and candidates were read."""
+        """policies says how context and candidates were read."""
 
     @_builtins.property
     def continuation(self) -> _common_pb2.Continuation:
-        """What the context went on from."""
+        """continuation says which state the context continued."""
 
     def __init__(
         self,
@@ -768,12 +776,12 @@ class CandidateScore(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Which one of the request, counted from 0."""
+    """index is the candidate's place in the request, counted from 0."""
     probability: _builtins.float
-    """Its share of the probability of all candidates together: of exp of their sums."""
+    """probability is the candidate's share, 0 to 1, of the probability of all candidates together."""
     @_builtins.property
     def score(self) -> Global___TextScore:
-        """Its score after the context."""
+        """score is the candidate's score after the context."""
 
     def __init__(
         self,

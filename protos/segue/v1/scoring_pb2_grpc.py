@@ -28,19 +28,20 @@ if _version_not_supported:
 class ScoringServiceStub:
     """ScoringService measures given text.
 
-    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
-    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
-    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
-    inside CR LF, before a byte order mark or before a combining mark it may.
+    Every sum is a multiple of 2^-24 nats, so sums of parts are exact as long as the total stays below 2^29 nats. From a
+    ticket or a session every character is scored, so the sums of consecutive parts add up to the sum of the whole. Each
+    part is normalized separately (see Model.normalization): a cut before a letter A-Z or a-z changes nothing; one inside
+    CR LF, before a byte order mark or before a combining mark may.
 
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
-    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
-    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+    A document model (Model.documents is "lines") first reads its `begin` character from the zero state. A line feed at
+    the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole string.
+    A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
-    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
-    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
-    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
-    call moved the session), INTERNAL (the server failed; its log says why).
+    Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
+    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
+    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
+    why).
     """
 
     def __init__(self, channel):
@@ -69,36 +70,37 @@ class ScoringServiceStub:
 class ScoringServiceServicer:
     """ScoringService measures given text.
 
-    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
-    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
-    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
-    inside CR LF, before a byte order mark or before a combining mark it may.
+    Every sum is a multiple of 2^-24 nats, so sums of parts are exact as long as the total stays below 2^29 nats. From a
+    ticket or a session every character is scored, so the sums of consecutive parts add up to the sum of the whole. Each
+    part is normalized separately (see Model.normalization): a cut before a letter A-Z or a-z changes nothing; one inside
+    CR LF, before a byte order mark or before a combining mark may.
 
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
-    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
-    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+    A document model (Model.documents is "lines") first reads its `begin` character from the zero state. A line feed at
+    the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole string.
+    A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
-    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
-    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
-    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
-    call moved the session), INTERNAL (the server failed; its log says why).
+    Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
+    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
+    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
+    why).
     """
 
     def Score(self, request, context):
-        """Score returns the log-probability of each text given the start state.
+        """Score returns the log-probability of each text, given the start state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScoreStream(self, request_iterator, context):
-        """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
+        """ScoreStream scores one text of any length as it arrives, in constant memory.
 
-        The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
-        The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
-        that some of the last characters of a piece may count with the next one. A client that waits for each progress
-        before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
-        with a ticket, then UNAVAILABLE.
+        The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side. The server
+        sends `started`, one `progress` per piece, then `finished`. The text is normalized as a whole, so the last few
+        characters of a piece may be counted with the next one. A client that waits for each progress before sending more
+        than a few pieces also has bounded memory. A server that is stopping sends a `progress` with a ticket, then
+        UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,19 +142,20 @@ def add_ScoringServiceServicer_to_server(servicer, server):
 class ScoringService:
     """ScoringService measures given text.
 
-    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
-    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
-    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
-    inside CR LF, before a byte order mark or before a combining mark it may.
+    Every sum is a multiple of 2^-24 nats, so sums of parts are exact as long as the total stays below 2^29 nats. From a
+    ticket or a session every character is scored, so the sums of consecutive parts add up to the sum of the whole. Each
+    part is normalized separately (see Model.normalization): a cut before a letter A-Z or a-z changes nothing; one inside
+    CR LF, before a byte order mark or before a combining mark may.
 
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
-    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
-    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+    A document model (Model.documents is "lines") first reads its `begin` character from the zero state. A line feed at
+    the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole string.
+    A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
-    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
-    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
-    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
-    call moved the session), INTERNAL (the server failed; its log says why).
+    Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
+    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
+    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
+    why).
     """
 
     @staticmethod

@@ -29,19 +29,20 @@ GRPC_VERSION: str
 class ScoringServiceStub:
     """ScoringService measures given text.
 
-    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
-    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
-    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
-    inside CR LF, before a byte order mark or before a combining mark it may.
+    Every sum is a multiple of 2^-24 nats, so sums of parts are exact as long as the total stays below 2^29 nats. From a
+    ticket or a session every character is scored, so the sums of consecutive parts add up to the sum of the whole. Each
+    part is normalized separately (see Model.normalization): a cut before a letter A-Z or a-z changes nothing; one inside
+    CR LF, before a byte order mark or before a combining mark may.
 
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
-    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
-    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+    A document model (Model.documents is "lines") first reads its `begin` character from the zero state. A line feed at
+    the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole string.
+    A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
-    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
-    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
-    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
-    call moved the session), INTERNAL (the server failed; its log says why).
+    Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
+    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
+    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
+    why).
     """
 
     @_typing.overload
@@ -49,15 +50,15 @@ class ScoringServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScoringServiceAsyncStub: ...
     Score: _grpc.UnaryUnaryMultiCallable[_scoring_pb2.ScoreRequest, _scoring_pb2.ScoreResponse]
-    """Score returns the log-probability of each text given the start state."""
+    """Score returns the log-probability of each text, given the start state."""
     ScoreStream: _grpc.StreamStreamMultiCallable[_scoring_pb2.ScoreStreamRequest, _scoring_pb2.ScoreStreamResponse]
-    """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
+    """ScoreStream scores one text of any length as it arrives, in constant memory.
 
-    The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
-    The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
-    that some of the last characters of a piece may count with the next one. A client that waits for each progress
-    before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
-    with a ticket, then UNAVAILABLE.
+    The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side. The server
+    sends `started`, one `progress` per piece, then `finished`. The text is normalized as a whole, so the last few
+    characters of a piece may be counted with the next one. A client that waits for each progress before sending more
+    than a few pieces also has bounded memory. A server that is stopping sends a `progress` with a ticket, then
+    UNAVAILABLE.
     """
     ScoreCandidates: _grpc.UnaryUnaryMultiCallable[_scoring_pb2.ScoreCandidatesRequest, _scoring_pb2.ScoreCandidatesResponse]
     """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session."""
@@ -66,32 +67,33 @@ class ScoringServiceStub:
 class ScoringServiceAsyncStub(ScoringServiceStub):
     """ScoringService measures given text.
 
-    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
-    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
-    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
-    inside CR LF, before a byte order mark or before a combining mark it may.
+    Every sum is a multiple of 2^-24 nats, so sums of parts are exact as long as the total stays below 2^29 nats. From a
+    ticket or a session every character is scored, so the sums of consecutive parts add up to the sum of the whole. Each
+    part is normalized separately (see Model.normalization): a cut before a letter A-Z or a-z changes nothing; one inside
+    CR LF, before a byte order mark or before a combining mark may.
 
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
-    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
-    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+    A document model (Model.documents is "lines") first reads its `begin` character from the zero state. A line feed at
+    the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole string.
+    A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
-    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
-    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
-    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
-    call moved the session), INTERNAL (the server failed; its log says why).
+    Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
+    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
+    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
+    why).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Score: _aio.UnaryUnaryMultiCallable[_scoring_pb2.ScoreRequest, _scoring_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Score returns the log-probability of each text given the start state."""
+    """Score returns the log-probability of each text, given the start state."""
     ScoreStream: _aio.StreamStreamMultiCallable[_scoring_pb2.ScoreStreamRequest, _scoring_pb2.ScoreStreamResponse]  # type: ignore[assignment]
-    """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
+    """ScoreStream scores one text of any length as it arrives, in constant memory.
 
-    The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
-    The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
-    that some of the last characters of a piece may count with the next one. A client that waits for each progress
-    before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
-    with a ticket, then UNAVAILABLE.
+    The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side. The server
+    sends `started`, one `progress` per piece, then `finished`. The text is normalized as a whole, so the last few
+    characters of a piece may be counted with the next one. A client that waits for each progress before sending more
+    than a few pieces also has bounded memory. A server that is stopping sends a `progress` with a ticket, then
+    UNAVAILABLE.
     """
     ScoreCandidates: _aio.UnaryUnaryMultiCallable[_scoring_pb2.ScoreCandidatesRequest, _scoring_pb2.ScoreCandidatesResponse]  # type: ignore[assignment]
     """ScoreCandidates reads a context once and ranks what may follow it. It does not advance a session."""
@@ -99,19 +101,20 @@ class ScoringServiceAsyncStub(ScoringServiceStub):
 class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
     """ScoringService measures given text.
 
-    Every sum is a multiple of 2^-24 nats, so that sums of parts are exact as long as a total stays below 2^29 nats.
-    From a ticket or a session every character is scored, so the sums of a text's parts add up to the sum of the whole.
-    Each part is normalized by itself (see Model.normalization): before a letter A-Z or a-z a cut changes nothing;
-    inside CR LF, before a byte order mark or before a combining mark it may.
+    Every sum is a multiple of 2^-24 nats, so sums of parts are exact as long as the total stays below 2^29 nats. From a
+    ticket or a session every character is scored, so the sums of consecutive parts add up to the sum of the whole. Each
+    part is normalized separately (see Model.normalization): a cut before a letter A-Z or a-z changes nothing; one inside
+    CR LF, before a byte order mark or before a combining mark may.
 
-    A model of documents (Model.documents is "lines") reads its `begin` character first, from the zero state. A line feed
-    at the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole
-    string. A line feed elsewhere is INVALID_ARGUMENT: each document is a text of its own.
+    A document model (Model.documents is "lines") first reads its `begin` character from the zero state. A line feed at
+    the end of the text scores the end of the document: exp of the sum is then the exact probability of the whole string.
+    A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
-    Errors: INVALID_ARGUMENT (a field out of its range, or a ticket), FAILED_PRECONDITION (a start that this host cannot
-    continue exactly), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the server is full; retry after the RetryInfo in
-    the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (another
-    call moved the session), INTERNAL (the server failed; its log says why).
+    Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
+    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
+    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
+    why).
     """
 
     @_abc_1.abstractmethod
@@ -120,7 +123,7 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scoring_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scoring_pb2.ScoreResponse, _abc.Awaitable[_scoring_pb2.ScoreResponse]]:
-        """Score returns the log-probability of each text given the start state."""
+        """Score returns the log-probability of each text, given the start state."""
 
     @_abc_1.abstractmethod
     def ScoreStream(
@@ -128,13 +131,13 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_scoring_pb2.ScoreStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scoring_pb2.ScoreStreamResponse], _abc.AsyncIterator[_scoring_pb2.ScoreStreamResponse]]:
-        """ScoreStream scores one text of any length as it comes, in memory that does not grow with it.
+        """ScoreStream scores one text of any length as it arrives, in constant memory.
 
-        The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side at the end.
-        The server sends `started`; after each piece a `progress`; then `finished`. The text is normalized as a whole, so
-        that some of the last characters of a piece may count with the next one. A client that waits for each progress
-        before it sends more than a few pieces has bounded memory as well. A server that is stopping sends a `progress`
-        with a ticket, then UNAVAILABLE.
+        The client sends `start`, then the text in pieces, cut anywhere between characters, and closes its side. The server
+        sends `started`, one `progress` per piece, then `finished`. The text is normalized as a whole, so the last few
+        characters of a piece may be counted with the next one. A client that waits for each progress before sending more
+        than a few pieces also has bounded memory. A server that is stopping sends a `progress` with a ticket, then
+        UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

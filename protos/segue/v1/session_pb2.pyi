@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Session(_message.Message):
-    """Session is where a session stands."""
+    """Session describes a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,20 +34,20 @@ class Session(_message.Message):
     EXPIRY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name."""
+    """name is unique among the tenant's sessions of the model."""
     model: _builtins.str
-    """The model that it belongs to."""
+    """model is the name of the model that the session belongs to."""
     version: _builtins.int
-    """The version of the model."""
+    """version is the version of the model."""
     position: _builtins.int
-    """The number of symbols behind its state; 0: nothing was read yet."""
+    """position is the number of symbols before the session's state. 0: no text was read yet."""
     rewindable_count: _builtins.int
-    """How many characters RewindSession can take back now."""
+    """rewindable_count is how many characters RewindSession can take back now."""
     seed: _builtins.int
-    """The seed that texts written in it use, unless the request has its own."""
+    """seed is used for texts generated in the session, unless the request has a seed."""
     @_builtins.property
     def expiry(self) -> _timestamp_pb2.Timestamp:
-        """When it expires, unless it is used before."""
+        """expiry is when the session expires if it is not used before."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class OpenSessionRequest(_message.Message):
-    """OpenSessionRequest says what to begin with."""
+    """OpenSessionRequest says how to create a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,23 +81,27 @@ class OpenSessionRequest(_message.Message):
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
     REWIND_CHARACTERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1 to 64 of the characters A-Z a-z 0-9 . _ - that no session of the tenant has. Empty: the server makes one up."""
+    """name is 1 to 64 of the characters A-Z a-z 0-9 . _ - and not in use. Empty: the server chooses one."""
     seed: _builtins.int
-    """The seed. Unset: the ticket's, or a new one."""
+    """seed is the session's seed. Unset: the ticket's, or a new one."""
     idle_seconds: _builtins.int
-    """How many seconds it is kept without being used, up to the server's maximum. 0: the server's default."""
+    """idle_seconds is how long the session is kept without being used, at most the server's maximum. 0: the server's
+    default.
+    """
     rewind_characters: _builtins.int
-    """How many of the latest characters RewindSession shall be able to take back, 0 to 4,096; often it can a few more.
-    A session that can holds a few states instead of one. Behind a rewind it can go back by fewer, until as many have
-    come again.
+    """rewind_characters is how many of the latest characters RewindSession must be able to take back, 0 to 4,096;
+    sometimes it can take back a few more. Such a session stores several states instead of one. After a rewind it can
+    go back less far until as many characters have followed.
     """
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model to use."""
+        """model is the model to use. Unset: the server's only model."""
 
     @_builtins.property
     def start(self) -> _common_pb2.Start:
-        """The state to begin with: nothing, or a ticket. A session instead gives INVALID_ARGUMENT: see ForkSession."""
+        """start is the state to begin with, from a ticket. Unset: the zero state. A session returns INVALID_ARGUMENT; use
+        ForkSession.
+        """
 
     def __init__(
         self,
@@ -128,7 +132,7 @@ class OpenSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """The session."""
+        """session is the new session."""
 
     def __init__(
         self,
@@ -153,12 +157,12 @@ class GetSessionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     RETURN_TICKET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The session."""
+    """name is the session's name."""
     return_ticket: _builtins.bool
-    """Whether to return a ticket to its state too."""
+    """return_ticket is whether to return a ticket for the session's state as well."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model."""
+        """model is the session's model. Unset: the server's only model."""
 
     def __init__(
         self,
@@ -177,17 +181,17 @@ Global___GetSessionRequest: _TypeAlias = GetSessionRequest  # noqa: Y015
 
 @_typing.final
 class GetSessionResponse(_message.Message):
-    """GetSessionResponse is where it stands."""
+    """GetSessionResponse describes the session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     ticket: _builtins.bytes
-    """Its state, where requested; empty while nothing was read."""
+    """ticket is for the session's state. Empty unless requested, and while no text was read."""
     @_builtins.property
     def session(self) -> Global___Session:
-        """The session."""
+        """session is the session."""
 
     def __init__(
         self,
@@ -213,12 +217,12 @@ class ListSessionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many to return, up to 1,000. 0: 100."""
+    """page_size is how many sessions to return at most, up to 1,000. 0: 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before. Empty: the first page."""
+    """page_token is `next_page_token` of the previous page. Empty: the first page."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model."""
+        """model is the model whose sessions to list. Unset: the server's only model."""
 
     def __init__(
         self,
@@ -244,10 +248,10 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last one."""
+    """next_page_token asks for the next page. Empty on the last page."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
-        """The sessions, by name."""
+        """sessions is ordered by name."""
 
     def __init__(
         self,
@@ -265,7 +269,7 @@ Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
 class ForkSessionRequest(_message.Message):
-    """ForkSessionRequest says what to call the new sessions."""
+    """ForkSessionRequest names the new sessions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -274,16 +278,17 @@ class ForkSessionRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model."""
+        """model is the session's model. Unset: the server's only model."""
 
     @_builtins.property
     def session(self) -> _common_pb2.SessionReference:
-        """The session to fork. Its request_key is not used."""
+        """session is the session to fork. Its request_key is ignored."""
 
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the new sessions, 1 to 64; an empty one is made up by the server. Fork i, counted from 0, has the
-        session's seed plus 1 plus i (modulo 2^64), so that each writes another text. All else is the session's.
+        """names are the names of the new sessions, 1 to 64; for an empty one the server chooses a name. Fork i, counted from
+        0, has the session's seed plus 1 plus i (modulo 2^64), so that each writes a different text. Everything else is
+        copied.
         """
 
     def __init__(
@@ -310,7 +315,7 @@ class ForkSessionResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
-        """In the order of the names."""
+        """sessions is in the order of the names."""
 
     def __init__(
         self,
@@ -336,16 +341,18 @@ class RewindSessionRequest(_message.Message):
     CHARACTERS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     characters: _builtins.int
-    """How many characters to take back, 1 or more."""
+    """characters is how many characters to take back, 1 or more."""
     seed: _builtins.int
-    """A new seed: with the old one, what was taken back would be written again. Unset: the old one."""
+    """seed is the session's new seed. Unset: the old one, which writes again what was taken back."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model."""
+        """model is the session's model. Unset: the server's only model."""
 
     @_builtins.property
     def session(self) -> _common_pb2.SessionReference:
-        """The session. Its request_key is not used: with a `position`, a repetition gives SESSION_MOVED."""
+        """session is the session to rewind. Its request_key is ignored; with a `position`, a repeated call returns
+        SESSION_MOVED.
+        """
 
     def __init__(
         self,
@@ -367,14 +374,14 @@ Global___RewindSessionRequest: _TypeAlias = RewindSessionRequest  # noqa: Y015
 
 @_typing.final
 class RewindSessionResponse(_message.Message):
-    """RewindSessionResponse is where the session stands now."""
+    """RewindSessionResponse is the session after the rewind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """The session."""
+        """session is the session."""
 
     def __init__(
         self,
@@ -399,11 +406,11 @@ class CloseSessionRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
-        """The model."""
+        """model is the session's model. Unset: the server's only model."""
 
     @_builtins.property
     def session(self) -> _common_pb2.SessionReference:
-        """The session. Its request_key is not used."""
+        """session is the session to close. Its request_key is ignored."""
 
     def __init__(
         self,
@@ -421,13 +428,13 @@ Global___CloseSessionRequest: _TypeAlias = CloseSessionRequest  # noqa: Y015
 
 @_typing.final
 class CloseSessionResponse(_message.Message):
-    """CloseSessionResponse is what is left of it."""
+    """CloseSessionResponse is the session's last state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TICKET_FIELD_NUMBER: _builtins.int
     ticket: _builtins.bytes
-    """Its last state; empty where nothing was read."""
+    """ticket is for the last state. Empty if no text was read."""
     def __init__(
         self,
         *,

@@ -26,15 +26,17 @@ if _version_not_supported:
 
 
 class SessionServiceStub:
-    """SessionService opens, forks, rewinds and closes sessions. Generate and Score use them, by Start.session.
+    """SessionService opens, forks, rewinds and closes sessions. Generate, Score and ScoreStream advance them, by
+    Start.session.
 
-    A session belongs to one tenant and to one model. No other tenant can tell that it exists. Every change of a session
-    is one atomic step in the server's store, from exactly the state that the caller saw. A session that nobody uses
-    expires; every use of it, GetSession too, begins its time anew. Nothing else ends a session silently.
+    A session belongs to one tenant and one model; no other tenant can tell that it exists. Every change is one atomic
+    step in the server's store, from exactly the state that the caller saw. An unused session expires; every use of it,
+    GetSession included but not ListSessions, restarts its idle time. Nothing else ends a session silently.
 
-    Errors of all methods: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
-    ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the store does not
-    answer; nothing was changed, or a repetition with the same `position` will tell).
+    Errors of all methods: INVALID_ARGUMENT (a field out of range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
+    FAILED_PRECONDITION (reason FOREIGN_SESSION: the session belongs to another model of the same name, or its key is no
+    longer in use), ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the
+    store does not answer; the change may have been made or not, and repeating the call with the same `position` tells).
     """
 
     def __init__(self, channel):
@@ -76,20 +78,22 @@ class SessionServiceStub:
 
 
 class SessionServiceServicer:
-    """SessionService opens, forks, rewinds and closes sessions. Generate and Score use them, by Start.session.
+    """SessionService opens, forks, rewinds and closes sessions. Generate, Score and ScoreStream advance them, by
+    Start.session.
 
-    A session belongs to one tenant and to one model. No other tenant can tell that it exists. Every change of a session
-    is one atomic step in the server's store, from exactly the state that the caller saw. A session that nobody uses
-    expires; every use of it, GetSession too, begins its time anew. Nothing else ends a session silently.
+    A session belongs to one tenant and one model; no other tenant can tell that it exists. Every change is one atomic
+    step in the server's store, from exactly the state that the caller saw. An unused session expires; every use of it,
+    GetSession included but not ListSessions, restarts its idle time. Nothing else ends a session silently.
 
-    Errors of all methods: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
-    ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the store does not
-    answer; nothing was changed, or a repetition with the same `position` will tell).
+    Errors of all methods: INVALID_ARGUMENT (a field out of range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
+    FAILED_PRECONDITION (reason FOREIGN_SESSION: the session belongs to another model of the same name, or its key is no
+    longer in use), ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the
+    store does not answer; the change may have been made or not, and repeating the call with the same `position` tells).
     """
 
     def OpenSession(self, request, context):
-        """OpenSession makes a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) where the name is taken,
-        RESOURCE_EXHAUSTED where the store is full: no session makes room for another.
+        """OpenSession creates a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) if the name is taken,
+        RESOURCE_EXHAUSTED (reason STORE_FULL) if the store is full: no session is evicted for another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +114,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForkSession(self, request, context):
-        """ForkSession makes new sessions that stand where this one does. All are made, or none.
+        """ForkSession creates new sessions at the same state. All are created, or none; errors as in OpenSession.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +122,7 @@ class SessionServiceServicer:
 
     def RewindSession(self, request, context):
         """RewindSession takes back the last characters that a session has read or written. OUT_OF_RANGE (reason
-        NOT_REWINDABLE) where that is further than Session.rewindable_count; the message says how far is possible.
+        NOT_REWINDABLE) beyond Session.rewindable_count; the message says how far is possible.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,15 +177,17 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService:
-    """SessionService opens, forks, rewinds and closes sessions. Generate and Score use them, by Start.session.
+    """SessionService opens, forks, rewinds and closes sessions. Generate, Score and ScoreStream advance them, by
+    Start.session.
 
-    A session belongs to one tenant and to one model. No other tenant can tell that it exists. Every change of a session
-    is one atomic step in the server's store, from exactly the state that the caller saw. A session that nobody uses
-    expires; every use of it, GetSession too, begins its time anew. Nothing else ends a session silently.
+    A session belongs to one tenant and one model; no other tenant can tell that it exists. Every change is one atomic
+    step in the server's store, from exactly the state that the caller saw. An unused session expires; every use of it,
+    GetSession included but not ListSessions, restarts its idle time. Nothing else ends a session silently.
 
-    Errors of all methods: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
-    ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the store does not
-    answer; nothing was changed, or a repetition with the same `position` will tell).
+    Errors of all methods: INVALID_ARGUMENT (a field out of range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
+    FAILED_PRECONDITION (reason FOREIGN_SESSION: the session belongs to another model of the same name, or its key is no
+    longer in use), ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the
+    store does not answer; the change may have been made or not, and repeating the call with the same `position` tells).
     """
 
     @staticmethod

@@ -27,15 +27,17 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
-    """SessionService opens, forks, rewinds and closes sessions. Generate and Score use them, by Start.session.
+    """SessionService opens, forks, rewinds and closes sessions. Generate, Score and ScoreStream advance them, by
+    Start.session.
 
-    A session belongs to one tenant and to one model. No other tenant can tell that it exists. Every change of a session
-    is one atomic step in the server's store, from exactly the state that the caller saw. A session that nobody uses
-    expires; every use of it, GetSession too, begins its time anew. Nothing else ends a session silently.
+    A session belongs to one tenant and one model; no other tenant can tell that it exists. Every change is one atomic
+    step in the server's store, from exactly the state that the caller saw. An unused session expires; every use of it,
+    GetSession included but not ListSessions, restarts its idle time. Nothing else ends a session silently.
 
-    Errors of all methods: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
-    ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the store does not
-    answer; nothing was changed, or a repetition with the same `position` will tell).
+    Errors of all methods: INVALID_ARGUMENT (a field out of range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
+    FAILED_PRECONDITION (reason FOREIGN_SESSION: the session belongs to another model of the same name, or its key is no
+    longer in use), ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the
+    store does not answer; the change may have been made or not, and repeating the call with the same `position` tells).
     """
 
     @_typing.overload
@@ -43,63 +45,67 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     OpenSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.OpenSessionRequest, _session_pb2.OpenSessionResponse]
-    """OpenSession makes a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) where the name is taken,
-    RESOURCE_EXHAUSTED where the store is full: no session makes room for another.
+    """OpenSession creates a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) if the name is taken,
+    RESOURCE_EXHAUSTED (reason STORE_FULL) if the store is full: no session is evicted for another.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]
     """GetSession describes a session."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
     """ListSessions lists the tenant's own sessions of one model, by name."""
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]
-    """ForkSession makes new sessions that stand where this one does. All are made, or none."""
+    """ForkSession creates new sessions at the same state. All are created, or none; errors as in OpenSession."""
     RewindSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.RewindSessionRequest, _session_pb2.RewindSessionResponse]
     """RewindSession takes back the last characters that a session has read or written. OUT_OF_RANGE (reason
-    NOT_REWINDABLE) where that is further than Session.rewindable_count; the message says how far is possible.
+    NOT_REWINDABLE) beyond Session.rewindable_count; the message says how far is possible.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]
     """CloseSession ends a session and returns its last state."""
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
-    """SessionService opens, forks, rewinds and closes sessions. Generate and Score use them, by Start.session.
+    """SessionService opens, forks, rewinds and closes sessions. Generate, Score and ScoreStream advance them, by
+    Start.session.
 
-    A session belongs to one tenant and to one model. No other tenant can tell that it exists. Every change of a session
-    is one atomic step in the server's store, from exactly the state that the caller saw. A session that nobody uses
-    expires; every use of it, GetSession too, begins its time anew. Nothing else ends a session silently.
+    A session belongs to one tenant and one model; no other tenant can tell that it exists. Every change is one atomic
+    step in the server's store, from exactly the state that the caller saw. An unused session expires; every use of it,
+    GetSession included but not ListSessions, restarts its idle time. Nothing else ends a session silently.
 
-    Errors of all methods: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
-    ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the store does not
-    answer; nothing was changed, or a repetition with the same `position` will tell).
+    Errors of all methods: INVALID_ARGUMENT (a field out of range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
+    FAILED_PRECONDITION (reason FOREIGN_SESSION: the session belongs to another model of the same name, or its key is no
+    longer in use), ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the
+    store does not answer; the change may have been made or not, and repeating the call with the same `position` tells).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenSession: _aio.UnaryUnaryMultiCallable[_session_pb2.OpenSessionRequest, _session_pb2.OpenSessionResponse]  # type: ignore[assignment]
-    """OpenSession makes a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) where the name is taken,
-    RESOURCE_EXHAUSTED where the store is full: no session makes room for another.
+    """OpenSession creates a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) if the name is taken,
+    RESOURCE_EXHAUSTED (reason STORE_FULL) if the store is full: no session is evicted for another.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]  # type: ignore[assignment]
     """GetSession describes a session."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """ListSessions lists the tenant's own sessions of one model, by name."""
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]  # type: ignore[assignment]
-    """ForkSession makes new sessions that stand where this one does. All are made, or none."""
+    """ForkSession creates new sessions at the same state. All are created, or none; errors as in OpenSession."""
     RewindSession: _aio.UnaryUnaryMultiCallable[_session_pb2.RewindSessionRequest, _session_pb2.RewindSessionResponse]  # type: ignore[assignment]
     """RewindSession takes back the last characters that a session has read or written. OUT_OF_RANGE (reason
-    NOT_REWINDABLE) where that is further than Session.rewindable_count; the message says how far is possible.
+    NOT_REWINDABLE) beyond Session.rewindable_count; the message says how far is possible.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """CloseSession ends a session and returns its last state."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """SessionService opens, forks, rewinds and closes sessions. Generate and Score use them, by Start.session.
+    """SessionService opens, forks, rewinds and closes sessions. Generate, Score and ScoreStream advance them, by
+    Start.session.
 
-    A session belongs to one tenant and to one model. No other tenant can tell that it exists. Every change of a session
-    is one atomic step in the server's store, from exactly the state that the caller saw. A session that nobody uses
-    expires; every use of it, GetSession too, begins its time anew. Nothing else ends a session silently.
+    A session belongs to one tenant and one model; no other tenant can tell that it exists. Every change is one atomic
+    step in the server's store, from exactly the state that the caller saw. An unused session expires; every use of it,
+    GetSession included but not ListSessions, restarts its idle time. Nothing else ends a session silently.
 
-    Errors of all methods: INVALID_ARGUMENT (a field out of its range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
-    ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the store does not
-    answer; nothing was changed, or a repetition with the same `position` will tell).
+    Errors of all methods: INVALID_ARGUMENT (a field out of range), NOT_FOUND (reason UNKNOWN_SESSION, or the model),
+    FAILED_PRECONDITION (reason FOREIGN_SESSION: the session belongs to another model of the same name, or its key is no
+    longer in use), ABORTED (reason SESSION_MOVED: another call was faster), UNAVAILABLE (reason STORE_UNAVAILABLE: the
+    store does not answer; the change may have been made or not, and repeating the call with the same `position` tells).
     """
 
     @_abc_1.abstractmethod
@@ -108,8 +114,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.OpenSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.OpenSessionResponse, _abc.Awaitable[_session_pb2.OpenSessionResponse]]:
-        """OpenSession makes a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) where the name is taken,
-        RESOURCE_EXHAUSTED where the store is full: no session makes room for another.
+        """OpenSession creates a session from a state. ALREADY_EXISTS (reason SESSION_EXISTS) if the name is taken,
+        RESOURCE_EXHAUSTED (reason STORE_FULL) if the store is full: no session is evicted for another.
         """
 
     @_abc_1.abstractmethod
@@ -134,7 +140,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ForkSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ForkSessionResponse, _abc.Awaitable[_session_pb2.ForkSessionResponse]]:
-        """ForkSession makes new sessions that stand where this one does. All are made, or none."""
+        """ForkSession creates new sessions at the same state. All are created, or none; errors as in OpenSession."""
 
     @_abc_1.abstractmethod
     def RewindSession(
@@ -143,7 +149,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.RewindSessionResponse, _abc.Awaitable[_session_pb2.RewindSessionResponse]]:
         """RewindSession takes back the last characters that a session has read or written. OUT_OF_RANGE (reason
-        NOT_REWINDABLE) where that is further than Session.rewindable_count; the message says how far is possible.
+        NOT_REWINDABLE) beyond Session.rewindable_count; the message says how far is possible.
         """
 
     @_abc_1.abstractmethod
