@@ -47,6 +47,12 @@ def test_no_page_names_the_project_as_an_index_package(page: Path) -> None:
     assert "segue[" not in page.read_text()
 
 
+def test_no_message_names_the_project_as_an_index_package() -> None:
+    modules = [path for folder in ("training", "export", "server", "client") for path in (ROOT / folder).rglob("*.py")]
+    assert len(modules) > 100
+    assert not [module for module in modules if "install segue" in (text := module.read_text()) or "'segue[" in text]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     links = [link for link in _LINK.findall(page.read_text()) if not link.startswith("https://")]

@@ -231,7 +231,7 @@ def test_cuda_where_there_is_none_ends_with_the_reason(models_folder: Path) -> N
     done = segue_serve(str(models_folder), "--port", "0", "--device", "cuda")
     assert done.returncode == 1
     assert "no CUDA support" in one_line(done.stderr)
-    assert "segue[server-gpu]" in one_line(done.stderr)
+    assert "the extra server-gpu" in one_line(done.stderr)
 
 
 def test_a_public_address_needs_a_word(models_folder: Path) -> None:

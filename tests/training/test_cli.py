@@ -100,7 +100,7 @@ def test_without_torch_the_commands_say_what_to_install() -> None:
     code = "import sys; sys.modules['torch'] = None; from segue_client.commands.main import main; main()"
     result = subprocess.run([sys.executable, "-c", code, "train", "pydoc"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr == "Error: segue train needs torch: pip install 'segue[train]'\n"
+    assert result.stderr == "Error: segue train needs torch: in segue's checkout, pip install '.[train]'\n"
 
 
 def test_an_interrupted_run_ends_with_130_and_one_line(tmp_path: Path, text_file: Path) -> None:

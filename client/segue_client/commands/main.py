@@ -32,12 +32,12 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
 EXTRAS: Final[Mapping[str, str]] = {
-    "train": "pip install 'segue[train]'",
-    "reproduce": "pip install 'segue[train]'",
-    "agreement": "pip install 'segue[train]'",
-    "evaluate": "pip install 'segue[export]'",
-    "export": "pip install 'segue[export]'",
-    "serve": "pip install 'segue[server]' (or 'segue[server-gpu]' for a GPU)",
+    "train": "in segue's checkout, pip install '.[train]'",
+    "reproduce": "in segue's checkout, pip install '.[train]'",
+    "agreement": "in segue's checkout, pip install '.[train]'",
+    "evaluate": "in segue's checkout, pip install '.[export]'",
+    "export": "in segue's checkout, pip install '.[export]'",
+    "serve": "in segue's checkout, pip install '.[server]' ('.[server-gpu]' for a GPU)",
 }
 """How to install what a subcommand needs besides the client."""
 

@@ -181,7 +181,9 @@ def _provider(artifact: Artifact, device: Device) -> str:
         return CUDA
     if device is Device.AUTO:
         return CPU
-    raise StartupError(f"--device cuda: {reason}. Use --device cpu, or install segue[server-gpu] on a host with a GPU")
+    raise StartupError(
+        f"--device cuda: {reason}. Use --device cpu, or install the extra server-gpu on a host with a GPU"
+    )
 
 
 def _why_no_cuda(artifact: Artifact) -> str:

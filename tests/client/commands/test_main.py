@@ -74,10 +74,10 @@ def test_a_command_like_no_other_is_refused() -> None:
 @pytest.mark.parametrize(
     ("command", "remedy"),
     [
-        ("train", "pip install 'segue[train]'"),
-        ("evaluate", "pip install 'segue[export]'"),
-        ("export", "pip install 'segue[export]'"),
-        ("serve", "pip install 'segue[server]' (or 'segue[server-gpu]' for a GPU)"),
+        ("train", "in segue's checkout, pip install '.[train]'"),
+        ("evaluate", "in segue's checkout, pip install '.[export]'"),
+        ("export", "in segue's checkout, pip install '.[export]'"),
+        ("serve", "in segue's checkout, pip install '.[server]' ('.[server-gpu]' for a GPU)"),
         ("other", "install heavy"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_command_that_cannot_be_imported_is_still_listed(monkeypatch: Any, reg
     for arguments in ([], ["models", "--port", "0"], ["--help"]):
         result = run("serve", *arguments)
         assert result.exit_code == 1
-        assert result.output.startswith("Error: segue serve needs heavy: pip install 'segue[server]'")
+        assert result.output.startswith("Error: segue serve needs heavy: in segue's checkout, pip install '.[server]'")
 
 
 def test_a_missing_part_of_segue_is_a_bug(register: Any) -> None:

@@ -76,6 +76,6 @@ def test_without_tensorboard_the_remedy_is_named(
     tmp_path: Path, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'segue\[tensorboard\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[tensorboard\]'"):
         TensorBoardReport(tmp_path / "logs", config, VOCABULARY)
     assert not (tmp_path / "logs").exists()

@@ -90,7 +90,8 @@ def _check_installed() -> None:
         import torch.utils.tensorboard  # noqa: F401 - checked, not used
     except ImportError:
         raise ConfigurationError(
-            "tensorboard is not installed: pip install 'segue[tensorboard]', or train without TensorBoard logs"
+            "tensorboard is not installed: in segue's checkout, pip install '.[tensorboard]'; "
+            "or train without TensorBoard logs"
         ) from None
 
 
