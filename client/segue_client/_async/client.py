@@ -1,26 +1,22 @@
 """The asynchronous client. One AsyncClient belongs to one event loop."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc
 from segue.v1 import model_pb2
 
-from segue_client._async.connection import AsyncConnection, AsyncMessageStream, AsyncServerStream
+from segue_client._async.connection import AsyncConnection
 from segue_client._async.generation import AsyncGeneration, AsyncSamples
 from segue_client._async.scoring import AsyncScoringCalls
 from segue_client._async.sessions import AsyncSessionCalls
-from segue_client.errors import SegueError
 from segue_client.messages.generation_request import GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.retry import RESUME_SECONDS, RetryState
+from segue_client.protocol.retry import RESUME_SECONDS
 from segue_client.transport.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
 from segue_client.transport.settings import ConnectionSettings
-from segue_client.transport.stubs import AsyncStubs
-
-_Response = TypeVar("_Response")
 
 
 class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
@@ -62,7 +58,7 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
         **options: Unpack[GenerationOptions],
     ) -> AsyncGeneration:
         """Continue `prompt`, as `Client.generate` does; return once the request is accepted."""
-        texts = resumable_texts(prompt, resume=self._resumes(resume), **options)
+        texts = resumable_texts(prompt, resume=self._connection.settings.resumes(resume), **options)
         return await AsyncGeneration.open(texts, self._connection, timeout, resume=resume)
 
     async def generate_samples(
@@ -75,7 +71,7 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
         **options: Unpack[GenerationOptions],
     ) -> AsyncSamples:
         """Continue `prompt` several times at once, as `Client.generate_samples` does."""
-        texts = resumable_texts(prompt, samples, resume=self._resumes(resume), **options)
+        texts = resumable_texts(prompt, samples, resume=self._connection.settings.resumes(resume), **options)
         return await AsyncSamples.open(texts, self._connection, timeout, resume=resume)
 
     async def models(
@@ -85,7 +81,9 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
     ) -> list[Model]:
         """Describe every loaded model, by name, then version."""
         request = model_pb2.ListModelsRequest()
-        response = await self._unary(lambda stubs: stubs.models.ListModels, request, self._resumption(timeout))
+        response = await self._connection.unary(
+            lambda stubs: stubs.models.ListModels, request, self._connection.resumption(timeout)
+        )
         return [model_from(model) for model in response.models]
 
     async def model(
@@ -97,7 +95,9 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
     ) -> Model:
         """Describe one loaded model."""
         request = model_pb2.GetModelRequest(model=model_reference(name, version))
-        response = await self._unary(lambda stubs: stubs.models.GetModel, request, self._resumption(timeout))
+        response = await self._connection.unary(
+            lambda stubs: stubs.models.GetModel, request, self._connection.resumption(timeout)
+        )
         return model_from(response.model)
 
     async def close(self) -> None:
@@ -111,28 +111,3 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _resumes(self, resume: bool | None) -> bool:
-        return self._connection.settings.resumes(resume)
-
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        return self._connection.resumption(timeout, resume=resume)
-
-    async def _unary(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
-        request: object,
-        resumption: RetryState,
-    ) -> _Response:
-        return await self._connection.unary(method, request, resumption)
-
-    def _duplex(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
-        requests: AsyncIterator[object],
-        resumption: RetryState,
-    ) -> AsyncMessageStream[_Response]:
-        return self._connection.stream(method, requests, resumption)
-
-    async def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
-        await self._connection.wait_after(error, resumption)

@@ -1,35 +1,20 @@
 """The score of a text as it comes, for the asynchronous client."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias
 
 from segue.v1 import scoring_pb2
 
-from segue_client._async.connection import AsyncMessageStream, AsyncServerStream
+from segue_client._async.connection import AsyncConnection, AsyncMessageStream
 from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.score import Score
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring
-from segue_client.transport.stubs import AsyncStubs
 
-_Response = TypeVar("_Response")
 _Messages: TypeAlias = AsyncMessageStream[scoring_pb2.ScoreStreamResponse]
-
-
-class AsyncDuplex(Protocol):
-    """What makes calls that send several messages."""
-
-    def _duplex(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
-        requests: AsyncIterator[object],
-        resumption: RetryState,
-    ) -> AsyncMessageStream[_Response]: ...
-
-    def _wait_after(self, error: SegueError, resumption: RetryState) -> Awaitable[None]: ...
 
 
 class _Outbox(AsyncIterator[scoring_pb2.ScoreStreamRequest]):
@@ -63,12 +48,12 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
         self,
         text: Iterable[str] | AsyncIterable[str],
         scoring: StreamScoring,
-        client: AsyncDuplex,
+        connection: AsyncConnection,
         resumption: RetryState,
     ) -> None:
         self._text = _asynchronous(text)
         self._scoring = scoring
-        self._client = client
+        self._connection = connection
         self._resumption = resumption
         self._outbox: _Outbox | None = None
         self._call: _Messages | None = None
@@ -137,9 +122,7 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
     def _open(self) -> None:
         self._outbox = _Outbox()
         self._outbox.put(self._scoring.start())
-        self._call = self._client._duplex(  # noqa: SLF001 - a part of the client
-            lambda stubs: stubs.scoring.ScoreStream, self._outbox, self._resumption
-        )
+        self._call = self._connection.stream(lambda stubs: stubs.scoring.ScoreStream, self._outbox, self._resumption)
 
     async def _read(self) -> ScoreProgress | None:
         assert self._call
@@ -155,7 +138,7 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
         self._leave()
         if self._is_cancelled or not self._scoring.can_begin_again:
             raise error
-        await self._client._wait_after(error, self._resumption)  # noqa: SLF001 - a part of the client
+        await self._connection.wait_after(error, self._resumption)
         self._scoring.begin_again()
 
     def _leave(self) -> None:

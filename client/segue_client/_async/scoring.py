@@ -1,15 +1,14 @@
 """What the asynchronous client can have scored."""
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 from segue_client._async.concurrency import in_order
-from segue_client._async.connection import AsyncMessageStream, AsyncServerStream
+from segue_client._async.connection import AsyncConnection
 from segue_client._async.score_stream import AsyncScoreStream
-from segue_client.errors import InvalidRequest, SegueError
+from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
@@ -26,43 +25,12 @@ from segue_client.messages.score_request import (
 from segue_client.protocol.batching import JOBS, ScoredGroup, async_groups, rename_in_error
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
-from segue_client.transport.stubs import AsyncStubs
-
-_Response = TypeVar("_Response")
 
 
-class AsyncScoringCalls(ABC):
+class AsyncScoringCalls:
     """The scoring methods of `AsyncClient`."""
 
-    @abstractmethod
-    def _resumes(self, resume: bool | None) -> bool:
-        """Return whether a call that was given this goes on after a break."""
-
-    @abstractmethod
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        """Return what a call that was given these does about its failures."""
-
-    @abstractmethod
-    async def _unary(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
-        request: object,
-        resumption: RetryState,
-    ) -> _Response:
-        """Call one method; raise the errors of `segue_client.errors`."""
-
-    @abstractmethod
-    def _duplex(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
-        requests: AsyncIterator[object],
-        resumption: RetryState,
-    ) -> AsyncMessageStream[_Response]:
-        """Begin a call that sends several messages and gets several."""
-
-    @abstractmethod
-    async def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
-        """Wait until the next try; raise `error` where there is to be none."""
+    _connection: AsyncConnection
 
     async def score(
         self,
@@ -74,7 +42,7 @@ class AsyncScoringCalls(ABC):
     ) -> Score:
         """Score a text of any length, as `Client.score` does."""
         settings = text_settings(**options)
-        resumption = self._resumption(timeout, resume=resume)
+        resumption = self._connection.resumption(timeout, resume=resume)
         if not settings.fits(text):
             return await self._score_streamed(text, settings, resumption)
         [score] = await self._score_at_once([text], settings, resumption)
@@ -108,7 +76,9 @@ class AsyncScoringCalls(ABC):
         if jobs < 1:
             raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
         settings = score_settings(**options)
-        return self._score_each(texts, settings, jobs, self._resumption(timeout, resume=resume), resume=resume)
+        return self._score_each(
+            texts, settings, jobs, self._connection.resumption(timeout, resume=resume), resume=resume
+        )
 
     def score_stream(
         self,
@@ -124,9 +94,11 @@ class AsyncScoringCalls(ABC):
         if isinstance(text, str):
             text = [text]
         settings = text_settings(**options)
-        resume = self._resumes(resume)
+        resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
-        return AsyncScoreStream(text, scoring, self, self._resumption(timeout, resume=resume and scoring.resumes))
+        return AsyncScoreStream(
+            text, scoring, self._connection, self._connection.resumption(timeout, resume=resume and scoring.resumes)
+        )
 
     async def score_candidates(
         self,
@@ -140,7 +112,9 @@ class AsyncScoringCalls(ABC):
     ) -> Ranking:
         """Read `context` once and rank what may follow it, as `Client.score_candidates` does."""
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
-        response = await self._unary(lambda stubs: stubs.scoring.ScoreCandidates, request, self._resumption(timeout))
+        response = await self._connection.unary(
+            lambda stubs: stubs.scoring.ScoreCandidates, request, self._connection.resumption(timeout)
+        )
         return ranking_from(response, candidates)
 
     async def _score_each(
@@ -177,7 +151,7 @@ class AsyncScoringCalls(ABC):
                 yield partial(self._score_group, group, settings, resumption)
             else:
                 yield partial(self._score_alone, group[0], settings, resumption)
-            resumption = self._resumption(first.deadline.left, resume=resume)
+            resumption = self._connection.resumption(first.deadline.left, resume=resume)
             resumption.answered()  # a server that is full, of the calls before, is worth waiting for
 
     async def _score_group(self, texts: list[str], settings: ScoreSettings, resumption: RetryState) -> ScoredGroup:
@@ -196,7 +170,7 @@ class AsyncScoringCalls(ABC):
 
     async def _score_at_once(self, texts: list[str], settings: ScoreSettings, resumption: RetryState) -> list[Score]:
         request = score_request(texts, settings)
-        response = await self._unary(lambda stubs: stubs.scoring.Score, request, resumption)
+        response = await self._connection.unary(lambda stubs: stubs.scoring.Score, request, resumption)
         return scores_from(response, texts, settings)
 
     async def _score_alone(self, text: str, settings: ScoreSettings, resumption: RetryState) -> ScoredGroup:
@@ -208,7 +182,7 @@ class AsyncScoringCalls(ABC):
 
     async def _score_streamed(self, text: str, settings: ScoreSettings, resumption: RetryState) -> Score:
         scoring = StreamScoring(settings, resume=resumption.enabled)
-        async with AsyncScoreStream([text], scoring, self, resumption) as stream:
+        async with AsyncScoreStream([text], scoring, self._connection, resumption) as stream:
             progresses = [progress async for progress in stream]
             assert stream.finished
             return collected(progresses, stream.finished)

@@ -1,26 +1,22 @@
 """The synchronous client. One Client may be used from any number of threads."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc
 from segue.v1 import model_pb2
 
-from segue_client._sync.connection import Connection, MessageStream, ServerStream
+from segue_client._sync.connection import Connection
 from segue_client._sync.generation import Generation, Samples
 from segue_client._sync.scoring import ScoringCalls
 from segue_client._sync.sessions import SessionCalls
-from segue_client.errors import SegueError
 from segue_client.messages.generation_request import GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.retry import RESUME_SECONDS, RetryState
+from segue_client.protocol.retry import RESUME_SECONDS
 from segue_client.transport.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
 from segue_client.transport.settings import ConnectionSettings
-from segue_client.transport.stubs import Stubs
-
-_Response = TypeVar("_Response")
 
 
 class Client(ScoringCalls, SessionCalls):
@@ -101,7 +97,7 @@ class Client(ScoringCalls, SessionCalls):
         timeout             seconds for the whole text
         resume              whether the text goes on after its server was lost; None: as the client was told
         """
-        texts = resumable_texts(prompt, resume=self._resumes(resume), **options)
+        texts = resumable_texts(prompt, resume=self._connection.settings.resumes(resume), **options)
         return Generation(texts, self._connection, timeout, resume=resume)
 
     def generate_samples(
@@ -117,19 +113,23 @@ class Client(ScoringCalls, SessionCalls):
 
         With a ticket instead of a prompt, these are as many endings of one text.
         """
-        texts = resumable_texts(prompt, samples, resume=self._resumes(resume), **options)
+        texts = resumable_texts(prompt, samples, resume=self._connection.settings.resumes(resume), **options)
         return Samples(texts, self._connection, timeout, resume=resume)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """Describe every loaded model, by name, then version."""
         request = model_pb2.ListModelsRequest()
-        response = self._unary(lambda stubs: stubs.models.ListModels, request, self._resumption(timeout))
+        response = self._connection.unary(
+            lambda stubs: stubs.models.ListModels, request, self._connection.resumption(timeout)
+        )
         return [model_from(model) for model in response.models]
 
     def model(self, name: str = "", version: int = 0, *, timeout: float | None = None) -> Model:
         """Describe one loaded model."""
         request = model_pb2.GetModelRequest(model=model_reference(name, version))
-        response = self._unary(lambda stubs: stubs.models.GetModel, request, self._resumption(timeout))
+        response = self._connection.unary(
+            lambda stubs: stubs.models.GetModel, request, self._connection.resumption(timeout)
+        )
         return model_from(response.model)
 
     def close(self) -> None:
@@ -143,25 +143,3 @@ class Client(ScoringCalls, SessionCalls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _resumes(self, resume: bool | None) -> bool:
-        return self._connection.settings.resumes(resume)
-
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        return self._connection.resumption(timeout, resume=resume)
-
-    def _unary(
-        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: RetryState
-    ) -> _Response:
-        return self._connection.unary(method, request, resumption)
-
-    def _duplex(
-        self,
-        method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
-        requests: Iterator[object],
-        resumption: RetryState,
-    ) -> MessageStream[_Response]:
-        return self._connection.stream(method, requests, resumption)
-
-    def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
-        self._connection.wait_after(error, resumption)

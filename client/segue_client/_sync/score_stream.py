@@ -1,34 +1,19 @@
 """The score of a text as it comes, for the synchronous client."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias
 
 from segue.v1 import scoring_pb2
 
-from segue_client._sync.connection import MessageStream, ServerStream
+from segue_client._sync.connection import Connection, MessageStream
 from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.score import Score
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring
-from segue_client.transport.stubs import Stubs
 
-_Response = TypeVar("_Response")
 _Messages: TypeAlias = MessageStream[scoring_pb2.ScoreStreamResponse]
-
-
-class Duplex(Protocol):
-    """What makes calls that send several messages."""
-
-    def _duplex(
-        self,
-        method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
-        requests: Iterator[object],
-        resumption: RetryState,
-    ) -> MessageStream[_Response]: ...
-
-    def _wait_after(self, error: SegueError, resumption: RetryState) -> None: ...
 
 
 class _Outbox(Iterator[scoring_pb2.ScoreStreamRequest]):
@@ -63,9 +48,11 @@ class ScoreStream(Iterator[ScoreProgress]):
     the text itself raises; all that was scored before an error comes before it.
     """
 
-    def __init__(self, text: Iterable[str], scoring: StreamScoring, client: Duplex, resumption: RetryState) -> None:
+    def __init__(
+        self, text: Iterable[str], scoring: StreamScoring, connection: Connection, resumption: RetryState
+    ) -> None:
         self._scoring = scoring
-        self._client = client
+        self._connection = connection
         self._resumption = resumption
         self._outbox = _Outbox()
         self._call: _Messages | None = None
@@ -133,9 +120,7 @@ class ScoreStream(Iterator[ScoreProgress]):
     def _open(self) -> None:
         self._outbox = _Outbox()
         self._outbox.put(self._scoring.start())
-        self._call = self._client._duplex(  # noqa: SLF001 - a part of the client
-            lambda stubs: stubs.scoring.ScoreStream, self._outbox, self._resumption
-        )
+        self._call = self._connection.stream(lambda stubs: stubs.scoring.ScoreStream, self._outbox, self._resumption)
 
     def _read(self) -> ScoreProgress | None:
         assert self._call
@@ -151,7 +136,7 @@ class ScoreStream(Iterator[ScoreProgress]):
         self._leave()
         if self._is_cancelled or not self._scoring.can_begin_again:
             raise error
-        self._client._wait_after(error, self._resumption)  # noqa: SLF001 - a part of the client
+        self._connection.wait_after(error, self._resumption)
         self._scoring.begin_again()
 
     def _leave(self) -> None:

@@ -1,17 +1,16 @@
 """What the synchronous client can have scored."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TypeVar, Unpack
+from typing import Unpack
 
 from segue.v1 import scoring_pb2
 
 from segue_client._sync.concurrency import CallsInFlight, in_order
-from segue_client._sync.connection import MessageStream, ServerStream
+from segue_client._sync.connection import Connection
 from segue_client._sync.score_stream import ScoreStream
-from segue_client.errors import InvalidRequest, SegueError
+from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
@@ -28,40 +27,12 @@ from segue_client.messages.score_request import (
 from segue_client.protocol.batching import JOBS, ScoredGroup, groups, rename_in_error
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
-from segue_client.transport.stubs import Stubs
-
-_Response = TypeVar("_Response")
 
 
-class ScoringCalls(ABC):
+class ScoringCalls:
     """The scoring methods of `Client`."""
 
-    @abstractmethod
-    def _resumes(self, resume: bool | None) -> bool:
-        """Return whether a call that was given this goes on after a break."""
-
-    @abstractmethod
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        """Return what a call that was given these does about its failures."""
-
-    @abstractmethod
-    def _unary(
-        self, method: Callable[[Stubs], Callable[..., _Response]], request: object, resumption: RetryState
-    ) -> _Response:
-        """Call one method; raise the errors of `segue_client.errors`."""
-
-    @abstractmethod
-    def _duplex(
-        self,
-        method: Callable[[Stubs], Callable[..., ServerStream[_Response]]],
-        requests: Iterator[object],
-        resumption: RetryState,
-    ) -> MessageStream[_Response]:
-        """Begin a call that sends several messages and gets several."""
-
-    @abstractmethod
-    def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
-        """Wait until the next try; raise `error` where there is to be none."""
+    _connection: Connection
 
     def score(
         self,
@@ -92,10 +63,16 @@ class ScoringCalls(ABC):
         resume              whether a long text goes on after its server was lost; None: as the client was told
         """
         settings = text_settings(**options)
-        resumption = self._resumption(timeout, resume=resume)
+        resumption = self._connection.resumption(timeout, resume=resume)
         if not settings.fits(text):
-            return _whole(self._stream([text], StreamScoring(settings, resume=self._resumes(resume)), resumption))
-        response = self._unary(lambda stubs: stubs.scoring.Score, score_request([text], settings), resumption)
+            return _whole(
+                self._stream(
+                    [text], StreamScoring(settings, resume=self._connection.settings.resumes(resume)), resumption
+                )
+            )
+        response = self._connection.unary(
+            lambda stubs: stubs.scoring.Score, score_request([text], settings), resumption
+        )
         [score] = scores_from(response, [text], settings)
         return score
 
@@ -135,7 +112,9 @@ class ScoringCalls(ABC):
         if jobs < 1:
             raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
         settings = score_settings(**options)
-        return self._score_each(texts, settings, jobs, self._resumption(timeout, resume=resume), resume=resume)
+        return self._score_each(
+            texts, settings, jobs, self._connection.resumption(timeout, resume=resume), resume=resume
+        )
 
     def score_stream(
         self,
@@ -164,9 +143,9 @@ class ScoringCalls(ABC):
         if isinstance(text, str):
             text = [text]
         settings = text_settings(**options)
-        resume = self._resumes(resume)
+        resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
-        return self._stream(text, scoring, self._resumption(timeout, resume=resume and scoring.resumes))
+        return self._stream(text, scoring, self._connection.resumption(timeout, resume=resume and scoring.resumes))
 
     def score_candidates(
         self,
@@ -189,7 +168,9 @@ class ScoringCalls(ABC):
         Everything else is as in `score`. A session is not advanced.
         """
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
-        response = self._unary(lambda stubs: stubs.scoring.ScoreCandidates, request, self._resumption(timeout))
+        response = self._connection.unary(
+            lambda stubs: stubs.scoring.ScoreCandidates, request, self._connection.resumption(timeout)
+        )
         return ranking_from(response, candidates)
 
     def _score_each(
@@ -236,7 +217,7 @@ class ScoringCalls(ABC):
     def _score_at_once(
         self, texts: list[str], settings: ScoreSettings, resumption: RetryState, calls: CallsInFlight
     ) -> list[Score]:
-        response: scoring_pb2.ScoreResponse = self._unary(
+        response: scoring_pb2.ScoreResponse = self._connection.unary(
             lambda stubs: calls.invoked(stubs.scoring.Score), score_request(texts, settings), resumption
         )
         return scores_from(response, texts, settings)
@@ -255,13 +236,13 @@ class ScoringCalls(ABC):
             calls.remove(stream)
 
     def _stream(self, text: Iterable[str], scoring: StreamScoring, resumption: RetryState) -> ScoreStream:
-        return ScoreStream(text, scoring, self, resumption)
+        return ScoreStream(text, scoring, self._connection, resumption)
 
     def _resumptions(self, first: RetryState, *, resume: bool | None) -> Iterator[RetryState]:
         """Yield those of one scoring's calls, which share a time limit."""
         yield first
         while True:
-            following = self._resumption(first.deadline.left, resume=resume)
+            following = self._connection.resumption(first.deadline.left, resume=resume)
             following.answered()  # a server that is full, of the calls before, is worth waiting for
             yield following
 
