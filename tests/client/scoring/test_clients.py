@@ -590,7 +590,7 @@ async def test_a_stream_buffers_a_few_pieces_whatever_its_length(peer: Any) -> N
         most_ahead = most_kept = 0
         with Client(peer.address) as client, client.score_stream(pieces()) as stream:
             for progress in stream:
-                most_kept = max(most_kept, stream._scoring.kept_count)
+                most_kept = max(most_kept, stream._scoring._buffer.unconfirmed_count)
                 most_ahead = max(most_ahead, pulled - progress.sent_count)
         assert stream.finished
         assert stream.finished.scored_count == 10_000_000

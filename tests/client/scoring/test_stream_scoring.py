@@ -49,7 +49,7 @@ class Driven:
         scoring, answers = self.scoring, list[pb.ScoreStreamResponse]()
         stream, left = None, 0
         while (step := scoring.next_step()) is not Step.DONE:
-            self.most_kept = max(self.most_kept, scoring.kept_count)
+            self.most_kept = max(self.most_kept, scoring._buffer.unconfirmed_count)
             match step:
                 case Step.PULL:
                     self._pull(pieces)
@@ -67,13 +67,13 @@ class Driven:
                 case Step.CLOSE:
                     scoring.close()
                     answers.append(stream.finished())
-                case Step.READ:
+                case Step.RECEIVE:
                     if left == 0:
-                        scoring.begin_again()
+                        scoring.restart()
                         answers = []
                         continue
                     left -= 1
-                    if progress := scoring.take(answers.pop(0)):
+                    if progress := scoring.receive(answers.pop(0)):
                         yield progress
 
     def _pull(self, pieces: Iterator[str]) -> None:
@@ -221,7 +221,7 @@ def test_a_session_is_not_resumed_and_nothing_of_it_is_kept(toys: Any) -> None:
     driven = Driven(scoring, toys)
     driven.read(["abcdefghijklmnopqrst"])
     assert not scoring.resumes
-    assert not scoring.can_begin_again
+    assert not scoring.can_restart
     assert driven.starts[0].ticket_interval == 0
     assert driven.most_kept == 0
     assert driven.most_unanswered == 1
@@ -236,11 +236,11 @@ def test_before_the_server_has_taken_the_call_even_that_can_begin_again(toys: An
 def test_a_server_that_stops_gives_a_ticket_to_a_caller_who_goes_on_by_himself(toys: Any) -> None:
     scoring = StreamScoring(score_settings(), resume=False)
     stream = toys.stream(scoring.start().start)
-    scoring.take(stream.started())
+    scoring.receive(stream.started())
     scoring.add("abc")
     scoring.fail(LookupError())
-    scoring.take(stream.progress(scoring.send().text))
-    progress = scoring.take(stream.progress("", stopping=True))
+    scoring.receive(stream.progress(scoring.send().text))
+    progress = scoring.receive(stream.progress("", stopping=True))
     assert progress
     assert (progress.ticket, progress.sent_count) == (b"3:c", 3)
 
@@ -279,18 +279,18 @@ def test_a_server_against_the_contract_is_at_fault(toys: Any, messages: list[Any
     scoring.send()
     with pytest.raises(ServerFault):
         for message in messages:
-            scoring.take(_started(toys) if message == "started" else message)
+            scoring.receive(_started(toys) if message == "started" else message)
 
 
 def test_a_server_that_gives_no_tickets_does_not_fill_the_memory(toys: Any) -> None:
     scoring = StreamScoring(score_settings(), piece_characters=10, resume_interval=50)
     scoring.start()
-    scoring.take(_started(toys))
+    scoring.receive(_started(toys))
     with pytest.raises(ServerFault, match="no ticket"):
         for _ in range(100):
             scoring.add("0123456789")
             sent = scoring.send()
-            scoring.take(_progress(sent_count=0))
+            scoring.receive(_progress(sent_count=0))
             assert sent.text
 
 
@@ -298,15 +298,15 @@ def test_another_kind_of_host_does_not_go_on_unless_it_may(toys: Any) -> None:
     for exact, expected in ((True, pytest.raises(NotExact, match="exact=False")), (False, None)):
         scoring = StreamScoring(score_settings(exact=exact))
         scoring.start()
-        scoring.take(_started(toys))
-        scoring.begin_again()
+        scoring.receive(_started(toys))
+        scoring.restart()
         again = scoring.start().start
         assert (again.model.name, again.model.version) == ("toy", 3)
         if expected:
             with expected:
-                scoring.take(_started(toys, "c1"))
+                scoring.receive(_started(toys, "c1"))
         else:
-            assert scoring.take(_started(toys, "c1")) is None
+            assert scoring.receive(_started(toys, "c1")) is None
             assert not again.start.exact
 
 
@@ -337,11 +337,11 @@ def test_less_text_than_before_the_break_is_a_fault(toys: Any) -> None:
     iterator = driven.iterate(iter(["abcdef"]))
     assert next(iterator).total.scored_count == 5
     scoring.end()
-    scoring.begin_again()
+    scoring.restart()
     stream = toys.stream(scoring.start().start)
-    scoring.take(stream.started())
+    scoring.receive(stream.started())
     scoring.send()
-    assert scoring.take(stream.progress("abc")) is None
+    assert scoring.receive(stream.progress("abc")) is None
     scoring.close()
     with pytest.raises(ServerFault, match="less of the text"):
-        scoring.take(stream.finished())
+        scoring.receive(stream.finished())
