@@ -10,7 +10,7 @@ from segue.v1 import model_pb2
 from segue_client._async.connection import AsyncConnection
 from segue_client._async.generation import AsyncGeneration, AsyncSamples
 from segue_client._async.sessions import AsyncSessionCalls
-from segue_client.messages.generation_request import GenerationOptions, model_reference
+from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
 from segue_client.protocol.generation import resumable_texts
 from segue_client.protocol.retry import RESUME_SECONDS
@@ -67,7 +67,7 @@ class AsyncClient(AsyncSessionCalls):
         *,
         timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> AsyncGeneration:
         """Continue `prompt` from a ticket, a session or the zero state; return once the request is accepted.
 
@@ -97,7 +97,7 @@ class AsyncClient(AsyncSessionCalls):
         timeout             seconds for the whole text
         resume              whether the text is resumed after its server was lost; None: the client's setting
         """
-        texts = resumable_texts(prompt, resume=self._connection.settings.resumes(resume), **options)
+        texts = resumable_texts(prompt, GenerationOptions(**options), resume=self._connection.settings.resumes(resume))
         return await AsyncGeneration.start(texts, self._connection, timeout, resume=resume)
 
     async def generate_samples(
@@ -107,13 +107,15 @@ class AsyncClient(AsyncSessionCalls):
         *,
         timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> AsyncSamples:
         """Continue `prompt` 1 to 64 times at once, with the options of `generate`; the server reads it once.
 
         With a ticket instead of a prompt, the samples are alternative endings of one text.
         """
-        texts = resumable_texts(prompt, samples, resume=self._connection.settings.resumes(resume), **options)
+        texts = resumable_texts(
+            prompt, GenerationOptions(**options), samples, resume=self._connection.settings.resumes(resume)
+        )
         return await AsyncSamples.start(texts, self._connection, timeout, resume=resume)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:

@@ -11,7 +11,7 @@ from segue_client._async.connection import AsyncConnection
 from segue_client._async.generation import AsyncGeneration
 from segue_client._async.scoring import AsyncScoringCalls
 from segue_client.errors import SessionExists, SessionNotFound
-from segue_client.messages.generation_request import GenerationOptions
+from segue_client.messages.generation_request import GenerationKeywords
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TextOptions
 from segue_client.messages.session import (
@@ -174,11 +174,11 @@ class AsyncSession:
         *,
         timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> AsyncGeneration:
         """Continue the session, with the options of `AsyncClient.generate`; it advances when the text has ended."""
         texts = resumable_texts(
-            prompt, resume=self._connection.settings.resumes(resume), **self._cursor.generation_options(options)
+            prompt, self._cursor.generation_options(options), resume=self._connection.settings.resumes(resume)
         )
         generation = await AsyncGeneration.start(texts, self._connection, timeout, resume=resume)
         self._cursor.track(texts)

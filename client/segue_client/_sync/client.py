@@ -11,7 +11,7 @@ from segue.v1 import model_pb2
 from segue_client._sync.connection import Connection
 from segue_client._sync.generation import Generation, Samples
 from segue_client._sync.sessions import SessionCalls
-from segue_client.messages.generation_request import GenerationOptions, model_reference
+from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
 from segue_client.protocol.generation import resumable_texts
 from segue_client.protocol.retry import RESUME_SECONDS
@@ -68,7 +68,7 @@ class Client(SessionCalls):
         *,
         timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> Generation:
         """Continue `prompt` from a ticket, a session or the zero state; return once the request is accepted.
 
@@ -98,7 +98,7 @@ class Client(SessionCalls):
         timeout             seconds for the whole text
         resume              whether the text is resumed after its server was lost; None: the client's setting
         """
-        texts = resumable_texts(prompt, resume=self._connection.settings.resumes(resume), **options)
+        texts = resumable_texts(prompt, GenerationOptions(**options), resume=self._connection.settings.resumes(resume))
         return Generation.start(texts, self._connection, timeout, resume=resume)
 
     def generate_samples(
@@ -108,13 +108,15 @@ class Client(SessionCalls):
         *,
         timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> Samples:
         """Continue `prompt` 1 to 64 times at once, with the options of `generate`; the server reads it once.
 
         With a ticket instead of a prompt, the samples are alternative endings of one text.
         """
-        texts = resumable_texts(prompt, samples, resume=self._connection.settings.resumes(resume), **options)
+        texts = resumable_texts(
+            prompt, GenerationOptions(**options), samples, resume=self._connection.settings.resumes(resume)
+        )
         return Samples.start(texts, self._connection, timeout, resume=resume)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:

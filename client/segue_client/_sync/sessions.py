@@ -12,7 +12,7 @@ from segue_client._sync.connection import Connection
 from segue_client._sync.generation import Generation
 from segue_client._sync.scoring import ScoringCalls
 from segue_client.errors import SessionExists, SessionNotFound
-from segue_client.messages.generation_request import GenerationOptions
+from segue_client.messages.generation_request import GenerationKeywords
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TextOptions
 from segue_client.messages.session import (
@@ -175,11 +175,11 @@ class Session:
         *,
         timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> Generation:
         """Continue the session, with the options of `Client.generate`; it advances when the text has ended."""
         texts = resumable_texts(
-            prompt, resume=self._connection.settings.resumes(resume), **self._cursor.generation_options(options)
+            prompt, self._cursor.generation_options(options), resume=self._connection.settings.resumes(resume)
         )
         generation = Generation.start(texts, self._connection, timeout, resume=resume)
         self._cursor.track(texts)

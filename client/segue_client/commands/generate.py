@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from segue_client._sync.generation import Generation, Samples
     from segue_client.commands.generation_output import GeneratedText
     from segue_client.messages.events import Chunk
-    from segue_client.messages.generation_request import GenerationOptions
+    from segue_client.messages.generation_request import GenerationKeywords
     from segue_client.messages.model import Model
 
 
@@ -34,6 +34,14 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
         except ValueError:
             raise click.BadParameter(f"{value!r} is not a character, = and a number, such as e=-2.5") from None
     return biases
+
+
+def _text(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    return _unescaped(value)
+
+
+def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    return list(map(_unescaped, values))
 
 
 @click.command()
@@ -58,11 +66,20 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     callback=_biases,
     help="Add VALUE to the logit of CHAR. Repeatable.",
 )
-@click.option("--allow", default="", metavar="TEXT", help="Write only characters of TEXT.  [default: all]")
-@click.option("--forbid", default="", metavar="TEXT", help="Write no character of TEXT.")
+@click.option(
+    "--allow",
+    "allowed_characters",
+    default="",
+    metavar="TEXT",
+    callback=_text,
+    help="Write only characters of TEXT.  [default: all]",
+)
+@click.option(
+    "--forbid", "forbidden_characters", default="", metavar="TEXT", callback=_text, help="Write no character of TEXT."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Repeats a text.  [default: as before, or a new one]")
 @click.option("--max-characters", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--stop", multiple=True, help="End after this string. Repeatable.")
+@click.option("--stop", multiple=True, callback=_texts, help="End after this string. Repeatable.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, help="Write this many texts, with consecutive seeds.")
 @click.option(
     "--alternatives", type=click.IntRange(min=0), default=0, help="Show this many of the likeliest for each character."
@@ -70,7 +87,14 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @UNKNOWN
 @TICKET_IN
 @click.option("--session", metavar="NAME", help="Go on from this session, and advance it. See `segue sessions`.")
-@click.option("--inexact", is_flag=True, help="Go on from a state of another kind of host too, rounding otherwise.")
+@click.option(
+    "--inexact",
+    "exact",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Go on from a state of another kind of host too, rounding otherwise.",
+)
 @click.option(
     "--ticket-out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -90,29 +114,15 @@ def generate(  # noqa: PLR0913 - the options of the command
     *,
     server: list[str],
     tenant: str,
-    model: str,
     model_version: int,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    biases: dict[str, float],
-    allow: str,
-    forbid: str,
-    seed: int | None,
-    max_characters: int,
-    stop: tuple[str, ...],
     samples: int,
     alternatives: int,
-    unknown: Literal["replace", "refuse"],
     ticket_in: Path | None,
-    session: str | None,
-    inexact: bool,
     ticket_out: Path | None,
-    ticket_interval: int | None,
     no_resume: bool,
     timeout: float | None,
     as_json: bool,
+    **options: "Unpack[GenerationKeywords]",
 ) -> None:
     r"""Continue PROMPT; "-" reads it from standard input.
 
@@ -124,29 +134,14 @@ def generate(  # noqa: PLR0913 - the options of the command
     from segue_client.commands import generation_output as written
     from segue_client.commands.utf8 import decoded
 
-    _check_tickets(ticket_out, ticket_interval, samples)
+    _check_tickets(ticket_out, options["ticket_interval"], samples)
     prompt = decoded("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
-    options: GenerationOptions = {
-        "model": model,
+    options |= {
         "version": model_version,
         "ticket": ticket_in.read_bytes() if ticket_in else None,
-        "session": session,
-        "exact": not inexact,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "biases": biases,
-        "allowed_characters": _unescaped(allow),
-        "forbidden_characters": _unescaped(forbid),
-        "seed": seed,
-        "max_characters": max_characters,
-        "stop": [_unescaped(each) for each in stop],
         "log_probabilities": alternatives > 0,
         "top_alternatives": alternatives,
-        "unknown": unknown,
         "return_ticket": ticket_out is not None,
-        "ticket_interval": ticket_interval,
     }
     began = time.monotonic()
     with Client(server, tenant=tenant, timeout=timeout, resume=not no_resume) as client:
@@ -176,7 +171,7 @@ def _check_tickets(path: Path | None, interval: int | None, samples: int) -> Non
 
 
 def _one_text(
-    client: "Client", prompt: str, options: "GenerationOptions", ticket_out: Path | None, *, as_json: bool
+    client: "Client", prompt: str, options: "GenerationKeywords", ticket_out: Path | None, *, as_json: bool
 ) -> tuple["Generation", "GeneratedText"]:
     """Read one text to its end; where that does not come, keep what there is of its state."""
     from segue_client.commands import generation_output as written

@@ -34,8 +34,70 @@ class SessionReference:
     """Marks the repetitions of one request, by which the session advances once."""
 
 
-class GenerationOptions(TypedDict, total=False):
-    """What `Client.generate` and `Client.generate_samples` can be told, beside the prompt; see there."""
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How texts are generated; see `Client.generate`."""
+
+    model: str = ""
+    version: int = 0
+    ticket: bytes | None = None
+    session: str | SessionReference | None = None
+    exact: bool = True
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    biases: Mapping[str, float] | None = None
+    allowed_characters: str = ""
+    forbidden_characters: str = ""
+    seed: int | None = None
+    max_characters: int = 256
+    stop: str | Sequence[str] = ()
+    written_before: str = ""
+    log_probabilities: bool = False
+    top_alternatives: int = 0
+    unknown: UnknownPolicy = "replace"
+    return_ticket: bool = False
+    ticket_interval: int | None = None
+
+    def to_request(self, prompt: str, samples: int = 1) -> generation_pb2.GenerateRequest:
+        """Return the request; raise InvalidRequest for what the wire cannot carry or would read as a default."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop
+        if self.max_characters == 0:
+            raise InvalidRequest("max_characters is 0; choose 1 to 1,000,000")
+        if samples == 0:
+            raise InvalidRequest("samples is 0; choose 1 to 64")
+        return generation_pb2.GenerateRequest(
+            model=model_reference(self.model, self.version),
+            start=start_from(self.ticket, self.session, exact=self.exact),
+            prompt=encodable("prompt", prompt),
+            sampling=generation_pb2.Sampling(
+                temperature=self.temperature,
+                top_k=None if self.top_k is None else unsigned("top_k", self.top_k, 32),
+                top_p=self.top_p,
+                seed=None if self.seed is None else unsigned("seed", self.seed, 64),
+                min_p=self.min_p,
+                biases=[
+                    generation_pb2.CharacterBias(character=encodable("biases", character), bias=bias)
+                    for character, bias in (self.biases or {}).items()
+                ],
+                allowed_characters=encodable("allowed_characters", self.allowed_characters),
+                forbidden_characters=encodable("forbidden_characters", self.forbidden_characters),
+            ),
+            max_characters=unsigned("max_characters", self.max_characters, 32),
+            stop=[encodable("stop", each) for each in stops],
+            written_before=encodable("written_before", self.written_before)[-WRITTEN_BEFORE:],
+            log_probabilities=self.log_probabilities,
+            unknown_policy=unknown_policy(self.unknown),
+            return_ticket=self.return_ticket,
+            samples=unsigned("samples", samples, 32),
+            top_alternatives=unsigned("top_alternatives", self.top_alternatives, 32),
+            ticket_interval=unsigned("ticket_interval", self.ticket_interval or 0, 32),
+        )
+
+
+class GenerationKeywords(TypedDict, total=False):
+    """The fields of GenerationOptions, as keyword arguments of `Client.generate` and `Client.generate_samples`."""
 
     model: str
     version: int
@@ -58,67 +120,6 @@ class GenerationOptions(TypedDict, total=False):
     unknown: UnknownPolicy
     return_ticket: bool
     ticket_interval: int | None
-
-
-def generate_request(  # noqa: PLR0913 - the fields of the message
-    prompt: str,
-    *,
-    samples: int = 1,
-    model: str = "",
-    version: int = 0,
-    ticket: bytes | None = None,
-    session: str | SessionReference | None = None,
-    exact: bool = True,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    biases: Mapping[str, float] | None = None,
-    allowed_characters: str = "",
-    forbidden_characters: str = "",
-    seed: int | None = None,
-    max_characters: int = 256,
-    stop: str | Sequence[str] = (),
-    written_before: str = "",
-    log_probabilities: bool = False,
-    top_alternatives: int = 0,
-    unknown: UnknownPolicy = "replace",
-    return_ticket: bool = False,
-    ticket_interval: int | None = None,
-) -> generation_pb2.GenerateRequest:
-    """Return the request; raise InvalidRequest for what the wire cannot carry or would read as a default."""
-    stops = [stop] if isinstance(stop, str) else stop
-    if max_characters == 0:
-        raise InvalidRequest("max_characters is 0; choose 1 to 1,000,000")
-    if samples == 0:
-        raise InvalidRequest("samples is 0; choose 1 to 64")
-    return generation_pb2.GenerateRequest(
-        model=model_reference(model, version),
-        start=start_from(ticket, session, exact=exact),
-        prompt=encodable("prompt", prompt),
-        sampling=generation_pb2.Sampling(
-            temperature=temperature,
-            top_k=None if top_k is None else unsigned("top_k", top_k, 32),
-            top_p=top_p,
-            seed=None if seed is None else unsigned("seed", seed, 64),
-            min_p=min_p,
-            biases=[
-                generation_pb2.CharacterBias(character=encodable("biases", character), bias=bias)
-                for character, bias in (biases or {}).items()
-            ],
-            allowed_characters=encodable("allowed_characters", allowed_characters),
-            forbidden_characters=encodable("forbidden_characters", forbidden_characters),
-        ),
-        max_characters=unsigned("max_characters", max_characters, 32),
-        stop=[encodable("stop", each) for each in stops],
-        written_before=encodable("written_before", written_before)[-WRITTEN_BEFORE:],
-        log_probabilities=log_probabilities,
-        unknown_policy=unknown_policy(unknown),
-        return_ticket=return_ticket,
-        samples=unsigned("samples", samples, 32),
-        top_alternatives=unsigned("top_alternatives", top_alternatives, 32),
-        ticket_interval=unsigned("ticket_interval", ticket_interval or 0, 32),
-    )
 
 
 def model_reference(name: str, version: int) -> common_pb2.ModelReference:

@@ -1,6 +1,6 @@
 """One request for texts, over as many calls as it takes. No I/O: both clients drive it.
 
-    texts = resumable_texts("Once ", resume=True)
+    texts = resumable_texts("Once ", GenerationOptions(), resume=True)
     send(texts.next_request())
     while not texts.has_ended:
         try:
@@ -16,7 +16,7 @@ same: they are compared and dropped, down to the character.
 
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Final, Unpack
+from typing import Final
 
 from segue.v1 import generation_pb2
 
@@ -30,7 +30,7 @@ from segue_client.errors import (
     ServerUnavailable,
 )
 from segue_client.messages.events import Chunk, Continuation, Finished, FinishReason, Order, Started, event_from
-from segue_client.messages.generation_request import WRITTEN_BEFORE, GenerationOptions, generate_request
+from segue_client.messages.generation_request import WRITTEN_BEFORE, GenerationOptions
 from segue_client.protocol.retry import rounding_difference
 from segue_client.protocol.ticket_history import TicketHistory
 
@@ -38,16 +38,13 @@ RESUME_INTERVAL: Final = 1000
 """Characters between the tickets that the client requests to resume from; a shorter text is written again."""
 
 
-def resumable_texts(
-    prompt: str, samples: int = 1, *, resume: bool, **options: Unpack[GenerationOptions]
-) -> "ResumableTexts":
+def resumable_texts(prompt: str, options: GenerationOptions, samples: int = 1, *, resume: bool) -> "ResumableTexts":
     """Return one request for `samples` texts; raise InvalidRequest for what the wire cannot carry.
 
     `resume`: whether it survives the end of a call; otherwise a stopping server ends the text.
     """
-    request = generate_request(prompt, samples=samples, **options)
-    shows_tickets = options.get("ticket_interval") is not None
-    return ResumableTexts(request, resume=resume, shows_tickets=shows_tickets)
+    shows_tickets = options.ticket_interval is not None
+    return ResumableTexts(options.to_request(prompt, samples), resume=resume, shows_tickets=shows_tickets)
 
 
 class ResumableTexts:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from segue_client.messages.events import FinishReason
-from segue_client.messages.generation_request import GenerationOptions, SessionReference
+from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions, SessionReference
 from segue_client.messages.score_request import TextOptions
 from segue_client.messages.session import SessionState
 from segue_client.protocol.generation import ResumableTexts
@@ -26,11 +26,12 @@ class SessionCursor:
                 self.move_to(finished.position)
         return self._state
 
-    def generation_options(self, options: GenerationOptions) -> GenerationOptions:
+    def generation_options(self, keywords: GenerationKeywords) -> GenerationOptions:
         """Return the options of one text that continues the session."""
-        _check_own(options)
+        _check_own(keywords)
         state = self.state
-        return {**options, "session": _reference(state), "model": state.model, "version": state.version}
+        options = GenerationOptions(**keywords)
+        return replace(options, session=_reference(state), model=state.model, version=state.version)
 
     def text_options(self, options: TextOptions) -> TextOptions:
         """Return the options of one score that continues the session."""
@@ -47,7 +48,7 @@ class SessionCursor:
         self._state = replace(self._state, position=position)
 
 
-def _check_own(options: GenerationOptions | TextOptions) -> None:
+def _check_own(options: GenerationKeywords | TextOptions) -> None:
     own = [name for name in ("model", "version", "session", "ticket") if name in options]
     if own:
         raise TypeError(f"{own[0]} belongs to the session and cannot be chosen")

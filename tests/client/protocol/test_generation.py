@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from segue.v1 import alternatives_pb2
 from segue.v1 import generation_pb2 as pb
 from segue_client import Chunk, FinishReason, NotExact, NotRewindable, ServerFault, ServerUnavailable
+from segue_client.messages.generation_request import GenerationOptions
 from segue_client.protocol.generation import RESUME_INTERVAL, ResumableTexts, resumable_texts
 
 HOST = {"sha256": "ab" * 32, "host_class": "cd" * 16}
@@ -158,7 +159,7 @@ def test_broken_calls_bring_the_uninterrupted_text(
     }
 
     def ask(lives: Iterator[int]) -> tuple[ResumableTexts, list[list[Chunk]]]:
-        texts = resumable_texts("before", samples, resume=True, **options)
+        texts = resumable_texts("before", GenerationOptions(**options), samples, resume=True)
         model = ToyModel(random.Random(chance), drains=drains)
         return texts, read(texts, model, lives)
 
@@ -178,7 +179,7 @@ def test_broken_calls_bring_the_uninterrupted_text(
 
 def begun(*messages: pb.GenerateResponse, samples: int = 1, **options: Any) -> ResumableTexts:
     """A text of which so much has come."""
-    texts = resumable_texts("before", samples, resume=True, **options)
+    texts = resumable_texts("before", GenerationOptions(**options), samples, resume=True)
     texts.next_request()
     for message in messages:
         texts.receive(message)
@@ -217,7 +218,7 @@ def test_before_the_first_ticket_the_request_is_repeated_with_the_seed(script: A
 
 
 def test_a_session_is_repeated_with_its_key(script: Any) -> None:
-    texts = resumable_texts("", resume=True, session="mine", max_characters=100_000)
+    texts = resumable_texts("", GenerationOptions(session="mine", max_characters=100_000), resume=True)
     first = texts.next_request()
     assert len(first.start.session.request_key) == 32
     texts.receive(script.started())
@@ -226,13 +227,13 @@ def test_a_session_is_repeated_with_its_key(script: Any) -> None:
     assert again.start == first.start
     assert again.max_characters == 100_000
     assert first.ticket_interval == 0
-    other = resumable_texts("", resume=True, session="mine").next_request()
+    other = resumable_texts("", GenerationOptions(session="mine"), resume=True).next_request()
     assert other.start.session.request_key != first.start.session.request_key
 
 
 def test_tickets_are_asked_for_where_they_pay() -> None:
     def interval(characters: int, samples: int = 1, *, resume: bool = True, **options: Any) -> int:
-        texts = resumable_texts("", samples, resume=resume, max_characters=characters, **options)
+        texts = resumable_texts("", GenerationOptions(max_characters=characters, **options), samples, resume=resume)
         return texts.next_request().ticket_interval
 
     assert interval(RESUME_INTERVAL + 1) == RESUME_INTERVAL
@@ -353,7 +354,7 @@ def test_a_text_in_a_session_can_be_taken_back_to_its_tickets(script: Any) -> No
 
 
 def test_a_text_that_has_ended_is_not_gone_on_with(script: Any) -> None:
-    texts = resumable_texts("", 2, resume=True)
+    texts = resumable_texts("", GenerationOptions(), 2, resume=True)
     texts.next_request()
     for message in (script.started(), script.text("ab"), script.finished(generated_count=2)):
         texts.receive(message)
@@ -376,7 +377,7 @@ def test_a_ticket_that_is_behind_what_was_delivered_is_no_end(script: Any) -> No
 
 
 def test_without_resuming_a_drained_text_has_ended(script: Any) -> None:
-    texts = resumable_texts("", resume=False)
+    texts = resumable_texts("", GenerationOptions(), resume=False)
     texts.next_request()
     for message in (script.started(), script.text("abc"), drained(script, 3, ticket=b"t"), None):
         texts.receive(message)
