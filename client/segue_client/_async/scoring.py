@@ -19,7 +19,6 @@ from segue_client.messages.score_request import (
     TextsOptions,
     candidates_request,
     score_request,
-    score_settings,
     text_settings,
 )
 from segue_client.protocol.batching import JOBS, Groups, ScoredGroup, rename_in_error
@@ -104,7 +103,7 @@ class AsyncScoringCalls:
         """
         if jobs < 1:
             raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
-        settings = score_settings(**options)
+        settings = ScoreSettings(**options)
         first = self._connection.retry_state(timeout, resume=resume)
         return self._score_each(self._jobs(texts, settings, first, resume=resume), jobs)
 

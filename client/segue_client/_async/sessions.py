@@ -225,12 +225,12 @@ class AsyncSession:
         self._cursor = SessionCursor(state_from(response.session))
 
     async def ticket(self, *, timeout: float | None = None) -> bytes | None:
-        """Return a ticket for the current state, whoever moved the session; None for the zero state."""
+        """Return a ticket for the current state, even if another client moved the session; None for the zero state."""
         response = await self._get(timeout, return_ticket=True)
         return response.ticket or None
 
     async def refresh(self, *, timeout: float | None = None) -> None:
-        """Ask the server for the current position, whoever moved the session."""
+        """Ask the server for the current position, which another client may have changed."""
         response = await self._get(timeout)
         self._cursor = SessionCursor(state_from(response.session))
 

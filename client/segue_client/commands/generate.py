@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
-    """Read each CHAR=VALUE; the character may be "=" itself."""
+    """Parse each CHAR=VALUE; CHAR may be "=" itself."""
     biases: dict[str, float] = {}
     for value in values:
         character, _, number = value.rpartition("=")
@@ -86,27 +86,27 @@ def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 )
 @UNKNOWN
 @TICKET_IN
-@click.option("--session", metavar="NAME", help="Go on from this session, and advance it. See `segue sessions`.")
+@click.option("--session", metavar="NAME", help="Continue this session, and advance it. See `segue sessions`.")
 @click.option(
     "--inexact",
     "exact",
     is_flag=True,
     flag_value=False,
     default=True,
-    help="Go on from a state of another kind of host too, rounding otherwise.",
+    help="Continue a state of another class of host too, rounding differently.",
 )
 @click.option(
     "--ticket-out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the state after the last character in this file, also where the text is interrupted.",
+    help="Keep the state after the last character in this file, even if the text is interrupted.",
 )
 @click.option(
     "--ticket-interval",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Keep it there after every N characters, too, more or less.",
+    help="Keep it there about every N characters, too.",
 )
-@click.option("--no-resume", is_flag=True, help="End with the server, instead of going on once there is one again.")
+@click.option("--no-resume", is_flag=True, help="End when the server is lost, instead of resuming on another one.")
 @TIMEOUT
 @JSON
 def generate(  # noqa: PLR0913 - the options of the command
@@ -126,9 +126,9 @@ def generate(  # noqa: PLR0913 - the options of the command
 ) -> None:
     r"""Continue PROMPT; "-" reads it from standard input.
 
-    Prompt and text go to standard output as they come, without a line feed of their own in a pipe; several samples
-    each whole, below a heading. A summary goes to standard error. In the texts of --bias, --allow, --forbid and --stop
-    \n, \r, \t and \\ stand for what they do in C.
+    Prompt and text go to standard output as they arrive, in a pipe without a final line feed; several samples each
+    whole, below a heading. A summary goes to standard error. --bias, --allow, --forbid and --stop understand \n, \r,
+    \t and \\ as in C.
     """
     from segue_client._sync.client import Client
     from segue_client.commands import generation_output as written
@@ -173,7 +173,7 @@ def _check_tickets(path: Path | None, interval: int | None, samples: int) -> Non
 def _one_text(
     client: "Client", prompt: str, options: "GenerationKeywords", ticket_out: Path | None, *, as_json: bool
 ) -> tuple["Generation", "GeneratedText"]:
-    """Read one text to its end; where that does not come, keep what there is of its state."""
+    """Read one text to its end; if it is interrupted, keep the latest state."""
     from segue_client.commands import generation_output as written
     from segue_client.commands.interruption import keep_interrupted
     from segue_client.commands.ticket_file import write_ticket
@@ -197,7 +197,7 @@ def _one_text(
 
 
 def _keep_ticket(texts: Sequence["GeneratedText"], path: Path | None) -> None:
-    """Write the ticket where it was asked for; fail where the server stopped before the end of a text."""
+    """Write the ticket if requested; raise ServerUnavailable if the server stopped before the end of a text."""
     from segue_client.commands.ticket_file import write_ticket
     from segue_client.errors import ServerUnavailable
     from segue_client.messages.events import FinishReason
@@ -207,7 +207,7 @@ def _keep_ticket(texts: Sequence["GeneratedText"], path: Path | None) -> None:
         write_ticket(path, finished.ticket)
     drained = [text.finished for text in texts if text.finished.reason is FinishReason.DRAINED]
     if drained and len(texts) > 1:
-        remedy = f"all can be written again with --seed {texts[0].seed}"
+        remedy = f"repeat all of them with --seed {texts[0].seed}"
         raise ServerUnavailable(f"the server stopped before the end of {len(drained)} of {len(texts)} texts; {remedy}")
     if drained:
         remedy = f"continue with --ticket-in {path}" if path else "with --ticket-out the text can be continued"
@@ -251,5 +251,5 @@ _ESCAPES: Final = {r"\n": "\n", r"\r": "\r", r"\t": "\t", "\\\\": "\\"}
 
 
 def _unescaped(text: str) -> str:
-    """Read the escapes of an option; a backslash before anything else stands for itself."""
+    """Replace the escapes in an option; a backslash before anything else remains."""
     return re.sub(r"\\[nrt\\]", lambda escape: _ESCAPES[escape[0]], text)

@@ -1,4 +1,4 @@
-"""Building the messages that a client sends: the one place where its arguments become protobuf."""
+"""Requests for texts, and the parts that all requests share."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from segue.v1 import common_pb2, generation_pb2
 from segue_client.errors import InvalidRequest
 
 UnknownPolicy = Literal["replace", "refuse"]
-"""What becomes of a character outside the vocabulary: read as `<unk>` and counted, or the call is refused."""
+"""What happens to a character outside the vocabulary: it is read as `<unk>` and counted, or the call is refused."""
 
 WRITTEN_BEFORE: Final = 127
-"""How many characters before the start state a stop string can begin in, at most."""
+"""The most characters before the start in which a stop string can begin."""
 
 _REQUEST_KEY_BYTES: Final = 16
 
@@ -25,13 +25,13 @@ _UNKNOWN_POLICIES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class SessionReference:
-    """A session that a call goes on from and advances."""
+    """A session that a call continues and advances."""
 
     name: str
     position: int | None = None
-    """Where the caller takes it to stand; SessionMoved where it stands elsewhere. None: wherever it stands."""
+    """The position at which the caller expects it, otherwise SessionMoved is raised; None: any."""
     request_key: str = field(default_factory=lambda: secrets.token_hex(_REQUEST_KEY_BYTES))
-    """Marks the repetitions of one request, by which the session advances once."""
+    """The same for all repetitions of one request, so that they advance the session once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +130,12 @@ def model_reference(name: str, version: int) -> common_pb2.ModelReference:
 def start_from(
     ticket: bytes | None, session: str | SessionReference | None = None, *, exact: bool = True
 ) -> common_pb2.Start | None:
-    """Start from the ticket or the session, or from the zero state where there is neither.
+    """Start from the ticket or the session; None: from the zero state.
 
-    Of a session that is given by its name alone, this is the one call with a new request key.
+    Each call makes a new request key for a session that is given by its name alone.
     """
     if ticket is not None and session is not None:
-        raise InvalidRequest("ticket and session are both given; a text goes on from one of them")
+        raise InvalidRequest("ticket and session are both given; a text continues one of them")
     if ticket is None and session is None and exact:
         return None
     start = common_pb2.Start(ticket=ticket) if ticket is not None else common_pb2.Start()
@@ -164,7 +164,7 @@ def unknown_policy(policy: UnknownPolicy) -> common_pb2.UnknownPolicy.ValueType:
 
 
 def encodable(field: str, text: str) -> str:
-    """Return `text`; raise InvalidRequest where it holds a lone surrogate, which UTF-8 has no bytes for."""
+    """Return `text`; raise InvalidRequest for a lone surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -174,7 +174,7 @@ def encodable(field: str, text: str) -> str:
 
 
 def unsigned(field: str, value: int, bits: int) -> int:
-    """Return `value`; raise InvalidRequest where it is not a number of so many bits."""
+    """Return `value`; raise InvalidRequest if it is negative or has more than `bits` bits."""
     if not 0 <= value < 2**bits:
         raise InvalidRequest(f"{field} is {value}; choose 0 to {2**bits - 1:,}")
     return value

@@ -44,7 +44,7 @@ class Groups:
         """Add the next text; return the group before it if that is complete."""
         encodable(f"texts[{self._count}]", text)
         self._count += 1
-        if self._settings.is_session and self._count > 1:
+        if self._settings.session is not None and self._count > 1:
             raise InvalidRequest("a session continues with one text; score the others from tickets")
         windows = self._settings.windows_in(text)
         if self._has_room_for(text, windows):

@@ -87,7 +87,7 @@ class StreamScoring:
         """
         self._settings = settings
         self._ticket_interval = unsigned("ticket_interval", ticket_interval, 64)
-        self._resumes = resume and not settings.is_session
+        self._resumes = resume and settings.session is None
         self._interval = _interval(ticket_interval, resume_interval) if self._resumes else ticket_interval
         self._buffer = SendBuffer(piece_characters, joins=joins, keeps=self._resumes)
         self._most_kept = 2 * self._interval + (UNANSWERED_PIECES + 1) * piece_characters
@@ -237,12 +237,12 @@ class StreamScoring:
         self._continuation = continuation_from(started.continuation)
         if self._started is None:
             self._started = started
-            is_zero = not (self._settings.start and self._settings.start.WhichOneof("from"))
+            is_zero = self._settings.ticket is None and self._settings.session is None
             self._accumulator = ScoreAccumulator(
                 first_is_scored=not is_zero or self._policies.begin == "begin",
                 has_windows=self._settings.windows is not None,
             )
-        elif self._settings.is_exact:
+        elif self._settings.exact:
             error = rounding_difference(continuation_from(self._started.continuation), self._continuation)
             if error:
                 raise error
