@@ -89,17 +89,17 @@ def test_it_goes_on_from_tickets_as_if_it_had_not_broken(
     scoring = StreamScoring(settings, piece_characters=size, resume_interval=interval)
     stream = ScoreStream([text], scoring, client._connection, client._connection.retry_state(None))
     left = iter(breaks)
-    take, until_break = scoring.take, next(left, None)
+    receive, until_break = scoring.receive, next(left, None)
 
-    def take_or_break(message: Any) -> Any:
+    def receive_or_break(message: Any) -> Any:
         nonlocal until_break
         if until_break == 0:
             until_break = next(left, None)
             raise ServerUnavailable("broken", was_reached=True)
         until_break = None if until_break is None else until_break - 1
-        return take(message)
+        return receive(message)
 
-    scoring.take = take_or_break  # type: ignore[method-assign]
+    scoring.receive = receive_or_break  # type: ignore[method-assign]
     progresses = list(stream)
     assert stream.finished
     found = collected(progresses, stream.finished)
