@@ -184,7 +184,7 @@ async def test_a_host_of_another_class_needs_permission(peer: Any, make_face: An
         says(script.started(continuation=hosts[1]), script.text("abc"), script.finished(generated_count=3)),
     ]
     peer.generate = calls(*answers)
-    with pytest.raises(NotExact, match=r"class other.*exact=False goes on"):
+    with pytest.raises(NotExact, match=r"class other.*choose exact=False"):
         await make_face(peer.address).whole()
     peer.generate = calls(*answers)
     heard = script.heard()

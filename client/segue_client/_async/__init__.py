@@ -1,1 +1,1 @@
-"""The asynchronous client, and the source that the synchronous one is generated from."""
+"""The asynchronous client."""

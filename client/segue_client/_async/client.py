@@ -1,37 +1,45 @@
-"""The asynchronous client. One AsyncClient belongs to one event loop."""
+"""The asynchronous client."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc
 from segue.v1 import model_pb2
 
-from segue_client._async.connection import AsyncConnection, AsyncMessageStream, AsyncServerStream
+from segue_client._async.connection import AsyncConnection
 from segue_client._async.generation import AsyncGeneration, AsyncSamples
-from segue_client._async.scoring import AsyncScoringCalls
 from segue_client._async.sessions import AsyncSessionCalls
-from segue_client.errors import SegueError
-from segue_client.messages.generation_request import GenerationOptions, model_reference
+from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.retry import RESUME_SECONDS, RetryState
+from segue_client.protocol.retry import RESUME_SECONDS
 from segue_client.transport.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
 from segue_client.transport.settings import ConnectionSettings
-from segue_client.transport.stubs import AsyncStubs
-
-_Response = TypeVar("_Response")
 
 
-class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
-    """A connection to a segue server or to several, as `segue_client.Client` for asyncio.
+class AsyncClient(AsyncSessionCalls):
+    """A connection to a segue server, or to several interchangeable ones. It belongs to one event loop.
 
-    async with AsyncClient("127.0.0.1:50051") as client:
-        generation = await client.generate("Once ")
-        print(await generation.text())
+        async with AsyncClient("127.0.0.1:50051") as client:
+            generation = await client.generate("Once ")
+            print(await generation.text())
+
+    target              HOST:PORT or another gRPC name, or several: calls go to one address, and to the next after a
+                        failure
+    timeout             the limit of each method call in seconds, None for none; each method may override it
+    tenant              the owner of tickets and sessions: up to 64 of A-Z a-z 0-9 . _ -
+    resume              whether a text or a long score is resumed after its server was lost, with the same result; each
+                        method may override it
+    resume_seconds      how long to try without progress before failing
+    max_message_bytes   the limit of one message in either direction
+    credentials         enable TLS
+
+    It connects with the first call, and reconnects after a lost connection. Every method raises the errors of
+    `segue_client.errors`.
     """
 
-    def __init__(  # noqa: PLR0913 - what there is to choose
+    def __init__(  # noqa: PLR0913 - the options of a client
         self,
         target: str | Sequence[str] = DEFAULT_TARGET,
         *,
@@ -57,47 +65,69 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
         self,
         prompt: str = "",
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> AsyncGeneration:
-        """Continue `prompt`, as `Client.generate` does; return once the request is accepted."""
-        texts = resumable_texts(prompt, resume=self._resumes(resume), **options)
-        return await AsyncGeneration.open(texts, self._connection, timeout, resume=resume)
+        """Continue `prompt` from a ticket, a session or the zero state; return once the request is accepted.
+
+        model, version      "" is the server's only model, 0 its newest version
+        ticket              the state to start from; None: the zero state, unless a session is given
+        session             the session to continue; the text advances it when it ends
+        exact               whether to accept only an exact continuation; see NotExact
+        temperature         0 (always the likeliest character) to 100
+        top_k               keep the k likeliest characters; 0 keeps all
+        top_p               keep the likeliest up to this probability, above 0, to 1
+        min_p               keep those at least this many times as probable as the likeliest, 0 to below 1
+                            None for each of these four: as before where the ticket or the session comes from; in a new
+                            text temperature 1, and all characters
+        biases              added to the logits of up to 256 characters, each -100 to 100
+        allowed_characters, forbidden_characters
+                            up to 10,000 each: the only ones that may be written ("": all), and those that may not
+        seed                0 to 2^64 - 1; None: that of the start, or a new one, returned in `started`
+        max_characters      1 to 1,000,000
+        stop                up to 16 strings of 1 to 128 characters that end the text
+        written_before      text before the start, in which a stop string may begin
+        log_probabilities   whether chunks carry the log-probability of each character
+        top_alternatives    how many of the likeliest characters in each place chunks carry, 0 to 20
+        unknown             "replace" prompt characters outside the vocabulary, or "refuse" the call
+        return_ticket       whether `finished` carries a ticket, to continue from
+        ticket_interval     characters after which a chunk carries a ticket; 0: never. None: the client requests tickets
+                            to resume from, and does not show them
+        timeout             seconds for the whole text
+        resume              whether the text is resumed after its server was lost; None: the client's setting
+        """
+        texts = resumable_texts(prompt, GenerationOptions(**options), resume=self._connection.settings.resumes(resume))
+        return await AsyncGeneration.start(texts, self._connection, timeout, resume=resume)
 
     async def generate_samples(
         self,
         prompt: str,
         samples: int,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        timeout: float | None = None,
         resume: bool | None = None,
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[GenerationKeywords],
     ) -> AsyncSamples:
-        """Continue `prompt` several times at once, as `Client.generate_samples` does."""
-        texts = resumable_texts(prompt, samples, resume=self._resumes(resume), **options)
-        return await AsyncSamples.open(texts, self._connection, timeout, resume=resume)
+        """Continue `prompt` 1 to 64 times at once, with the options of `generate`; the server reads it once.
 
-    async def models(
-        self,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
-    ) -> list[Model]:
+        With a ticket instead of a prompt, the samples are alternative endings of one text.
+        """
+        texts = resumable_texts(
+            prompt, GenerationOptions(**options), samples, resume=self._connection.settings.resumes(resume)
+        )
+        return await AsyncSamples.start(texts, self._connection, timeout, resume=resume)
+
+    async def models(self, *, timeout: float | None = None) -> list[Model]:
         """Describe every loaded model, by name, then version."""
         request = model_pb2.ListModelsRequest()
-        response = await self._unary(lambda stubs: stubs.models.ListModels, request, self._resumption(timeout))
+        response = await self._connection.ask(lambda stubs: stubs.models.ListModels, request, timeout)
         return [model_from(model) for model in response.models]
 
-    async def model(
-        self,
-        name: str = "",
-        version: int = 0,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
-    ) -> Model:
+    async def model(self, name: str = "", version: int = 0, *, timeout: float | None = None) -> Model:
         """Describe one loaded model."""
         request = model_pb2.GetModelRequest(model=model_reference(name, version))
-        response = await self._unary(lambda stubs: stubs.models.GetModel, request, self._resumption(timeout))
+        response = await self._connection.ask(lambda stubs: stubs.models.GetModel, request, timeout)
         return model_from(response.model)
 
     async def close(self) -> None:
@@ -111,28 +141,3 @@ class AsyncClient(AsyncScoringCalls, AsyncSessionCalls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _resumes(self, resume: bool | None) -> bool:
-        return self._connection.settings.resumes(resume)
-
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        return self._connection.resumption(timeout, resume=resume)
-
-    async def _unary(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
-        request: object,
-        resumption: RetryState,
-    ) -> _Response:
-        return await self._connection.unary(method, request, resumption)
-
-    def _duplex(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
-        requests: AsyncIterator[object],
-        resumption: RetryState,
-    ) -> AsyncMessageStream[_Response]:
-        return self._connection.stream(method, requests, resumption)
-
-    async def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
-        await self._connection.wait_after(error, resumption)

@@ -1,149 +1,132 @@
-"""The asynchronous client's channels to its addresses, and calls over them."""
+"""The channels of an AsyncClient to its addresses, and the calls over them."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, Self, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 import grpc
+from segue.v1 import generation_pb2_grpc, model_pb2_grpc, scoring_pb2_grpc, session_pb2_grpc
 
-from segue_client.errors import Cancelled, SegueError, translate
-from segue_client.protocol.addresses import Addresses
-from segue_client.protocol.retry import RetryState
+from segue_client._async.concurrency import Lock, ServerStream, invoke, next_message, sleep, translated
+from segue_client.errors import Cancelled, SegueError
+from segue_client.protocol.retry import Addresses, RetryState
 from segue_client.transport.channel import call_metadata, channel_options
 from segue_client.transport.settings import ConnectionSettings
-from segue_client.transport.stubs import AsyncStubs
 
 _Response = TypeVar("_Response")
-_Received_co = TypeVar("_Received_co", covariant=True)
 
 
-class AsyncServerStream(Protocol[_Received_co]):
-    """The part of a grpc.aio call that brings several messages which its reader needs."""
+class AsyncStubs:
+    """The methods of the server behind one channel."""
 
-    async def read(self) -> Any:
-        """Return the next message, or grpc.aio.EOF."""
-
-    def cancel(self) -> bool:
-        """Give the call up."""
-
-    def __aiter__(self) -> AsyncIterator[_Received_co]: ...
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.generation = generation_pb2_grpc.GenerationServiceStub(channel)
+        self.scoring = scoring_pb2_grpc.ScoringServiceStub(channel)
+        self.sessions = session_pb2_grpc.SessionServiceStub(channel)
+        self.models = model_pb2_grpc.ModelServiceStub(channel)
 
 
-class AsyncMessageStream(AsyncIterator[_Response]):
-    """The messages of one call, as they come; it raises the errors of `segue_client.errors`."""
+class AsyncMessageStream(Generic[_Response]):
+    """The messages of one call. Raises the errors of `segue_client.errors`."""
 
-    def __init__(self, call: AsyncServerStream[_Response], address: str) -> None:
+    def __init__(self, call: ServerStream[_Response], address: str) -> None:
         self._call = call
         self._address = address
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> _Response:
+    async def receive(self) -> _Response | None:
+        """Return the next message; None after the last one."""
         with translated(self._address):
-            message = await self._call.read()
-        if message is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return cast("_Response", message)
+            return await next_message(self._call)
 
     def cancel(self) -> None:
-        """Give the call up. Reading on raises Cancelled; after the end nothing happens."""
+        """Cancel the call, from its event loop. `receive` then raises Cancelled; a call that has ended stays so."""
         self._call.cancel()
 
 
 class AsyncConnection:
-    """One channel to each address, made when it is needed. It belongs to one event loop."""
+    """One channel to each address, opened when it is needed. It belongs to one event loop."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.settings = settings
         self._addresses = Addresses(settings.target)
         self._metadata = call_metadata(settings.tenant)
+        self._lock = Lock()
         self._channels: dict[str, tuple[grpc.aio.Channel, AsyncStubs]] = {}
         self._is_closed = False
 
     @property
     def is_closed(self) -> bool:
-        """Whether its calls have been cancelled and there will be no more."""
+        """Whether `close` was called."""
         return self._is_closed
 
-    def resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        """Return what a call that was given these does about its failures; None: as the client was told."""
-        return self.settings.resumption(self._addresses, timeout, resume=resume)
+    def retry_state(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
+        """Return the retry state of a new call; None for either argument: the client's own setting."""
+        return self.settings.retry_state(self._addresses, timeout, resume=resume)
+
+    async def ask(
+        self,
+        method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
+        request: object,
+        timeout: float | None,
+    ) -> _Response:
+        """Make a call that may be repeated, with the client's own retries."""
+        return await self.unary(method, request, self.retry_state(timeout))
 
     async def unary(
         self,
         method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
         request: object,
-        resumption: RetryState,
+        retry: RetryState,
     ) -> _Response:
-        """Make one call that may be repeated, until it succeeds or `resumption` gives up."""
+        """Make a call that may be repeated, until it succeeds or `retry` gives up."""
         while True:
             try:
-                with translated(resumption.address):
-                    response = await method(self._stubs(resumption.address))(
-                        request, timeout=resumption.deadline.left, metadata=self._metadata
-                    )
+                with translated(retry.address):
+                    stub = method(self._stubs(retry.address))
+                    response = await invoke(stub, request, timeout=retry.deadline.left, metadata=self._metadata)
             except SegueError as error:
-                await self.wait_after(error, resumption)
+                await self.wait_after(error, retry)
             else:
-                resumption.progressed()
+                retry.note_progress()
                 return response
 
     def stream(
         self,
-        method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
+        method: Callable[[AsyncStubs], Callable[..., ServerStream[_Response]]],
         request: object,
-        resumption: RetryState,
+        retry: RetryState,
     ) -> AsyncMessageStream[_Response]:
-        """Begin a call that brings several messages, where `resumption` says; it ends at the first failure.
+        """Begin a call that returns several messages, to `retry.address`; it is not repeated after a failure.
 
         `request` is one message or an iterator of them.
         """
-        address = resumption.address
-        call = method(self._stubs(address))(request, timeout=resumption.deadline.left, metadata=self._metadata)
+        address = retry.address
+        call = method(self._stubs(address))(request, timeout=retry.deadline.left, metadata=self._metadata)
         return AsyncMessageStream(call, address)
 
-    async def wait_after(self, error: SegueError, resumption: RetryState) -> None:
-        """Wait until the next try; raise `error` where there is to be none."""
+    async def wait_after(self, error: SegueError, retry: RetryState) -> None:
+        """Wait until the next try, or raise `error` if there are no retries left."""
         if self._is_closed:
             raise error
-        await asyncio.sleep(resumption.delay_after(error))
+        await sleep(retry.delay_after(error))
 
     async def close(self) -> None:
         """Close the channels; calls still running are cancelled."""
-        self._is_closed = True
-        for channel, _ in self._channels.values():
-            await channel.close()
+        with self._lock:
+            self._is_closed = True
+            for channel, _ in self._channels.values():
+                await channel.close()
 
     def _stubs(self, address: str) -> AsyncStubs:
-        if self._is_closed:
-            raise Cancelled("the client is closed")
-        if address not in self._channels:
-            channel = self._channel(address)
-            self._channels[address] = channel, AsyncStubs(channel)
-        return self._channels[address][1]
+        with self._lock:
+            if self._is_closed:
+                raise Cancelled("the client is closed")
+            if address not in self._channels:
+                channel = self._channel(address)
+                self._channels[address] = channel, AsyncStubs(channel)
+            return self._channels[address][1]
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         options = channel_options(address, self.settings.max_message_bytes)
         if self.settings.credentials:
             return grpc.aio.secure_channel(address, self.settings.credentials, options)
         return grpc.aio.insecure_channel(address, options)
-
-
-@contextmanager
-def translated(address: str) -> Iterator[None]:
-    """Raise the errors of a call to `address` as those of `segue_client.errors`.
-
-    grpc.aio raises asyncio.CancelledError for a call that was cancelled on this side, even where nobody
-    cancelled the task that waits for it; such a task is told so, and lives on.
-    """
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise translate(error, address) from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task and task.cancelling():
-            raise
-        raise Cancelled("the call was cancelled") from error

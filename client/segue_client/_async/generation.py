@@ -1,12 +1,12 @@
-"""Texts being generated, as the asynchronous client reads them."""
+"""Texts being generated, as an AsyncClient reads them."""
 
-import asyncio
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeAlias
 
 from segue.v1 import generation_pb2
 
+from segue_client._async.concurrency import Event
 from segue_client._async.connection import AsyncConnection, AsyncMessageStream
 from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.events import Chunk, Finished, Started, joined
@@ -15,27 +15,27 @@ from segue_client.protocol.generation import ResumableTexts, last_ticket
 _Messages: TypeAlias = AsyncMessageStream[generation_pb2.GenerateResponse]
 
 
-class _Answer:
-    """What comes of one request for texts."""
+class _TextStream:
+    """The answer to one request for texts, over as many calls as it takes."""
 
     def __init__(
         self, texts: ResumableTexts, connection: AsyncConnection, timeout: float | None, *, resume: bool | None
     ) -> None:
         self._texts = texts
         self._connection = connection
-        self._resumption = connection.resumption(timeout, resume=resume)
-        self._cancelled = asyncio.Event()
-        self._call = self._open()
+        self._retry = connection.retry_state(timeout, resume=resume)
+        self._cancelled = Event()
+        self._call = self._begin_call()
 
     @classmethod
-    async def open(
-        cls, texts: ResumableTexts, connection: AsyncConnection, limit: float | None, *, resume: bool | None = None
+    async def start(
+        cls, texts: ResumableTexts, connection: AsyncConnection, timeout: float | None, *, resume: bool | None = None
     ) -> Self:
-        """Return once a server has accepted the request; `limit`: seconds for the whole of it."""
-        answer = cls(texts, connection, limit, resume=resume)
+        """Return once a server has accepted the request. `timeout`: seconds for the whole text."""
+        stream = cls(texts, connection, timeout, resume=resume)
         while texts.started is None:
-            await answer._advance()
-        return answer
+            await stream._advance()
+        return stream
 
     @property
     def started(self) -> Started:
@@ -45,19 +45,19 @@ class _Answer:
 
     @property
     def exact(self) -> bool:
-        """Whether what has come is, to the bit, what the host that the start is from would have brought.
+        """Whether the text so far is, to the bit, what the host that the start state is from would have written.
 
-        `started` tells this of the beginning; a break may have had another kind of host go on.
+        `started` says this of the beginning; after a break another class of host may have continued.
         """
         return self._texts.exact
 
     @property
     def resumed_count(self) -> int:
-        """How many times it went on after a break."""
+        """How many times the text was resumed after a break."""
         return self._texts.resumed_count
 
     def cancel(self) -> None:
-        """Stop generating. Reading on raises Cancelled; after the end nothing happens."""
+        """Stop generating, from its event loop. Reading on raises Cancelled; after the end this does nothing."""
         self._cancelled.set()
         self._call.cancel()
 
@@ -71,38 +71,38 @@ class _Answer:
         raise StopAsyncIteration
 
     async def _advance(self) -> tuple[int, Chunk] | None:
-        """Take one message, or go on after a break."""
+        """Receive one message, or resume after a break."""
         try:
-            chunk = self._texts.take(await anext(self._call, None))
+            chunk = self._texts.receive(await self._call.receive())
         except SegueError as error:
-            await self._go_on(error)
+            await self._resume(error)
             return None
         if chunk:
-            self._resumption.progressed()
+            self._retry.note_progress()
         else:
-            self._resumption.answered()
+            self._retry.note_answer()
         return chunk
 
-    async def _go_on(self, error: SegueError) -> None:
-        """Begin another call, after a while; raise `error` where there is to be none."""
+    async def _resume(self, error: SegueError) -> None:
+        """Begin another call after a delay, or raise `error` if there are no retries left."""
         if self._cancelled.is_set():
             raise Cancelled("the call was cancelled") from error
         if self._connection.is_closed:
             raise error
         try:
-            delay = self._resumption.delay_after(error)
+            delay = self._retry.delay_after(error)
         except SegueError as last:
-            self._texts.give_up(last)
+            self._texts.finish_drained(last)
             return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._cancelled.wait(), delay)
-        if self._cancelled.is_set():
+        if await self._cancelled.wait_for(delay):
             raise Cancelled("the call was cancelled")
-        self._call = self._open()
+        self._call = self._begin_call()
+        if self._cancelled.is_set():  # meanwhile, by another thread, which may have cancelled the call before this one
+            self._call.cancel()
 
-    def _open(self) -> _Messages:
+    def _begin_call(self) -> _Messages:
         request = self._texts.next_request()
-        return self._connection.stream(lambda stubs: stubs.generation.Generate, request, self._resumption)
+        return self._connection.stream(lambda stubs: stubs.generation.Generate, request, self._retry)
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,26 +113,25 @@ class _Answer:
         self.cancel()
 
     def __del__(self) -> None:
-        # A dropped grpc.aio call waits for the garbage collector, and its server with it.
-        with suppress(RuntimeError, AttributeError):  # the event loop is closed, and the call with it; or there is none
+        # Otherwise the call keeps its server busy until the garbage collector runs.
+        with suppress(RuntimeError, AttributeError):  # its event loop is closed, or __init__ failed
             self.cancel()
 
 
-class AsyncGeneration(_Answer):
+class AsyncGeneration(_TextStream):
     """A text being generated: an asynchronous iterator of its chunks.
 
         async with await client.generate("Once ") as generation:
             async for chunk in generation:
                 print(chunk.text, end="", flush=True)
 
-    The server stops as soon as the `async with` block is left, `cancel` is called, the reading task is
-    cancelled, or the object is dropped. Reading raises the errors of `segue_client.errors`; every chunk
-    before an error was delivered.
+    The server stops when the `async with` block is left, `cancel` is called, the reading task is cancelled, or the
+    object is dropped. Reading raises the errors of `segue_client.errors`, after every chunk before the error.
     """
 
     @property
     def finished(self) -> Finished | None:
-        """How the text ended; None until it was read to its end."""
+        """How the text ended; None until it has been read to its end."""
         return self._texts.finished[0]
 
     async def text(self) -> str:
@@ -141,26 +140,30 @@ class AsyncGeneration(_Answer):
 
     @property
     def rewindable_count(self) -> int:
-        """How many of the characters that have come `rewind` can take back now; see `Generation`."""
+        """How many of the characters received so far `rewind` can take back now.
+
+        All characters of a text that began from a ticket without a prompt; otherwise all but the first. Of a long text
+        at least the last 4,096, as far as tickets arrived on the way. Of a text in a session those after the first
+        ticket that `ticket_interval` brought, without it none: rewind the session itself.
+        """
         return self._texts.rewindable_count
 
     @property
     def latest_ticket(self) -> tuple[int, bytes] | None:
-        """How many characters had come when the last ticket came, and the ticket; None where none has come."""
+        """The last ticket received, after the number of characters before it; None before the first one."""
         return self._texts.latest_ticket
 
-    async def rewind(
-        self,
-        characters: int,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
-    ) -> bytes:
-        """Stop the text; return a ticket to the state `characters` before the last one, as `Generation.rewind`."""
+    async def rewind(self, characters: int, *, timeout: float | None = None) -> bytes:
+        """Stop, and return a ticket for the state `characters` before the last received character (0: after it).
+
+        From there the same seed writes the same text again. The server rewrites the text between the nearest ticket and
+        that state. Raises NotRewindable beyond `rewindable_count`.
+        """
         self.cancel()
         again = self._texts.rewound(characters)
         if isinstance(again, bytes):
             return again
-        async for _ in await AsyncGeneration.open(again, self._connection, timeout):
+        async for _ in await AsyncGeneration.start(again, self._connection, timeout):
             pass
         return last_ticket(again)
 
@@ -169,17 +172,20 @@ class AsyncGeneration(_Answer):
         return chunk
 
 
-class AsyncSamples(_Answer):
-    """Several texts being generated at once: an asynchronous iterator of (sample, chunk), as `segue_client.Samples`.
+class AsyncSamples(_TextStream):
+    """Several texts being generated at once: an asynchronous iterator of (sample, chunk), in order of arrival.
 
-    async with await client.generate_samples("Once ", 3) as samples:
-        async for sample, chunk in samples:
-            print(sample, chunk.text)
+        async with await client.generate_samples("Once ", 3) as samples:
+            async for sample, chunk in samples:
+                print(sample, chunk.text)
+
+    Samples are counted from 0; sample i is what `generate` returns with the seed `started.seed` + i. Otherwise like
+    AsyncGeneration.
     """
 
     @property
     def finished(self) -> tuple[Finished | None, ...]:
-        """How the text of each sample ended; None for those that were not yet read to their ends."""
+        """How the text of each sample ended; None until it has been read to its end."""
         return self._texts.finished
 
     async def texts(self) -> list[str]:

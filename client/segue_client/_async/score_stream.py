@@ -1,48 +1,33 @@
-"""The score of a text as it comes, for the asynchronous client."""
+"""The score of a text as it arrives, for an AsyncClient."""
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias
 
 from segue.v1 import scoring_pb2
 
-from segue_client._async.connection import AsyncMessageStream, AsyncServerStream
+from segue_client._async.concurrency import Queue, iterate
+from segue_client._async.connection import AsyncConnection, AsyncMessageStream
 from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.score import Score
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring
-from segue_client.transport.stubs import AsyncStubs
 
-_Response = TypeVar("_Response")
 _Messages: TypeAlias = AsyncMessageStream[scoring_pb2.ScoreStreamResponse]
 
 
-class AsyncDuplex(Protocol):
-    """What makes calls that send several messages."""
-
-    def _duplex(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
-        requests: AsyncIterator[object],
-        resumption: RetryState,
-    ) -> AsyncMessageStream[_Response]: ...
-
-    def _wait_after(self, error: SegueError, resumption: RetryState) -> Awaitable[None]: ...
-
-
 class _Outbox(AsyncIterator[scoring_pb2.ScoreStreamRequest]):
-    """The messages to one call, which a task of gRPC takes."""
+    """The messages of one call, which gRPC collects."""
 
     def __init__(self) -> None:
-        self._queue = asyncio.Queue[scoring_pb2.ScoreStreamRequest | None]()
+        self._queue = Queue[scoring_pb2.ScoreStreamRequest | None]()
 
     def put(self, message: scoring_pb2.ScoreStreamRequest) -> None:
         self._queue.put_nowait(message)
 
     def close(self) -> None:
-        """There are no more."""
+        """End the messages."""
         self._queue.put_nowait(None)
 
     async def __anext__(self) -> scoring_pb2.ScoreStreamRequest:
@@ -52,49 +37,54 @@ class _Outbox(AsyncIterator[scoring_pb2.ScoreStreamRequest]):
 
 
 class AsyncScoreStream(AsyncIterator[ScoreProgress]):
-    """A text being scored as it comes: an asynchronous iterator of its progress, as `segue_client.ScoreStream`.
+    """A text being scored as it arrives: an asynchronous iterator of its progress.
 
-    async with client.score_stream(lines) as stream:
-        async for progress in stream:
-            print(progress.total.bits_per_character)
+        async with client.score_stream(lines) as stream:
+            async for progress in stream:
+                print(progress.total.bits_per_character)
+        print(stream.finished)
+
+    The text is read only as it is needed, by the caller of the iterator. The server stops when the `async with` block
+    is left, `cancel` is called, or the object is dropped. Iterating raises the errors of `segue_client.errors` and
+    those of the text itself, after everything scored before the error.
     """
 
     def __init__(
         self,
         text: Iterable[str] | AsyncIterable[str],
         scoring: StreamScoring,
-        client: AsyncDuplex,
-        resumption: RetryState,
+        connection: AsyncConnection,
+        retry: RetryState,
     ) -> None:
-        self._text = _asynchronous(text)
         self._scoring = scoring
-        self._client = client
-        self._resumption = resumption
-        self._outbox: _Outbox | None = None
+        self._connection = connection
+        self._retry = retry
+        self._outbox = _Outbox()
         self._call: _Messages | None = None
         self._is_cancelled = self._is_over = False
+        self._text = iterate(text)
 
     @property
     def total(self) -> Score:
-        """The score so far, without what there is of each character."""
+        """The score so far, without the details of each character."""
         return self._scoring.total
 
     @property
     def finished(self) -> Score | None:
-        """The score of the whole text, with the ticket behind it where requested; None until the end was read."""
+        """The score of the whole text, with the ticket after it if requested; None until the end has been read."""
         return self._scoring.finished
 
     def cancel(self) -> None:
-        """Stop scoring. Iterating on raises Cancelled; after the end nothing happens."""
+        """Stop scoring, from its event loop. Iterating on raises Cancelled; after the end this does nothing."""
         self._is_cancelled = True
-        self._leave()
+        self._end_call()
 
     async def __anext__(self) -> ScoreProgress:
         if self._is_over:
             raise StopAsyncIteration
         try:
             while (step := self._scoring.next_step()) is not Step.DONE:
-                if progress := await self._take(step):
+                if progress := await self._perform(step):
                     return progress
         except BaseException:
             self._end()
@@ -102,7 +92,7 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
         self._end()
         raise StopAsyncIteration
 
-    async def _take(self, step: Step) -> ScoreProgress | None:
+    async def _perform(self, step: Step) -> ScoreProgress | None:
         try:
             if self._is_cancelled:
                 raise Cancelled("the call was cancelled")
@@ -110,18 +100,16 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
                 case Step.PULL:
                     await self._pull()
                 case Step.OPEN:
-                    self._open()
+                    self._begin_call()
                 case Step.SEND:
-                    assert self._outbox
                     self._outbox.put(self._scoring.send())
                 case Step.CLOSE:
-                    assert self._outbox
                     self._outbox.close()
                     self._scoring.close()
                 case _:
-                    return await self._read()
+                    return await self._receive()
         except SegueError as error:
-            await self._begin_again(error)
+            await self._resume(error)
         return None
 
     async def _pull(self) -> None:
@@ -134,40 +122,36 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
         else:
             self._scoring.add(piece)
 
-    def _open(self) -> None:
+    def _begin_call(self) -> None:
         self._outbox = _Outbox()
         self._outbox.put(self._scoring.start())
-        self._call = self._client._duplex(  # noqa: SLF001 - a part of the client
-            lambda stubs: stubs.scoring.ScoreStream, self._outbox, self._resumption
-        )
+        self._call = self._connection.stream(lambda stubs: stubs.scoring.ScoreStream, self._outbox, self._retry)
 
-    async def _read(self) -> ScoreProgress | None:
+    async def _receive(self) -> ScoreProgress | None:
         assert self._call
-        progress = self._scoring.take(await anext(self._call, None))
+        progress = self._scoring.receive(await self._call.receive())
         if progress:
-            self._resumption.progressed()
+            self._retry.note_progress()
         else:
-            self._resumption.answered()
+            self._retry.note_answer()
         return progress
 
-    async def _begin_again(self, error: SegueError) -> None:
-        """Go on after a break, after a while; raise `error` where there is to be no other call."""
-        self._leave()
-        if self._is_cancelled or not self._scoring.can_begin_again:
+    async def _resume(self, error: SegueError) -> None:
+        """Resume after a delay, or raise `error` if the text cannot be resumed."""
+        self._end_call()
+        if self._is_cancelled or not self._scoring.can_restart:
             raise error
-        await self._client._wait_after(error, self._resumption)  # noqa: SLF001 - a part of the client
-        self._scoring.begin_again()
+        await self._connection.wait_after(error, self._retry)
+        self._scoring.restart()
 
-    def _leave(self) -> None:
-        """Give the call up; the task that takes its messages ends."""
-        if self._outbox:
-            self._outbox.close()
+    def _end_call(self) -> None:
+        self._outbox.close()  # so that gRPC waits for no more messages
         if self._call:
             self._call.cancel()
 
     def _end(self) -> None:
         self._is_over = True
-        self._leave()
+        self._end_call()
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,16 +162,7 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
         self.cancel()
 
     def __del__(self) -> None:
-        # A dropped grpc.aio call waits for the garbage collector, and its server with it.
-        with suppress(RuntimeError):  # the event loop is closed, and the call with it
+        # Otherwise the call keeps its server busy until the garbage collector runs.
+        with suppress(RuntimeError):  # its event loop is closed
             if not self._is_over:
-                self._leave()
-
-
-async def _asynchronous(text: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
-    if isinstance(text, AsyncIterable):
-        async for piece in text:
-            yield piece
-    else:
-        for piece in text:
-            yield piece
+                self._end_call()

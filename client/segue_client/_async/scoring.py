@@ -1,15 +1,14 @@
-"""What the asynchronous client can have scored."""
+"""The scoring methods of an AsyncClient."""
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import Unpack
 
-from segue_client._async.concurrency import in_order
-from segue_client._async.connection import AsyncMessageStream, AsyncServerStream
+from segue_client._async.concurrency import Job, in_order, iterate
+from segue_client._async.connection import AsyncConnection
 from segue_client._async.score_stream import AsyncScoreStream
-from segue_client.errors import InvalidRequest, SegueError
+from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
@@ -20,64 +19,52 @@ from segue_client.messages.score_request import (
     TextsOptions,
     candidates_request,
     score_request,
-    score_settings,
     text_settings,
 )
-from segue_client.protocol.batching import JOBS, ScoredGroup, async_groups, rename_in_error
+from segue_client.protocol.batching import JOBS, Groups, ScoredGroup, rename_in_error
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
-from segue_client.transport.stubs import AsyncStubs
-
-_Response = TypeVar("_Response")
 
 
-class AsyncScoringCalls(ABC):
+class AsyncScoringCalls:
     """The scoring methods of `AsyncClient`."""
 
-    @abstractmethod
-    def _resumes(self, resume: bool | None) -> bool:
-        """Return whether a call that was given this goes on after a break."""
-
-    @abstractmethod
-    def _resumption(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        """Return what a call that was given these does about its failures."""
-
-    @abstractmethod
-    async def _unary(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
-        request: object,
-        resumption: RetryState,
-    ) -> _Response:
-        """Call one method; raise the errors of `segue_client.errors`."""
-
-    @abstractmethod
-    def _duplex(
-        self,
-        method: Callable[[AsyncStubs], Callable[..., AsyncServerStream[_Response]]],
-        requests: AsyncIterator[object],
-        resumption: RetryState,
-    ) -> AsyncMessageStream[_Response]:
-        """Begin a call that sends several messages and gets several."""
-
-    @abstractmethod
-    async def _wait_after(self, error: SegueError, resumption: RetryState) -> None:
-        """Wait until the next try; raise `error` where there is to be none."""
+    _connection: AsyncConnection
 
     async def score(
         self,
         text: str,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        timeout: float | None = None,
         resume: bool | None = None,
         **options: Unpack[TextOptions],
     ) -> Score:
-        """Score a text of any length, as `Client.score` does."""
+        """Score a text of any length.
+
+        model, version      "" is the server's only model, 0 its newest version
+        ticket              the state to start from; None: the zero state, unless a session is given
+        session             the session to continue; the text advances it
+        exact               whether to accept only an exact continuation; see NotExact
+        unknown             "replace" characters outside the vocabulary, or "refuse" the call
+        begin               what precedes a text from the zero state: "nothing", so that its first character is read but
+                            not scored; or the model's "begin" character, so that all characters are scored. None:
+                            "begin" for a model of documents, otherwise "nothing". From a ticket or a session all
+                            characters are scored anyway.
+        end                 "nothing" is added; or a "line-feed" is added, and scored, if the text does not end with one
+        log_probabilities   whether to return the log-probability of each character
+        ranks               whether to return the rank of each character: 1 is the likeliest
+        top_alternatives    how many of the likeliest characters in each place to return, 0 to 20
+        windows             the parts to score beside the whole: a number of characters each, or "lines"
+        return_ticket       whether to return a ticket, to continue from
+        return_text         whether to return the text as it was read
+        timeout             seconds for the whole text
+        resume              whether a long text is resumed after its server was lost; None: the client's setting
+        """
         settings = text_settings(**options)
-        resumption = self._resumption(timeout, resume=resume)
+        retry = self._connection.retry_state(timeout, resume=resume)
         if not settings.fits(text):
-            return await self._score_streamed(text, settings, resumption)
-        [score] = await self._score_at_once([text], settings, resumption)
+            return await self._score_streamed(text, settings, retry)
+        [score] = await self._score_at_once([text], settings, retry)
         return score
 
     async def score_many(
@@ -85,13 +72,16 @@ class AsyncScoringCalls(ABC):
         texts: Sequence[str],
         *,
         jobs: int = JOBS,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        timeout: float | None = None,
         resume: bool | None = None,
         **options: Unpack[TextsOptions],
     ) -> list[Score]:
-        """Score any number of texts of any length, as `Client.score_many` does."""
+        """Score any number of texts of any length, each by itself from the same start; return one score for each.
+
+        `jobs`: the number of concurrent calls. `timeout` covers them all. Everything else is as in `score`.
+        """
         if options.get("session") is not None and len(texts) != 1:
-            raise InvalidRequest(f"a session goes on with one text, not with {len(texts):,}")
+            raise InvalidRequest(f"a session continues with one text, not with {len(texts):,}")
         scores = self.score_each(texts, jobs=jobs, timeout=timeout, resume=resume, **options)
         return [score async for score in scores]
 
@@ -104,11 +94,18 @@ class AsyncScoringCalls(ABC):
         resume: bool | None = None,
         **options: Unpack[TextsOptions],
     ) -> AsyncIterator[Score]:
-        """Score texts one after the other as `texts` brings them, as `Client.score_each` does."""
+        """Score texts as `texts` yields them; yield the scores in the same order.
+
+        Works for millions of texts: at most `jobs` calls, of up to 131,072 characters and 1,024 texts each, run at
+        once. The caller of the iterator reads `texts`. An error of `texts`, or the refusal of a text, is raised after
+        the scores of all texts before it; the message of a refusal counts the texts from 0. Everything else is as in
+        `score_many`.
+        """
         if jobs < 1:
             raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
-        settings = score_settings(**options)
-        return self._score_each(texts, settings, jobs, self._resumption(timeout, resume=resume), resume=resume)
+        settings = ScoreSettings(**options)
+        first = self._connection.retry_state(timeout, resume=resume)
+        return self._score_each(self._jobs(texts, settings, first, resume=resume), jobs)
 
     def score_stream(
         self,
@@ -120,13 +117,27 @@ class AsyncScoringCalls(ABC):
         resume: bool | None = None,
         **options: Unpack[TextOptions],
     ) -> AsyncScoreStream:
-        """Score one text of any length as its pieces come, as `Client.score_stream` does."""
+        """Score one text of any length as its pieces arrive, in bounded memory.
+
+        join                whether small pieces are joined to pieces of 16,384 characters, of which up to four are sent
+                            ahead (one if the text cannot be resumed); otherwise each piece is sent at once, and its
+                            progress returned before the next one is read
+        ticket_interval     about how many characters apart the progress carries a ticket; 0: never
+        return_ticket       whether `finished` carries a ticket
+        return_text         whether each progress carries its text, as it was read
+        timeout             seconds for the whole text
+        resume              whether the text is resumed after its server was lost, with the same result. Not from a
+                            session: only the call that sends the end of the text advances it.
+
+        Everything else is as in `score`. A text may be cut anywhere between characters.
+        """
         if isinstance(text, str):
             text = [text]
         settings = text_settings(**options)
-        resume = self._resumes(resume)
+        resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
-        return AsyncScoreStream(text, scoring, self, self._resumption(timeout, resume=resume and scoring.resumes))
+        retry = self._connection.retry_state(timeout, resume=resume and scoring.resumes)
+        return AsyncScoreStream(text, scoring, self._connection, retry)
 
     async def score_candidates(
         self,
@@ -135,25 +146,26 @@ class AsyncScoringCalls(ABC):
         *,
         ranking: CandidateRanking = "sum",
         return_tickets: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - a deadline that the server knows too
+        timeout: float | None = None,
         **options: Unpack[ReadingOptions],
     ) -> Ranking:
-        """Read `context` once and rank what may follow it, as `Client.score_candidates` does."""
+        """Read `context` once and rank 1 to 4,096 candidates to follow it, the best first.
+
+        ranking             by the log-probability of the whole candidate ("sum"), or by the "mean" of its characters,
+                            which does not favour short candidates
+        begin               what precedes the context; None: the model's "begin" character
+        end                 what follows each candidate
+        return_tickets      whether to return the tickets after the context and after each of up to 256 candidates
+
+        Everything else is as in `score`. A session is not advanced.
+        """
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
-        response = await self._unary(lambda stubs: stubs.scoring.ScoreCandidates, request, self._resumption(timeout))
+        response = await self._connection.ask(lambda stubs: stubs.scoring.ScoreCandidates, request, timeout)
         return ranking_from(response, candidates)
 
-    async def _score_each(
-        self,
-        texts: Iterable[str] | AsyncIterable[str],
-        settings: ScoreSettings,
-        jobs: int,
-        first: RetryState,
-        *,
-        resume: bool | None,
-    ) -> AsyncIterator[Score]:
+    async def _score_each(self, work: AsyncIterator[Job[ScoredGroup]], jobs: int) -> AsyncIterator[Score]:
         count = 0
-        async with aclosing(in_order(self._work(texts, settings, first, resume=resume), jobs)) as scored_groups:
+        async with aclosing(in_order(work, jobs)) as scored_groups:
             async for group in scored_groups:
                 for score in group.scores:
                     yield score
@@ -162,53 +174,69 @@ class AsyncScoringCalls(ABC):
                     rename_in_error(f"texts[{count}]", group.refusal)
                     raise group.refusal
 
-    async def _work(
+    async def _jobs(
         self,
         texts: Iterable[str] | AsyncIterable[str],
         settings: ScoreSettings,
         first: RetryState,
         *,
         resume: bool | None,
-    ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, ScoredGroup]]]:
-        """Yield the calls that there are to make, which share a time limit."""
-        resumption = first
-        async for group in async_groups(texts, settings):
-            if settings.fits(group[0]):
-                yield partial(self._score_group, group, settings, resumption)
-            else:
-                yield partial(self._score_alone, group[0], settings, resumption)
-            resumption = self._resumption(first.deadline.left, resume=resume)
-            resumption.answered()  # a server that is full, of the calls before, is worth waiting for
+    ) -> AsyncIterator[Job[ScoredGroup]]:
+        """Yield the calls to make, which share the deadline of `first`."""
+        retry = first
+        async for group in _groups(texts, settings):
+            score = self._score_group if settings.fits(group[0]) else self._score_alone
+            yield partial(score, group, settings, retry)
+            retry = self._connection.retry_state(first.deadline.left, resume=resume)
+            retry.note_answer()  # a server full of the calls before is worth waiting for
 
-    async def _score_group(self, texts: list[str], settings: ScoreSettings, resumption: RetryState) -> ScoredGroup:
-        """Score texts in one call; where one of them is refused, those before it in several."""
+    async def _score_group(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> ScoredGroup:
+        """Score texts in one call; if one of them is refused, score those before it in several calls."""
         try:
-            return ScoredGroup(await self._score_at_once(texts, settings, resumption))
+            return ScoredGroup(await self._score_at_once(texts, settings, retry))
         except InvalidRequest as error:
             if len(texts) == 1:
                 return ScoredGroup([], error)
         middle = len(texts) // 2
-        first = await self._score_group(texts[:middle], settings, resumption)
+        first = await self._score_group(texts[:middle], settings, retry)
         if first.refusal:
             return first
-        second = await self._score_group(texts[middle:], settings, resumption)
+        second = await self._score_group(texts[middle:], settings, retry)
         return ScoredGroup([*first.scores, *second.scores], second.refusal)
 
-    async def _score_at_once(self, texts: list[str], settings: ScoreSettings, resumption: RetryState) -> list[Score]:
-        request = score_request(texts, settings)
-        response = await self._unary(lambda stubs: stubs.scoring.Score, request, resumption)
-        return scores_from(response, texts, settings)
-
-    async def _score_alone(self, text: str, settings: ScoreSettings, resumption: RetryState) -> ScoredGroup:
-        """Score a text that is too long for a call that brings it whole."""
+    async def _score_alone(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> ScoredGroup:
+        """Score one text that is too long for a single message."""
+        [text] = texts
         try:
-            return ScoredGroup([await self._score_streamed(text, settings, resumption)])
+            return ScoredGroup([await self._score_streamed(text, settings, retry)])
         except InvalidRequest as error:
             return ScoredGroup([], error)
 
-    async def _score_streamed(self, text: str, settings: ScoreSettings, resumption: RetryState) -> Score:
-        scoring = StreamScoring(settings, resume=resumption.enabled)
-        async with AsyncScoreStream([text], scoring, self, resumption) as stream:
+    async def _score_at_once(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Score]:
+        request = score_request(texts, settings)
+        response = await self._connection.unary(lambda stubs: stubs.scoring.Score, request, retry)
+        return scores_from(response, texts, settings)
+
+    async def _score_streamed(self, text: str, settings: ScoreSettings, retry: RetryState) -> Score:
+        scoring = StreamScoring(settings, resume=retry.enabled)
+        async with AsyncScoreStream([text], scoring, self._connection, retry) as stream:
             progresses = [progress async for progress in stream]
             assert stream.finished
             return collected(progresses, stream.finished)
+
+
+async def _groups(texts: Iterable[str] | AsyncIterable[str], settings: ScoreSettings) -> AsyncIterator[list[str]]:
+    """Yield the texts in groups that fit into one call; an error of `texts` is raised after the texts before it."""
+    if isinstance(texts, str):
+        raise TypeError("these are several texts; for one, call score")
+    groups, failure = Groups(settings), None
+    try:
+        async for text in iterate(texts):
+            if complete := groups.add(text):
+                yield complete
+    except Exception as error:  # noqa: BLE001 - raised below
+        failure = error
+    if last := groups.end():
+        yield last
+    if failure:
+        raise failure

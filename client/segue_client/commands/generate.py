@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from segue_client._sync.generation import Generation, Samples
     from segue_client.commands.generation_output import GeneratedText
     from segue_client.messages.events import Chunk
-    from segue_client.messages.generation_request import GenerationOptions
+    from segue_client.messages.generation_request import GenerationKeywords
     from segue_client.messages.model import Model
 
 
 def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
-    """Read each CHAR=VALUE; the character may be "=" itself."""
+    """Parse each CHAR=VALUE; CHAR may be "=" itself."""
     biases: dict[str, float] = {}
     for value in values:
         character, _, number = value.rpartition("=")
@@ -34,6 +34,14 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
         except ValueError:
             raise click.BadParameter(f"{value!r} is not a character, = and a number, such as e=-2.5") from None
     return biases
+
+
+def _text(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    return _unescaped(value)
+
+
+def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    return list(map(_unescaped, values))
 
 
 @click.command()
@@ -58,31 +66,47 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     callback=_biases,
     help="Add VALUE to the logit of CHAR. Repeatable.",
 )
-@click.option("--allow", default="", metavar="TEXT", help="Write only characters of TEXT.  [default: all]")
-@click.option("--forbid", default="", metavar="TEXT", help="Write no character of TEXT.")
+@click.option(
+    "--allow",
+    "allowed_characters",
+    default="",
+    metavar="TEXT",
+    callback=_text,
+    help="Write only characters of TEXT.  [default: all]",
+)
+@click.option(
+    "--forbid", "forbidden_characters", default="", metavar="TEXT", callback=_text, help="Write no character of TEXT."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Repeats a text.  [default: as before, or a new one]")
 @click.option("--max-characters", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--stop", multiple=True, help="End after this string. Repeatable.")
+@click.option("--stop", multiple=True, callback=_texts, help="End after this string. Repeatable.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, help="Write this many texts, with consecutive seeds.")
 @click.option(
     "--alternatives", type=click.IntRange(min=0), default=0, help="Show this many of the likeliest for each character."
 )
 @UNKNOWN
 @TICKET_IN
-@click.option("--session", metavar="NAME", help="Go on from this session, and advance it. See `segue sessions`.")
-@click.option("--inexact", is_flag=True, help="Go on from a state of another kind of host too, rounding otherwise.")
+@click.option("--session", metavar="NAME", help="Continue this session, and advance it. See `segue sessions`.")
+@click.option(
+    "--inexact",
+    "exact",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Continue a state of another class of host too, rounding differently.",
+)
 @click.option(
     "--ticket-out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the state after the last character in this file, also where the text is interrupted.",
+    help="Keep the state after the last character in this file, even if the text is interrupted.",
 )
 @click.option(
     "--ticket-interval",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Keep it there after every N characters, too, more or less.",
+    help="Keep it there about every N characters, too.",
 )
-@click.option("--no-resume", is_flag=True, help="End with the server, instead of going on once there is one again.")
+@click.option("--no-resume", is_flag=True, help="End when the server is lost, instead of resuming on another one.")
 @TIMEOUT
 @JSON
 def generate(  # noqa: PLR0913 - the options of the command
@@ -90,63 +114,34 @@ def generate(  # noqa: PLR0913 - the options of the command
     *,
     server: list[str],
     tenant: str,
-    model: str,
     model_version: int,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    biases: dict[str, float],
-    allow: str,
-    forbid: str,
-    seed: int | None,
-    max_characters: int,
-    stop: tuple[str, ...],
     samples: int,
     alternatives: int,
-    unknown: Literal["replace", "refuse"],
     ticket_in: Path | None,
-    session: str | None,
-    inexact: bool,
     ticket_out: Path | None,
-    ticket_interval: int | None,
     no_resume: bool,
     timeout: float | None,
     as_json: bool,
+    **options: "Unpack[GenerationKeywords]",
 ) -> None:
     r"""Continue PROMPT; "-" reads it from standard input.
 
-    Prompt and text go to standard output as they come, without a line feed of their own in a pipe; several samples
-    each whole, below a heading. A summary goes to standard error. In the texts of --bias, --allow, --forbid and --stop
-    \n, \r, \t and \\ stand for what they do in C.
+    Prompt and text go to standard output as they arrive, in a pipe without a final line feed; several samples each
+    whole, below a heading. A summary goes to standard error. --bias, --allow, --forbid and --stop understand \n, \r,
+    \t and \\ as in C.
     """
     from segue_client._sync.client import Client
     from segue_client.commands import generation_output as written
     from segue_client.commands.generation_output import decoded
 
-    _check_tickets(ticket_out, ticket_interval, samples)
+    _check_tickets(ticket_out, options["ticket_interval"], samples)
     prompt = decoded("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
-    options: GenerationOptions = {
-        "model": model,
+    options |= {
         "version": model_version,
         "ticket": ticket_in.read_bytes() if ticket_in else None,
-        "session": session,
-        "exact": not inexact,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "biases": biases,
-        "allowed_characters": _unescaped(allow),
-        "forbidden_characters": _unescaped(forbid),
-        "seed": seed,
-        "max_characters": max_characters,
-        "stop": [_unescaped(each) for each in stop],
         "log_probabilities": alternatives > 0,
         "top_alternatives": alternatives,
-        "unknown": unknown,
         "return_ticket": ticket_out is not None,
-        "ticket_interval": ticket_interval,
     }
     began = time.monotonic()
     with Client(server, tenant=tenant, timeout=timeout, resume=not no_resume) as client:
@@ -176,9 +171,9 @@ def _check_tickets(path: Path | None, interval: int | None, samples: int) -> Non
 
 
 def _one_text(
-    client: "Client", prompt: str, options: "GenerationOptions", ticket_out: Path | None, *, as_json: bool
+    client: "Client", prompt: str, options: "GenerationKeywords", ticket_out: Path | None, *, as_json: bool
 ) -> tuple["Generation", "GeneratedText"]:
-    """Read one text to its end; where that does not come, keep what there is of its state."""
+    """Read one text to its end; if it is interrupted, keep the latest state."""
     from segue_client.commands import generation_output as written
     from segue_client.commands.atomic_file import write_ticket
     from segue_client.commands.generation_output import keep_interrupted
@@ -202,7 +197,7 @@ def _one_text(
 
 
 def _keep_ticket(texts: Sequence["GeneratedText"], path: Path | None) -> None:
-    """Write the ticket where it was asked for; fail where the server stopped before the end of a text."""
+    """Write the ticket if requested; raise ServerUnavailable if the server stopped before the end of a text."""
     from segue_client.commands.atomic_file import write_ticket
     from segue_client.errors import ServerUnavailable
     from segue_client.messages.events import FinishReason
@@ -212,7 +207,7 @@ def _keep_ticket(texts: Sequence["GeneratedText"], path: Path | None) -> None:
         write_ticket(path, finished.ticket)
     drained = [text.finished for text in texts if text.finished.reason is FinishReason.DRAINED]
     if drained and len(texts) > 1:
-        remedy = f"all can be written again with --seed {texts[0].seed}"
+        remedy = f"repeat all of them with --seed {texts[0].seed}"
         raise ServerUnavailable(f"the server stopped before the end of {len(drained)} of {len(texts)} texts; {remedy}")
     if drained:
         remedy = f"continue with --ticket-in {path}" if path else "with --ticket-out the text can be continued"
@@ -256,5 +251,5 @@ _ESCAPES: Final = {r"\n": "\n", r"\r": "\r", r"\t": "\t", "\\\\": "\\"}
 
 
 def _unescaped(text: str) -> str:
-    """Read the escapes of an option; a backslash before anything else stands for itself."""
+    """Replace the escapes in an option; a backslash before anything else remains."""
     return re.sub(r"\\[nrt\\]", lambda escape: _ESCAPES[escape[0]], text)

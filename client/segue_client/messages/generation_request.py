@@ -1,4 +1,4 @@
-"""Building the messages that a client sends: the one place where its arguments become protobuf."""
+"""Requests for texts, and the parts that all requests share."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from segue.v1 import common_pb2, generation_pb2
 from segue_client.errors import InvalidRequest
 
 UnknownPolicy = Literal["replace", "refuse"]
-"""What becomes of a character outside the vocabulary: read as `<unk>` and counted, or the call is refused."""
+"""What happens to a character outside the vocabulary: it is read as `<unk>` and counted, or the call is refused."""
 
 WRITTEN_BEFORE: Final = 127
-"""How many characters before the start state a stop string can begin in, at most."""
+"""The most characters before the start in which a stop string can begin."""
 
 _REQUEST_KEY_BYTES: Final = 16
 
@@ -25,17 +25,79 @@ _UNKNOWN_POLICIES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class SessionReference:
-    """A session that a call goes on from and advances."""
+    """A session that a call continues and advances."""
 
     name: str
     position: int | None = None
-    """Where the caller takes it to stand; SessionMoved where it stands elsewhere. None: wherever it stands."""
+    """The position at which the caller expects it, otherwise SessionMoved is raised; None: any."""
     request_key: str = field(default_factory=lambda: secrets.token_hex(_REQUEST_KEY_BYTES))
-    """Marks the repetitions of one request, by which the session advances once."""
+    """The same for all repetitions of one request, so that they advance the session once."""
 
 
-class GenerationOptions(TypedDict, total=False):
-    """What `Client.generate` and `Client.generate_samples` can be told, beside the prompt; see there."""
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How texts are generated; see `Client.generate`."""
+
+    model: str = ""
+    version: int = 0
+    ticket: bytes | None = None
+    session: str | SessionReference | None = None
+    exact: bool = True
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    biases: Mapping[str, float] | None = None
+    allowed_characters: str = ""
+    forbidden_characters: str = ""
+    seed: int | None = None
+    max_characters: int = 256
+    stop: str | Sequence[str] = ()
+    written_before: str = ""
+    log_probabilities: bool = False
+    top_alternatives: int = 0
+    unknown: UnknownPolicy = "replace"
+    return_ticket: bool = False
+    ticket_interval: int | None = None
+
+    def to_request(self, prompt: str, samples: int = 1) -> generation_pb2.GenerateRequest:
+        """Return the request; raise InvalidRequest for what the wire cannot carry or would read as a default."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop
+        if self.max_characters == 0:
+            raise InvalidRequest("max_characters is 0; choose 1 to 1,000,000")
+        if samples == 0:
+            raise InvalidRequest("samples is 0; choose 1 to 64")
+        return generation_pb2.GenerateRequest(
+            model=model_reference(self.model, self.version),
+            start=start_from(self.ticket, self.session, exact=self.exact),
+            prompt=encodable("prompt", prompt),
+            sampling=generation_pb2.Sampling(
+                temperature=self.temperature,
+                top_k=None if self.top_k is None else unsigned("top_k", self.top_k, 32),
+                top_p=self.top_p,
+                seed=None if self.seed is None else unsigned("seed", self.seed, 64),
+                min_p=self.min_p,
+                biases=[
+                    generation_pb2.CharacterBias(character=encodable("biases", character), bias=bias)
+                    for character, bias in (self.biases or {}).items()
+                ],
+                allowed_characters=encodable("allowed_characters", self.allowed_characters),
+                forbidden_characters=encodable("forbidden_characters", self.forbidden_characters),
+            ),
+            max_characters=unsigned("max_characters", self.max_characters, 32),
+            stop=[encodable("stop", each) for each in stops],
+            written_before=encodable("written_before", self.written_before)[-WRITTEN_BEFORE:],
+            log_probabilities=self.log_probabilities,
+            unknown_policy=unknown_policy(self.unknown),
+            return_ticket=self.return_ticket,
+            samples=unsigned("samples", samples, 32),
+            top_alternatives=unsigned("top_alternatives", self.top_alternatives, 32),
+            ticket_interval=unsigned("ticket_interval", self.ticket_interval or 0, 32),
+        )
+
+
+class GenerationKeywords(TypedDict, total=False):
+    """The fields of GenerationOptions, as keyword arguments of `Client.generate` and `Client.generate_samples`."""
 
     model: str
     version: int
@@ -60,67 +122,6 @@ class GenerationOptions(TypedDict, total=False):
     ticket_interval: int | None
 
 
-def generate_request(  # noqa: PLR0913 - the fields of the message
-    prompt: str,
-    *,
-    samples: int = 1,
-    model: str = "",
-    version: int = 0,
-    ticket: bytes | None = None,
-    session: str | SessionReference | None = None,
-    exact: bool = True,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    biases: Mapping[str, float] | None = None,
-    allowed_characters: str = "",
-    forbidden_characters: str = "",
-    seed: int | None = None,
-    max_characters: int = 256,
-    stop: str | Sequence[str] = (),
-    written_before: str = "",
-    log_probabilities: bool = False,
-    top_alternatives: int = 0,
-    unknown: UnknownPolicy = "replace",
-    return_ticket: bool = False,
-    ticket_interval: int | None = None,
-) -> generation_pb2.GenerateRequest:
-    """Return the request; raise InvalidRequest for what the wire cannot carry or would read as a default."""
-    stops = [stop] if isinstance(stop, str) else stop
-    if max_characters == 0:
-        raise InvalidRequest("max_characters is 0; choose 1 to 1,000,000")
-    if samples == 0:
-        raise InvalidRequest("samples is 0; choose 1 to 64")
-    return generation_pb2.GenerateRequest(
-        model=model_reference(model, version),
-        start=start_from(ticket, session, exact=exact),
-        prompt=encodable("prompt", prompt),
-        sampling=generation_pb2.Sampling(
-            temperature=temperature,
-            top_k=None if top_k is None else unsigned("top_k", top_k, 32),
-            top_p=top_p,
-            seed=None if seed is None else unsigned("seed", seed, 64),
-            min_p=min_p,
-            biases=[
-                generation_pb2.CharacterBias(character=encodable("biases", character), bias=bias)
-                for character, bias in (biases or {}).items()
-            ],
-            allowed_characters=encodable("allowed_characters", allowed_characters),
-            forbidden_characters=encodable("forbidden_characters", forbidden_characters),
-        ),
-        max_characters=unsigned("max_characters", max_characters, 32),
-        stop=[encodable("stop", each) for each in stops],
-        written_before=encodable("written_before", written_before)[-WRITTEN_BEFORE:],
-        log_probabilities=log_probabilities,
-        unknown_policy=unknown_policy(unknown),
-        return_ticket=return_ticket,
-        samples=unsigned("samples", samples, 32),
-        top_alternatives=unsigned("top_alternatives", top_alternatives, 32),
-        ticket_interval=unsigned("ticket_interval", ticket_interval or 0, 32),
-    )
-
-
 def model_reference(name: str, version: int) -> common_pb2.ModelReference:
     """Name a model; "" and 0 leave the choice to the server."""
     return common_pb2.ModelReference(name=encodable("model", name), version=unsigned("version", version, 32))
@@ -129,12 +130,12 @@ def model_reference(name: str, version: int) -> common_pb2.ModelReference:
 def start_from(
     ticket: bytes | None, session: str | SessionReference | None = None, *, exact: bool = True
 ) -> common_pb2.Start | None:
-    """Start from the ticket or the session, or from the zero state where there is neither.
+    """Start from the ticket or the session; None: from the zero state.
 
-    Of a session that is given by its name alone, this is the one call with a new request key.
+    Each call makes a new request key for a session that is given by its name alone.
     """
     if ticket is not None and session is not None:
-        raise InvalidRequest("ticket and session are both given; a text goes on from one of them")
+        raise InvalidRequest("ticket and session are both given; a text continues one of them")
     if ticket is None and session is None and exact:
         return None
     start = common_pb2.Start(ticket=ticket) if ticket is not None else common_pb2.Start()
@@ -163,7 +164,7 @@ def unknown_policy(policy: UnknownPolicy) -> common_pb2.UnknownPolicy.ValueType:
 
 
 def encodable(field: str, text: str) -> str:
-    """Return `text`; raise InvalidRequest where it holds a lone surrogate, which UTF-8 has no bytes for."""
+    """Return `text`; raise InvalidRequest for a lone surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -173,7 +174,7 @@ def encodable(field: str, text: str) -> str:
 
 
 def unsigned(field: str, value: int, bits: int) -> int:
-    """Return `value`; raise InvalidRequest where it is not a number of so many bits."""
+    """Return `value`; raise InvalidRequest if it is negative or has more than `bits` bits."""
     if not 0 <= value < 2**bits:
         raise InvalidRequest(f"{field} is {value}; choose 0 to {2**bits - 1:,}")
     return value

@@ -1,4 +1,4 @@
-"""Sessions as messages: where they stand, and what is asked of them."""
+"""Sessions: their requests, and their state."""
 
 import secrets
 from collections.abc import Sequence
@@ -18,39 +18,39 @@ from segue_client.messages.generation_request import (
 )
 
 PAGE_SIZE: Final = 1000
-"""How many sessions one call lists: as many as the contract allows."""
+"""How many sessions one call lists: the most that the contract allows."""
 
-_MADE_UP_BYTES: Final = 12
-"""Of a name that nobody can guess."""
+_RANDOM_NAME_BYTES: Final = 12
+"""Enough that nobody guesses the name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionState:
-    """Where a session stood when the server was asked."""
+    """A session at the last response of the server."""
 
     name: str
     model: str
     version: int
     position: int
-    """The number of symbols behind its state; 0: nothing was read yet."""
+    """The number of symbols read and written; 0: the zero state."""
     rewindable_count: int
-    """How many characters it could be taken back."""
+    """How many of the last characters can be taken back."""
     expiry: datetime
-    """When it expires, unless it is used before. With a time zone."""
+    """When it expires if it is not used. With a time zone."""
     seed: int
-    """The seed that texts written in it use, unless they have their own."""
+    """The seed of texts that bring none of their own."""
 
 
 def fork_names(names: int | Sequence[str]) -> list[str]:
-    """Return the names, or so many new ones; raise TypeError for one name alone."""
+    """Return `names` as a list; an int N makes N random names. TypeError for a bare string."""
     if isinstance(names, str):
         raise TypeError("fork takes a number or a sequence of names")
     return [random_name() for _ in range(names)] if isinstance(names, int) else list(names)
 
 
 def random_name() -> str:
-    """Return a name that nobody else has, so that a call which is repeated finds what it has made itself."""
-    return secrets.token_hex(_MADE_UP_BYTES)
+    """Return a name that nobody else has, so that a repeated call recognizes its own session."""
+    return secrets.token_hex(_RANDOM_NAME_BYTES)
 
 
 def state_from(message: session_pb2.Session) -> SessionState:
@@ -89,21 +89,21 @@ def open_request(  # noqa: PLR0913 - the fields of the message
 
 
 def get_request(name: str, model: str, version: int, *, return_ticket: bool = False) -> session_pb2.GetSessionRequest:
-    """Return the request for where a session stands."""
+    """Return the request for the state of a session."""
     return session_pb2.GetSessionRequest(
         model=model_reference(model, version), name=encodable("name", name), return_ticket=return_ticket
     )
 
 
 def list_request(model: str, version: int, page_token: str) -> session_pb2.ListSessionsRequest:
-    """Return the request for one page."""
+    """Return the request for one page of the list."""
     return session_pb2.ListSessionsRequest(
         model=model_reference(model, version), page_size=PAGE_SIZE, page_token=page_token
     )
 
 
 def fork_request(state: SessionState, names: Sequence[str]) -> session_pb2.ForkSessionRequest:
-    """Return the request for sessions that stand where this one does."""
+    """Return the request for forks with these names."""
     return session_pb2.ForkSessionRequest(
         model=model_reference(state.model, state.version),
         session=_unkeyed(state),
@@ -112,7 +112,7 @@ def fork_request(state: SessionState, names: Sequence[str]) -> session_pb2.ForkS
 
 
 def rewind_request(state: SessionState, characters: int, seed: int | None) -> session_pb2.RewindSessionRequest:
-    """Return the request that takes characters back."""
+    """Return the request that takes back the last `characters`."""
     return session_pb2.RewindSessionRequest(
         model=model_reference(state.model, state.version),
         session=_unkeyed(state),
@@ -127,5 +127,5 @@ def close_request(state: SessionState) -> session_pb2.CloseSessionRequest:
 
 
 def _unkeyed(state: SessionState) -> common_pb2.SessionReference:
-    """Name the session where it stands, for a call that needs no key."""
+    """Name the session at its position, for a call that needs no request key."""
     return session_reference(SessionReference(name=state.name, position=state.position, request_key=""))

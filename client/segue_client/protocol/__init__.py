@@ -1,1 +1,1 @@
-"""What a client does call by call, without I/O: retries, resumption, batching, deadlines."""
+"""What a client does from call to call, without I/O: retries, resumption, batching, deadlines."""

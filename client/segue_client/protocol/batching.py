@@ -1,7 +1,7 @@
-"""Scores of any number of texts, in calls that respect the limits. No I/O: both clients make the calls."""
+"""Gathers any number of texts into calls that respect the limits. No I/O: both clients make the calls."""
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,27 +11,27 @@ from segue_client.messages.score import Score
 from segue_client.messages.score_request import WINDOWS_PER_CALL, ScoreSettings
 
 JOBS: Final = 4
-"""How many calls are on their way at once, unless told otherwise: enough that the server never waits."""
+"""The default number of concurrent calls: enough that the server never waits."""
 
 CHARACTERS_AT_ONCE: Final = 131_072
-"""Up to how many characters go into one call, though the contract allows more: about a second's work."""
+"""The most characters in one call, about a second's work; the contract allows more."""
 
 TEXTS_AT_ONCE: Final = 1024
 
-_OF_A_TEXT: Final = re.compile(r"text(s\[\d+\])?(: | (?=holds ))")
-"""How the message about one text begins: that of a server, or of `encodable`."""
+_ABOUT_A_TEXT: Final = re.compile(r"text(s\[\d+\])?(: | (?=holds ))")
+"""The beginning of a message about one text, by a server or by `encodable`."""
 
 
 @dataclass(frozen=True)
 class ScoredGroup:
-    """The scores of a group's texts, or of those before the one that was refused."""
+    """The scores of a group of texts, or of those before the one that was refused."""
 
     scores: Sequence[Score]
     refusal: InvalidRequest | None = None
 
 
 class Groups:
-    """Gathers texts into groups that fit into one call, in their order; a text that does not fit stands alone."""
+    """Gathers texts into groups that fit into one call, in order; a text too long for a call is a group by itself."""
 
     def __init__(self, settings: ScoreSettings) -> None:
         self._settings = settings
@@ -41,11 +41,11 @@ class Groups:
         self._begin([])
 
     def add(self, text: str) -> list[str] | None:
-        """Take the next text; return the group before it if that is complete."""
+        """Add the next text; return the group before it if that is complete."""
         encodable(f"texts[{self._count}]", text)
         self._count += 1
-        if self._settings.is_session and self._count > 1:
-            raise InvalidRequest("a session goes on with one text; score the others from tickets")
+        if self._settings.session is not None and self._count > 1:
+            raise InvalidRequest("a session continues with one text; score the others from tickets")
         windows = self._settings.windows_in(text)
         if self._has_room_for(text, windows):
             self._group.append(text)
@@ -75,47 +75,7 @@ class Groups:
         )
 
 
-def groups(texts: Iterable[str], settings: ScoreSettings) -> Iterator[list[str]]:
-    """Yield the groups of `texts`; what their iteration raises comes behind the texts before it."""
-    _check_is_not_text(texts)
-    gathering, failure = Groups(settings), None
-    try:
-        for text in texts:
-            if group := gathering.add(text):
-                yield group
-    except Exception as error:  # noqa: BLE001 - it is raised below
-        failure = error
-    if group := gathering.end():
-        yield group
-    if failure:
-        raise failure
-
-
-async def async_groups(texts: Iterable[str] | AsyncIterable[str], settings: ScoreSettings) -> AsyncIterator[list[str]]:
-    """Yield the groups of `texts`, as `groups` does."""
-    if not isinstance(texts, AsyncIterable):
-        for group in groups(texts, settings):
-            yield group
-        return
-    gathering, failure = Groups(settings), None
-    try:
-        async for text in texts:
-            if complete := gathering.add(text):
-                yield complete
-    except Exception as error:  # noqa: BLE001 - it is raised below
-        failure = error
-    if last := gathering.end():
-        yield last
-    if failure:
-        raise failure
-
-
 def rename_in_error(name: str, error: InvalidRequest) -> None:
-    """Have the message of `error` call the text that it is about, if it is about one, by a name of the caller's."""
-    if begin := _OF_A_TEXT.match(str(error)):
+    """In a message about one text, replace the text's number by `name`."""
+    if begin := _ABOUT_A_TEXT.match(str(error)):
         error.args = (f"{name}: {str(error)[begin.end() :]}",)
-
-
-def _check_is_not_text(texts: object) -> None:
-    if isinstance(texts, str):
-        raise TypeError("these are several texts; for one, call score")

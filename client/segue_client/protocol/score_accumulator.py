@@ -1,4 +1,4 @@
-"""The score of a text that comes in pieces, over however many calls it takes."""
+"""The score of a text in pieces, over as many calls as it takes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,18 +17,18 @@ _NO_WINDOWS: Final = WindowScore(first=0, character_count=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """How far a score has come. Counts are from the beginning of the text."""
+    """The score up to some character. Counts are from the beginning of the text."""
 
     score: Score = _NO_SCORE
-    """Of everything up to here, without what there is of each character."""
+    """Of everything up to here, without the details of each character."""
     character_count: int = 0
-    """How many characters were read: those that were scored, and one that the text may begin with."""
+    """How many characters were read: the scored ones, and the first one if it is not scored."""
     windowed: WindowScore = _NO_WINDOWS
-    """All windows that are complete, as one."""
+    """All complete windows, as one."""
 
     @property
     def open_window(self) -> WindowScore:
-        """What was read of the window that is not complete."""
+        """The part of the incomplete window that was read."""
         return WindowScore(
             first=self.windowed.end,
             character_count=self.character_count - self.windowed.end,
@@ -39,13 +39,13 @@ class Mark:
 
 
 class ScoreAccumulator:
-    """Adds up what calls bring, each of which goes on from a ticket of the one before.
+    """Adds up the scores of calls, each of which resumes from a ticket of the one before.
 
-    What the caller has already, and a call brings once more because its ticket stands before it, is left out.
+    A call also returns the scores between its ticket and the break, which the caller already has: they are dropped.
     """
 
     def __init__(self, *, first_is_scored: bool, has_windows: bool) -> None:
-        """`first_is_scored`: whether the first character of the text is scored as well."""
+        """`first_is_scored`: whether the first character of the text is scored, too."""
         self._first_is_scored = first_is_scored
         self._has_windows = has_windows
         self._point = Mark()
@@ -65,14 +65,14 @@ class ScoreAccumulator:
         return self._reported.score
 
     def begin_call(self) -> None:
-        """Begin a call that goes on from the last point."""
+        """Begin a call at the last point."""
         self._base = self._now = self._point
 
     def set_point(self) -> None:
-        """Have the next call begin here."""
+        """Make the next call begin here."""
         self._point = self._now
 
-    def take(
+    def add(
         self,
         message: scoring_pb2.TextScore,
         policies: ScoringPolicies,
@@ -80,7 +80,7 @@ class ScoreAccumulator:
         *,
         is_last: bool = False,
     ) -> Score | None:
-        """Return the score of what is new to the caller; None while that is yet to come."""
+        """Add a score of the current call; return what is new to the caller, None if nothing is."""
         before, base = self._now, self._base
         scored_before = before.score.scored_count - base.score.scored_count
         part = score_from(message, policies, continuation, scored_before=scored_before)
@@ -97,13 +97,13 @@ class ScoreAccumulator:
         return fresh
 
     def _unscored(self, part: Score) -> int:
-        """Return how many characters of the call, up to now, were read without being scored."""
+        """Return how many characters this call has read without scoring them."""
         if self._first_is_scored or self._base.character_count:
             return 0
         return int(bool(part.scored_count or part.text or part.ticket or self._now.character_count))
 
     def _whole_windows(self, windows: tuple[WindowScore, ...], *, is_last: bool) -> tuple[WindowScore, ...]:
-        """Return the windows as they lie in the whole text, the first one with its part before the call."""
+        """Return the windows with places in the whole text, the first one with its part before the call."""
         windows = shifted(windows, self._base.character_count)
         before = self._base.open_window
         if not self._has_windows or not before.character_count or self._now.windowed.end != before.first:
@@ -144,7 +144,7 @@ def _totals(base: Score, part: Score) -> Score:
 
 
 def _continuation(first: Continuation | None, last: Continuation | None) -> Continuation | None:
-    """Return what the whole went on from; exact if all calls went on exactly."""
+    """Return what the whole score continued; exact if all calls were."""
     if not first or not last or last.exact:
         return first or last
     return replace(first, exact=False)

@@ -1,35 +1,32 @@
-"""The pieces in which a text goes to the server: cut to size, and kept for as long as they may be needed again."""
+"""A text on its way to the server: cut into pieces, which are kept as long as they may have to be sent again."""
 
 from collections import deque
 
 
 class SendBuffer:
-    """A text on its way.
-
-    Pieces that were sent are kept until a ticket stands behind them: after a break they are sent again.
-    """
+    """Cuts a text into pieces. Pieces that were sent are kept until a ticket confirms them."""
 
     def __init__(self, size: int, *, joins: bool, keeps: bool) -> None:
-        """`size`: how many characters a piece has at most, 1 or more.
+        """`size`: the most characters of a piece, 1 or more.
 
-        `joins`: whether smaller ones wait until they make up one of that size. `keeps`: whether what was sent may be
-        needed again.
+        `joins`: whether smaller pieces wait until they make up one of that size. `keeps`: whether pieces may have to be
+        sent again.
         """
         self._size = size
         self._joins = joins
         self._keeps = keeps
         self._waiting: list[str] = []
-        """What is too small to be sent."""
+        """Text too short to be sent yet."""
         self._waiting_count = 0
         self._unsent: deque[str] = deque()
         self._unconfirmed: deque[str] = deque()
         self.unconfirmed_count = 0
-        """How many characters were sent and have no ticket behind them."""
+        """How many sent characters no ticket has confirmed."""
         self.last_confirmed = ""
-        """The character before the first one that may be sent again."""
+        """The character before the unconfirmed ones."""
 
     def add(self, text: str) -> None:
-        """Take more of the text."""
+        """Append `text`."""
         if not text:
             return
         self._waiting.append(text)
@@ -38,7 +35,7 @@ class SendBuffer:
             self._cut(keep=self._waiting_count % self._size if self._joins else 0)
 
     def end(self) -> None:
-        """Note that there will be no more."""
+        """Note the end of the text."""
         self._cut(keep=0)
 
     @property
@@ -46,8 +43,8 @@ class SendBuffer:
         """Whether there is a piece to send."""
         return bool(self._unsent)
 
-    def send(self) -> str:
-        """Return the next piece, which counts as sent."""
+    def next_piece(self) -> str:
+        """Return the next piece, which then counts as sent."""
         piece = self._unsent.popleft()
         if self._keeps:
             self._unconfirmed.append(piece)
@@ -55,7 +52,7 @@ class SendBuffer:
         return piece
 
     def confirm(self, count: int) -> None:
-        """Forget the first `count` characters that were sent: they are behind a ticket."""
+        """Forget the first `count` unconfirmed characters: a ticket covers them."""
         self.unconfirmed_count -= count
         while count:
             piece = self._unconfirmed.popleft()
@@ -64,14 +61,14 @@ class SendBuffer:
             self.last_confirmed = piece[min(count, len(piece)) - 1]
             count -= min(count, len(piece))
 
-    def again(self) -> None:
-        """Send everything again that has no ticket behind it."""
+    def resend(self) -> None:
+        """Send all unconfirmed pieces again."""
         self._unsent.extendleft(reversed(self._unconfirmed))
         self._unconfirmed.clear()
         self.unconfirmed_count = 0
 
     def _cut(self, *, keep: int) -> None:
-        """Cut what is waiting, except for its last `keep` characters, into pieces."""
+        """Cut the waiting text, except for its last `keep` characters, into pieces."""
         text, size = "".join(self._waiting), self._size
         end = len(text) - keep
         self._unsent.extend(text[at : min(at + size, end)] for at in range(0, end, size))

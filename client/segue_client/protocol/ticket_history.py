@@ -1,23 +1,23 @@
-"""The states that a text has come through: how far back it can be taken."""
+"""The earlier states of a text, to which it can be rewound."""
 
 from typing import Final
 
 REWINDABLE: Final = 4096
-"""So many of the last characters can be taken back, where tickets have come on the way; fewer in a shorter text."""
+"""How many of the last characters can be taken back at least, if tickets arrived on the way and the text is as long."""
 
 _SPACING: Final = 256
-"""Tickets nearer to each other than this are not all kept."""
+"""Of tickets closer together than this, some are dropped."""
 
 
 class TicketHistory:
-    """A bounded ring of tickets, each with the number of characters that were written before it."""
+    """The last tickets of a text, each with the number of characters before it. Bounded."""
 
     def __init__(self, marks: list[tuple[int, bytes | None]]) -> None:
-        """Begin with `marks`; a ticket that is None stands for the request itself."""
+        """Begin with `marks`; a ticket of None is the start of the request."""
         self._marks = marks
 
-    def note(self, count: int, ticket: bytes) -> None:
-        """Keep the ticket of the state after `count` characters."""
+    def add(self, count: int, ticket: bytes) -> None:
+        """Add the ticket after `count` characters."""
         marks = self._marks
         if len(marks) > 1 and marks[-1][0] - marks[-2][0] < _SPACING:
             del marks[-1]
@@ -26,20 +26,20 @@ class TicketHistory:
             del marks[0]
 
     def clear(self) -> None:
-        """Forget all: no host will bring the same from there on."""
+        """Forget everything: no host will write the same from there."""
         self._marks.clear()
 
     @property
     def latest(self) -> tuple[int, bytes] | None:
-        """The last ticket that came on the way; None where there was none."""
+        """The last ticket that arrived on the way, if any."""
         count, ticket = self._marks[-1] if self._marks else (0, None)
         return (count, ticket) if count and ticket else None
 
     @property
     def earliest_count(self) -> int | None:
-        """The fewest characters to which the text can be taken back; None where it cannot.
+        """The fewest characters to which the text can be rewound; None if it cannot.
 
-        From the request itself at least one character is written: the state before it has no ticket.
+        From the start of the request at least one character must be written: the state before it has no ticket.
         """
         if not self._marks:
             return None
@@ -47,5 +47,5 @@ class TicketHistory:
         return count if ticket is not None else count + 1
 
     def before(self, count: int) -> tuple[int, bytes | None]:
-        """Return the last mark that is not behind `count` characters."""
+        """Return the last mark at or before `count` characters."""
         return next(mark for mark in reversed(self._marks) if mark[0] <= count)

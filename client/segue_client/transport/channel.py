@@ -1,4 +1,4 @@
-"""How a client connects: what the sync and the async channel have in common."""
+"""The options of a channel, synchronous or asynchronous."""
 
 from typing import Final
 
@@ -15,12 +15,12 @@ _KEEPALIVE_TIME_MS: Final = 6 * 60 * 1000
 _KEEPALIVE_TIMEOUT_MS: Final = 20 * 1000
 _LOOPBACK: Final = ("127.", "localhost:", "[::1]:", "unix:")
 
-# A channel that failed to connect refuses calls until it tries again. gRPC's own pace, up to two minutes, is for
-# clients that nobody waits for.
+# A channel that failed to connect refuses calls until it tries again. gRPC's defaults, up to two minutes, are too long
+# for a client that somebody waits for.
 _SHORTEST_RECONNECTION_MS: Final = 50
 _LONGEST_RECONNECTION_MS: Final = 1000
 _CONNECTING_MS: Final = 5000
-"""Behind a host that does not even refuse, the next address is tried after so long."""
+"""How long to wait for a host that does not even refuse before trying the next address."""
 
 _TENANT_KEY: Final = "segue-tenant"
 
@@ -28,7 +28,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, int]]:
-    """Return the arguments of a channel to `target` for messages of up to `max_message_bytes` either way."""
+    """Return the options of a channel to `target` for messages of up to `max_message_bytes` in either direction."""
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -37,13 +37,13 @@ def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, int]
         ("grpc.initial_reconnect_backoff_ms", _SHORTEST_RECONNECTION_MS),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECTION_MS),
         ("grpc.min_reconnect_backoff_ms", _CONNECTING_MS),
-        # gRPC obeys `http_proxy` even for this very machine, which no proxy can reach.
+        # gRPC obeys `http_proxy` even for this machine, which no proxy can reach.
         ("grpc.enable_http_proxy", int(not target.startswith(_LOOPBACK))),
     ]
 
 
 def call_metadata(tenant: str) -> Metadata:
-    """Return what every call tells the server beside its request; raise InvalidRequest for what gRPC cannot carry."""
+    """Return the metadata of every call; raise InvalidRequest for a tenant that gRPC cannot carry."""
     if not encodable("tenant", tenant).isascii() or not tenant.isprintable():
         raise InvalidRequest(f"tenant is {tenant!r}; choose up to 64 of A-Z a-z 0-9 . _ -")
     return ((_TENANT_KEY, tenant),) if tenant else ()

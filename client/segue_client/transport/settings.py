@@ -1,18 +1,16 @@
-"""What a client was told about its connection: the same for the synchronous and the asynchronous one."""
+"""The settings of a connection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
 
-from segue_client.protocol.addresses import Addresses
-from segue_client.protocol.deadline import Deadline
-from segue_client.protocol.retry import RetryState
+from segue_client.protocol.retry import Addresses, Deadline, RetryState
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionSettings:
-    """See `Client`."""
+    """The arguments of a client; see `Client`."""
 
     target: str | Sequence[str]
     timeout: float | None
@@ -23,11 +21,11 @@ class ConnectionSettings:
     credentials: grpc.ChannelCredentials | None
 
     def resumes(self, resume: bool | None) -> bool:
-        """Return whether a call that was given this goes on after a break; None: as the client was told."""
+        """Return whether a call resumes after a break; None: the client's setting."""
         return self.resume if resume is None else resume
 
-    def resumption(self, addresses: Addresses, timeout: float | None, *, resume: bool | None) -> RetryState:
-        """Return what a call that was given these does about its failures; None: as the client was told."""
+    def retry_state(self, addresses: Addresses, timeout: float | None, *, resume: bool | None) -> RetryState:
+        """Return the retry state of a new call; None: the client's setting."""
         return RetryState(
             addresses,
             Deadline.after(self.timeout if timeout is None else timeout),

@@ -191,7 +191,7 @@ def test_samples_that_a_stopping_server_left_unfinished_are_a_failure(peer: Any,
     assert result.exit_code == 1
     assert "Hel\n" in result.stdout
     assert result.stderr.splitlines()[-1] == (
-        "Error: the server stopped before the end of 1 of 2 texts; all can be written again with --seed 7"
+        "Error: the server stopped before the end of 1 of 2 texts; repeat all of them with --seed 7"
     )
 
 

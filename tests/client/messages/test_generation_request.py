@@ -1,12 +1,13 @@
 """What the wire cannot carry, or would read as something else."""
 
 import inspect
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_type_hints
 
 import pytest
-from segue.v1 import common_pb2
+from segue.v1 import common_pb2, generation_pb2
 from segue_client import AsyncClient, Client, InvalidRequest, SessionReference
-from segue_client.messages.generation_request import GenerationOptions, generate_request
+from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions
 
 DEFAULTS: dict[str, Any] = {
     "model": "",
@@ -31,6 +32,10 @@ DEFAULTS: dict[str, Any] = {
     "return_ticket": False,
     "ticket_interval": None,
 }
+
+
+def request(*, samples: int = 1, **options: Any) -> generation_pb2.GenerateRequest:
+    return GenerationOptions(**options).to_request("", samples)
 
 
 @pytest.mark.parametrize(
@@ -59,16 +64,16 @@ DEFAULTS: dict[str, Any] = {
 )
 def test_a_field_out_of_its_range_is_named(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        generate_request("", **{**DEFAULTS, **changed})
+        request(**changed)
 
 
 def test_one_stop_string_is_one_stop_string() -> None:
-    assert list(generate_request("", **{**DEFAULTS, "stop": "end"}).stop) == ["end"]
+    assert list(request(stop="end").stop) == ["end"]
 
 
 def test_zero_and_unset_are_different_on_the_wire() -> None:
-    unset = generate_request("", **DEFAULTS)
-    zero = generate_request("", **{**DEFAULTS, "seed": 0, "temperature": 0.0})
+    unset = request(**DEFAULTS)
+    zero = request(seed=0, temperature=0.0)
     assert not unset.sampling.HasField("seed")
     assert not unset.HasField("start")
     for name in ("temperature", "top_k", "top_p", "min_p"):
@@ -78,14 +83,13 @@ def test_zero_and_unset_are_different_on_the_wire() -> None:
 
 
 def test_an_empty_ticket_is_no_fresh_start() -> None:
-    assert generate_request("", **{**DEFAULTS, "ticket": b""}).start.WhichOneof("from") == "ticket"
+    assert request(ticket=b"").start.WhichOneof("from") == "ticket"
 
 
 def test_the_options_of_a_text_are_listed_once_and_for_all() -> None:
-    signature = inspect.signature(generate_request).parameters
-    defaults = {name: parameter.default for name, parameter in signature.items()}
-    assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
-    assert set(defaults) - {"prompt", "samples"} == set(DEFAULTS) == set(GenerationOptions.__annotations__)
+    assert {field.name: field.default for field in fields(GenerationOptions)} == DEFAULTS
+    hints = get_type_hints(GenerationOptions)
+    assert get_type_hints(GenerationKeywords) == hints
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
@@ -97,13 +101,13 @@ def test_every_option_of_a_text_is_described(client: type) -> None:
 
 
 def test_a_session_is_named_with_a_key_of_its_own_for_each_call() -> None:
-    one, other = (generate_request("", session="mine").start.session for _ in range(2))
+    one, other = (request(session="mine").start.session for _ in range(2))
     assert one.name == "mine"
     assert not one.HasField("position")
     assert one.request_key != other.request_key
     assert len(one.request_key) == 32
     given = SessionReference(name="mine", position=0, request_key="k")
-    start = generate_request("", session=given, exact=False).start
+    start = request(session=given, exact=False).start
     assert start == common_pb2.Start(
         session=common_pb2.SessionReference(name="mine", position=0, request_key="k"), exact=False
     )
@@ -111,8 +115,8 @@ def test_a_session_is_named_with_a_key_of_its_own_for_each_call() -> None:
 
 def test_a_text_goes_on_from_one_state() -> None:
     with pytest.raises(InvalidRequest, match="both"):
-        generate_request("", ticket=b"t", session="mine")
+        request(ticket=b"t", session="mine")
 
 
 def test_no_biases_are_none_on_the_wire() -> None:
-    assert generate_request("", biases={}) == generate_request("", biases=None) == generate_request("")
+    assert request(biases={}) == request(biases=None) == request()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from segue.v1 import alternatives_pb2
 from segue.v1 import generation_pb2 as pb
 from segue_client import Chunk, FinishReason, NotExact, NotRewindable, ServerFault, ServerUnavailable
+from segue_client.messages.generation_request import GenerationOptions
 from segue_client.protocol.generation import RESUME_INTERVAL, ResumableTexts, resumable_texts
 
 HOST = {"sha256": "ab" * 32, "host_class": "cd" * 16}
@@ -104,7 +105,7 @@ def read(texts: ResumableTexts, model: ToyModel, lives: Iterator[int]) -> list[l
             for message in [*_until_break(model.answer(texts.next_request(), next(lives))), None]:
                 if isinstance(message, ServerUnavailable):
                     raise message
-                if taken := texts.take(message):
+                if taken := texts.receive(message):
                     heard[taken[0]].append(taken[1])
         except ServerUnavailable:
             continue
@@ -158,7 +159,7 @@ def test_broken_calls_bring_the_uninterrupted_text(
     }
 
     def ask(lives: Iterator[int]) -> tuple[ResumableTexts, list[list[Chunk]]]:
-        texts = resumable_texts("before", samples, resume=True, **options)
+        texts = resumable_texts("before", GenerationOptions(**options), samples, resume=True)
         model = ToyModel(random.Random(chance), drains=drains)
         return texts, read(texts, model, lives)
 
@@ -178,10 +179,10 @@ def test_broken_calls_bring_the_uninterrupted_text(
 
 def begun(*messages: pb.GenerateResponse, samples: int = 1, **options: Any) -> ResumableTexts:
     """A text of which so much has come."""
-    texts = resumable_texts("before", samples, resume=True, **options)
+    texts = resumable_texts("before", GenerationOptions(**options), samples, resume=True)
     texts.next_request()
     for message in messages:
-        texts.take(message)
+        texts.receive(message)
     return texts
 
 
@@ -217,22 +218,22 @@ def test_before_the_first_ticket_the_request_is_repeated_with_the_seed(script: A
 
 
 def test_a_session_is_repeated_with_its_key(script: Any) -> None:
-    texts = resumable_texts("", resume=True, session="mine", max_characters=100_000)
+    texts = resumable_texts("", GenerationOptions(session="mine", max_characters=100_000), resume=True)
     first = texts.next_request()
     assert len(first.start.session.request_key) == 32
-    texts.take(script.started())
-    texts.take(script.text("abc", ticket=b"of a session"))
+    texts.receive(script.started())
+    texts.receive(script.text("abc", ticket=b"of a session"))
     again = texts.next_request()
     assert again.start == first.start
     assert again.max_characters == 100_000
     assert first.ticket_interval == 0
-    other = resumable_texts("", resume=True, session="mine").next_request()
+    other = resumable_texts("", GenerationOptions(session="mine"), resume=True).next_request()
     assert other.start.session.request_key != first.start.session.request_key
 
 
 def test_tickets_are_asked_for_where_they_pay() -> None:
     def interval(characters: int, samples: int = 1, *, resume: bool = True, **options: Any) -> int:
-        texts = resumable_texts("", samples, resume=resume, max_characters=characters, **options)
+        texts = resumable_texts("", GenerationOptions(max_characters=characters, **options), samples, resume=resume)
         return texts.next_request().ticket_interval
 
     assert interval(RESUME_INTERVAL + 1) == RESUME_INTERVAL
@@ -246,7 +247,7 @@ def test_tickets_that_the_caller_did_not_ask_for_are_kept_from_it(
     script: Any, asked: int | None, shown: bytes | None
 ) -> None:
     texts = begun(script.started(), max_characters=5000, ticket_interval=asked)
-    taken = texts.take(script.text("abc", ticket=b"t"))
+    taken = texts.receive(script.text("abc", ticket=b"t"))
     assert taken
     assert taken[1].ticket == shown
     assert texts.next_request().start.ticket == b"t"
@@ -262,19 +263,19 @@ def test_another_text_after_a_break_is_noticed(script: Any) -> None:
     for again in (["abX", "d"], ["a", "bX", "d"], ["abXd"]):
         texts = begun(script.started(), script.text("abc"))
         texts.next_request()
-        texts.take(script.started())
+        texts.receive(script.started())
         with pytest.raises(NotExact, match="another text"):
             for piece in again:
-                assert not texts.take(script.text(piece))
+                assert not texts.receive(script.text(piece))
 
 
 def test_a_shorter_text_after_a_break_is_a_fault(script: Any) -> None:
     texts = begun(script.started(), script.text("abc"))
     texts.next_request()
-    texts.take(script.started())
-    texts.take(script.text("ab"))
+    texts.receive(script.started())
+    texts.receive(script.text("ab"))
     with pytest.raises(ServerFault, match="2 characters of the 3"):
-        texts.take(script.finished())
+        texts.receive(script.finished())
 
 
 @pytest.mark.parametrize("other", [{"sha256": "00" * 32}, {"host_class": "00" * 16}])
@@ -284,11 +285,11 @@ def test_another_host_goes_on_only_where_that_is_allowed(script: Any, other: dic
         texts.next_request()
         elsewhere = script.started(continuation={**HOST, **other})
         if exact:
-            with pytest.raises(NotExact, match="exact=False goes on"):
-                texts.take(elsewhere)
+            with pytest.raises(NotExact, match="choose exact=False"):
+                texts.receive(elsewhere)
         else:
-            texts.take(elsewhere)
-            taken = texts.take(script.text("abcd"))
+            texts.receive(elsewhere)
+            taken = texts.receive(script.text("abcd"))
             assert taken
             assert taken[1].text == "d"
 
@@ -297,7 +298,7 @@ def test_started_stays_what_the_first_server_said(script: Any) -> None:
     texts = begun(script.started(seed=9, unknown_count=2), script.text("abc"))
     assert texts.resumed_count == 0
     texts.next_request()
-    texts.take(script.started(seed=9, unknown_count=0))
+    texts.receive(script.started(seed=9, unknown_count=0))
     assert texts.started
     assert (texts.started.unknown_count, texts.resumed_count) == (2, 1)
 
@@ -309,10 +310,10 @@ def drained(script: Any, count: int, **fields: Any) -> Any:
 def test_where_nobody_goes_on_a_drained_text_ends_with_its_ticket(script: Any) -> None:
     texts = begun(script.started(), script.text("abc"), drained(script, 3, ticket=b"t", position=9))
     with pytest.raises(ServerUnavailable) as caught:
-        texts.take(None)
+        texts.receive(None)
     assert caught.value.was_reached
     assert texts.next_request().start.ticket == b"t"
-    texts.give_up(caught.value)
+    texts.finish_drained(caught.value)
     assert texts.has_ended
     [finished] = texts.finished
     assert finished
@@ -322,12 +323,12 @@ def test_where_nobody_goes_on_a_drained_text_ends_with_its_ticket(script: Any) -
 def test_a_ticket_of_a_drained_text_is_no_end_once_another_server_went_on(script: Any) -> None:
     texts = begun(script.started(), script.text("abc"), drained(script, 3, ticket=b"t"))
     with pytest.raises(ServerUnavailable):
-        texts.take(None)
+        texts.receive(None)
     texts.next_request()
-    texts.take(script.started())
-    assert texts.take(script.text("d"))
+    texts.receive(script.started())
+    assert texts.receive(script.text("d"))
     with pytest.raises(ServerUnavailable, match="gone"):
-        texts.give_up(ServerUnavailable("gone"))
+        texts.finish_drained(ServerUnavailable("gone"))
     assert not texts.has_ended
 
 
@@ -335,7 +336,7 @@ def test_a_ticket_of_a_drained_text_is_no_end_once_another_server_went_on(script
 def test_a_text_without_any_state_cannot_be_taken_back_at_all(script: Any, characters: int) -> None:
     for texts in (begun(script.started()), begun(script.started(), script.text("abc"), session="mine")):
         assert texts.rewindable_count == 0
-        with pytest.raises(NotRewindable, match="no state is kept") as caught:
+        with pytest.raises(NotRewindable, match="no earlier state to return to") as caught:
             texts.rewound(characters)
         assert caught.value.rewindable_count == 0
 
@@ -353,33 +354,33 @@ def test_a_text_in_a_session_can_be_taken_back_to_its_tickets(script: Any) -> No
 
 
 def test_a_text_that_has_ended_is_not_gone_on_with(script: Any) -> None:
-    texts = resumable_texts("", 2, resume=True)
+    texts = resumable_texts("", GenerationOptions(), 2, resume=True)
     texts.next_request()
     for message in (script.started(), script.text("ab"), script.finished(generated_count=2)):
-        texts.take(message)
+        texts.receive(message)
     texts.next_request()
-    texts.take(script.started())
+    texts.receive(script.started())
     with pytest.raises(ServerFault, match="had ended"):
-        texts.take(script.text("abc"))
+        texts.receive(script.text("abc"))
 
 
 def test_a_ticket_that_is_behind_what_was_delivered_is_no_end(script: Any) -> None:
     texts = begun(script.started(), script.text("abc"))
     texts.next_request()
     for message in (script.started(), script.text("ab"), drained(script, 2, ticket=b"t")):
-        texts.take(message)
+        texts.receive(message)
     with pytest.raises(ServerUnavailable) as caught:
-        texts.take(None)
+        texts.receive(None)
     with pytest.raises(ServerUnavailable):
-        texts.give_up(caught.value)
+        texts.finish_drained(caught.value)
     assert texts.next_request().start.ticket == b""
 
 
 def test_without_resuming_a_drained_text_has_ended(script: Any) -> None:
-    texts = resumable_texts("", resume=False)
+    texts = resumable_texts("", GenerationOptions(), resume=False)
     texts.next_request()
     for message in (script.started(), script.text("abc"), drained(script, 3, ticket=b"t"), None):
-        texts.take(message)
+        texts.receive(message)
     assert texts.has_ended
     assert texts.finished[0]
     assert texts.finished[0].reason is FinishReason.DRAINED

@@ -461,6 +461,35 @@ async def test_calls_that_nobody_waits_for_are_given_up(peer: Any, toy: Any, toy
 
 
 @pytest.mark.usefixtures("small_calls")
+async def test_streams_that_nobody_waits_for_are_given_up(peer: Any, toy: Any) -> None:
+    del toy
+    began, leave, left = threading.Event(), threading.Event(), threading.Event()
+
+    def stuck(_requests: Any, context: Any) -> Iterator[Any]:
+        context.add_callback(left.set)
+        began.set()
+        leave.wait(20)
+        yield from ()
+
+    peer.score_stream = stuck
+
+    def read() -> float:
+        with Client(peer.address) as client:
+            scores = client.score_each(["a" * 100, "b" * 2000])
+            next(scores)
+            assert began.wait(20)
+            since = time.monotonic()
+            scores.close()  # type: ignore[attr-defined] - it is a generator
+            assert left.wait(20)
+            return time.monotonic() - since
+
+    try:
+        assert await asyncio.to_thread(read) < 15
+    finally:
+        leave.set()
+
+
+@pytest.mark.usefixtures("small_calls")
 async def test_one_timeout_covers_all_calls(peer: Any, scoring: Any, toys: Any) -> None:
     over = threading.Event()
 
@@ -590,7 +619,7 @@ async def test_a_stream_buffers_a_few_pieces_whatever_its_length(peer: Any) -> N
         most_ahead = most_kept = 0
         with Client(peer.address) as client, client.score_stream(pieces()) as stream:
             for progress in stream:
-                most_kept = max(most_kept, stream._scoring.kept_count)
+                most_kept = max(most_kept, stream._scoring._buffer.unconfirmed_count)
                 most_ahead = max(most_ahead, pulled - progress.sent_count)
         assert stream.finished
         assert stream.finished.scored_count == 10_000_000

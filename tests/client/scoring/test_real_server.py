@@ -18,6 +18,7 @@ from segue_client import (
     LanguageModel,
     Score,
     ScoreProgress,
+    ScoreStream,
     ServerUnavailable,
 )
 from segue_client.messages import score_request
@@ -86,19 +87,19 @@ def test_it_goes_on_from_tickets_as_if_it_had_not_broken(
     whole = client.score(text, **options)
     settings = score_request.text_settings(**options)
     scoring = StreamScoring(settings, piece_characters=size, resume_interval=interval)
-    stream = client._stream([text], scoring, client._resumption(None))
+    stream = ScoreStream([text], scoring, client._connection, client._connection.retry_state(None))
     left = iter(breaks)
-    take, until_break = scoring.take, next(left, None)
+    receive, until_break = scoring.receive, next(left, None)
 
-    def take_or_break(message: Any) -> Any:
+    def receive_or_break(message: Any) -> Any:
         nonlocal until_break
         if until_break == 0:
             until_break = next(left, None)
             raise ServerUnavailable("broken", was_reached=True)
         until_break = None if until_break is None else until_break - 1
-        return take(message)
+        return receive(message)
 
-    scoring.take = take_or_break  # type: ignore[method-assign]
+    scoring.receive = receive_or_break  # type: ignore[method-assign]
     progresses = list(stream)
     assert stream.finished
     found = collected(progresses, stream.finished)
@@ -153,7 +154,7 @@ def test_a_killed_server_is_taken_over_in_the_midst_of_a_stream(start_server: An
                 piece_characters=2_000,
                 resume_interval=10_000,
             )
-            stream = lucky._stream(pieces(), scoring, lucky._resumption(None))
+            stream = ScoreStream(pieces(), scoring, lucky._connection, lucky._connection.retry_state(None))
             progresses = list(stream)
     assert stream.finished
     found = collected(progresses, stream.finished)

@@ -13,7 +13,7 @@ from segue_client import InvalidRequest, NotExact, Score, ServerFault
 from segue_client.messages.events import continuation_from
 from segue_client.messages.policies import policies_from
 from segue_client.messages.score import score_from
-from segue_client.messages.score_request import score_request, score_settings
+from segue_client.messages.score_request import ScoreSettings, score_request
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring, collected
 
 CHARACTERS = "abc ,Z?\r\n\ufeffé\u0301"
@@ -49,7 +49,7 @@ class Driven:
         scoring, answers = self.scoring, list[pb.ScoreStreamResponse]()
         stream, left = None, 0
         while (step := scoring.next_step()) is not Step.DONE:
-            self.most_kept = max(self.most_kept, scoring.kept_count)
+            self.most_kept = max(self.most_kept, scoring._buffer.unconfirmed_count)
             match step:
                 case Step.PULL:
                     self._pull(pieces)
@@ -67,13 +67,13 @@ class Driven:
                 case Step.CLOSE:
                     scoring.close()
                     answers.append(stream.finished())
-                case Step.READ:
+                case Step.RECEIVE:
                     if left == 0:
-                        scoring.begin_again()
+                        scoring.restart()
                         answers = []
                         continue
                     left -= 1
-                    if progress := scoring.take(answers.pop(0)):
+                    if progress := scoring.receive(answers.pop(0)):
                         yield progress
 
     def _pull(self, pieces: Iterator[str]) -> None:
@@ -87,7 +87,7 @@ class Driven:
 
 def whole_score(toys: Any, text: str, **options: Any) -> Score:
     """What one call says of the text."""
-    response = toys.scores(score_request([text], score_settings(**options)))
+    response = toys.scores(score_request([text], ScoreSettings(**options)))
     policies, continuation = policies_from(response.policies), continuation_from(response.continuation)
     return score_from(response.scores[0], policies, continuation)
 
@@ -123,7 +123,7 @@ def test_however_it_is_cut_and_broken_a_stream_is_the_whole_text(
 ) -> None:
     if details:
         options = {**options, **DETAILS}
-    settings = score_settings(**options, ticket=ticket, return_tickets=True)
+    settings = ScoreSettings(**options, ticket=ticket, return_tickets=True)
     scoring = StreamScoring(settings, joins=joins, piece_characters=size, resume_interval=interval)
     driven = Driven(scoring, toys, breaks)
     progresses = driven.read(parts(text, cuts))
@@ -152,7 +152,7 @@ def test_so_it_is_whatever_the_normalization(
     toys: Any, normalization: str, *, text: str, cuts: list[int], breaks: list[int], size: int
 ) -> None:
     def read(breaks: list[int], cuts: list[int], size: int) -> Score:
-        settings = score_settings(**DETAILS, windows=5)
+        settings = ScoreSettings(**DETAILS, windows=5)
         scoring = StreamScoring(settings, piece_characters=size, resume_interval=7)
         progresses = Driven(scoring, toys, breaks, normalization).read(parts(text, cuts))
         assert scoring.finished
@@ -165,7 +165,7 @@ def test_so_it_is_whatever_the_normalization(
 def test_the_callers_tickets_stand_where_the_progress_says(
     toys: Any, *, text: str, cuts: list[int], wanted: int, own: int, breaks: list[int]
 ) -> None:
-    scoring = StreamScoring(score_settings(), ticket_interval=wanted, piece_characters=4, resume_interval=own)
+    scoring = StreamScoring(ScoreSettings(), ticket_interval=wanted, piece_characters=4, resume_interval=own)
     whole = whole_score(toys, text)
     last = 0
     for progress in Driven(scoring, toys, breaks).read(parts(text, cuts)):
@@ -190,7 +190,7 @@ def test_small_pieces_are_answered_one_by_one_where_they_are_not_joined(toys: An
             pulled += 1
             yield piece
 
-    scoring = StreamScoring(score_settings(), joins=False)
+    scoring = StreamScoring(ScoreSettings(), joins=False)
     for count, progress in enumerate(Driven(scoring, toys).iterate(pieces()), start=1):
         assert progress.sent_count == len("abcd"[: count + 1])
         assert pulled == min(count, 3)
@@ -201,7 +201,7 @@ def test_what_comes_before_an_error_of_the_text_is_scored(toys: Any) -> None:
         yield "abc"
         raise LookupError("no more")
 
-    driven, seen = Driven(StreamScoring(score_settings()), toys, breaks=[1]), list[ScoreProgress]()
+    driven, seen = Driven(StreamScoring(ScoreSettings()), toys, breaks=[1]), list[ScoreProgress]()
     with pytest.raises(LookupError):
         seen.extend(driven.iterate(pieces()))
     assert [progress.total.sum_log_probability for progress in seen] == [toys.sum("abc")]
@@ -212,16 +212,16 @@ def test_what_comes_before_an_error_of_the_text_is_scored(toys: Any) -> None:
 def test_half_a_character_fails_the_text_behind_what_came_before(toys: Any) -> None:
     seen = list[ScoreProgress]()
     with pytest.raises(InvalidRequest, match="surrogate"):
-        seen.extend(Driven(StreamScoring(score_settings()), toys).iterate(iter(["abc", "\ud800"])))
+        seen.extend(Driven(StreamScoring(ScoreSettings()), toys).iterate(iter(["abc", "\ud800"])))
     assert [progress.sent_count for progress in seen] == [3]
 
 
 def test_a_session_is_not_resumed_and_nothing_of_it_is_kept(toys: Any) -> None:
-    scoring = StreamScoring(score_settings(session="s"), piece_characters=2)
+    scoring = StreamScoring(ScoreSettings(session="s"), piece_characters=2)
     driven = Driven(scoring, toys)
     driven.read(["abcdefghijklmnopqrst"])
     assert not scoring.resumes
-    assert not scoring.can_begin_again
+    assert not scoring.can_restart
     assert driven.starts[0].ticket_interval == 0
     assert driven.most_kept == 0
     assert driven.most_unanswered == 1
@@ -229,18 +229,18 @@ def test_a_session_is_not_resumed_and_nothing_of_it_is_kept(toys: Any) -> None:
 
 
 def test_before_the_server_has_taken_the_call_even_that_can_begin_again(toys: Any) -> None:
-    scoring = StreamScoring(score_settings(session="s"), piece_characters=2)
+    scoring = StreamScoring(ScoreSettings(session="s"), piece_characters=2)
     assert Driven(scoring, toys, breaks=[0, 0]).read(["abcdefg"])[-1].total.scored_count == 6
 
 
 def test_a_server_that_stops_gives_a_ticket_to_a_caller_who_goes_on_by_himself(toys: Any) -> None:
-    scoring = StreamScoring(score_settings(), resume=False)
+    scoring = StreamScoring(ScoreSettings(), resume=False)
     stream = toys.stream(scoring.start().start)
-    scoring.take(stream.started())
+    scoring.receive(stream.started())
     scoring.add("abc")
     scoring.fail(LookupError())
-    scoring.take(stream.progress(scoring.send().text))
-    progress = scoring.take(stream.progress("", stopping=True))
+    scoring.receive(stream.progress(scoring.send().text))
+    progress = scoring.receive(stream.progress("", stopping=True))
     assert progress
     assert (progress.ticket, progress.sent_count) == (b"3:c", 3)
 
@@ -272,46 +272,46 @@ def _progress(**fields: Any) -> pb.ScoreStreamResponse:
     ],
 )
 def test_a_server_against_the_contract_is_at_fault(toys: Any, messages: list[Any]) -> None:
-    scoring = StreamScoring(score_settings())
+    scoring = StreamScoring(ScoreSettings())
     scoring.start()
     scoring.add("abc")
     scoring.fail(LookupError())
     scoring.send()
     with pytest.raises(ServerFault):
         for message in messages:
-            scoring.take(_started(toys) if message == "started" else message)
+            scoring.receive(_started(toys) if message == "started" else message)
 
 
 def test_a_server_that_gives_no_tickets_does_not_fill_the_memory(toys: Any) -> None:
-    scoring = StreamScoring(score_settings(), piece_characters=10, resume_interval=50)
+    scoring = StreamScoring(ScoreSettings(), piece_characters=10, resume_interval=50)
     scoring.start()
-    scoring.take(_started(toys))
+    scoring.receive(_started(toys))
     with pytest.raises(ServerFault, match="no ticket"):
         for _ in range(100):
             scoring.add("0123456789")
             sent = scoring.send()
-            scoring.take(_progress(sent_count=0))
+            scoring.receive(_progress(sent_count=0))
             assert sent.text
 
 
 def test_another_kind_of_host_does_not_go_on_unless_it_may(toys: Any) -> None:
     for exact, expected in ((True, pytest.raises(NotExact, match="exact=False")), (False, None)):
-        scoring = StreamScoring(score_settings(exact=exact))
+        scoring = StreamScoring(ScoreSettings(exact=exact))
         scoring.start()
-        scoring.take(_started(toys))
-        scoring.begin_again()
+        scoring.receive(_started(toys))
+        scoring.restart()
         again = scoring.start().start
         assert (again.model.name, again.model.version) == ("toy", 3)
         if expected:
             with expected:
-                scoring.take(_started(toys, "c1"))
+                scoring.receive(_started(toys, "c1"))
         else:
-            assert scoring.take(_started(toys, "c1")) is None
+            assert scoring.receive(_started(toys, "c1")) is None
             assert not again.start.exact
 
 
 def test_a_whole_that_another_host_has_gone_on_with_is_not_exact(toys: Any) -> None:
-    scoring = StreamScoring(score_settings(exact=False), piece_characters=2, resume_interval=1)
+    scoring = StreamScoring(ScoreSettings(exact=False), piece_characters=2, resume_interval=1)
     driven = Driven(scoring, toys, breaks=[2], hosts=["c0", "c1"])
     driven.read(["abcdef"])
     assert scoring.finished
@@ -322,7 +322,7 @@ def test_a_whole_that_another_host_has_gone_on_with_is_not_exact(toys: Any) -> N
 @pytest.mark.parametrize("text", ["ab\n", "ab\r", "ab\r\n", "ab"])
 def test_a_text_that_ends_with_its_line_feed_gets_no_other_after_a_break(toys: Any, text: str) -> None:
     """Though the call that ends it has nothing else to read, because all is behind the ticket."""
-    scoring = StreamScoring(score_settings(end="line-feed"), piece_characters=100, resume_interval=1)
+    scoring = StreamScoring(ScoreSettings(end="line-feed"), piece_characters=100, resume_interval=1)
     driven = Driven(scoring, toys, breaks=[2])
     driven.read([text])
     assert len(driven.starts) == 2
@@ -332,16 +332,16 @@ def test_a_text_that_ends_with_its_line_feed_gets_no_other_after_a_break(toys: A
 
 
 def test_less_text_than_before_the_break_is_a_fault(toys: Any) -> None:
-    scoring = StreamScoring(score_settings())
+    scoring = StreamScoring(ScoreSettings())
     driven = Driven(scoring, toys, breaks=[2])
     iterator = driven.iterate(iter(["abcdef"]))
     assert next(iterator).total.scored_count == 5
     scoring.end()
-    scoring.begin_again()
+    scoring.restart()
     stream = toys.stream(scoring.start().start)
-    scoring.take(stream.started())
+    scoring.receive(stream.started())
     scoring.send()
-    assert scoring.take(stream.progress("abc")) is None
+    assert scoring.receive(stream.progress("abc")) is None
     scoring.close()
     with pytest.raises(ServerFault, match="less of the text"):
-        scoring.take(stream.finished())
+        scoring.receive(stream.finished())

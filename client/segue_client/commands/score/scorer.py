@@ -69,7 +69,7 @@ class Scorer:
                 case "small":
                     yield from (self._row(name, score) for name, score in self._each(self._small_texts(run), str))
                 case "large":
-                    yield from in_order((partial(self._file, file) for file in run), self.jobs, self.client.close)
+                    yield from in_order((partial(self._file, file) for file in run), self.jobs)
                 case "one at a time":
                     yield from map(self._file, run)
 
