@@ -40,9 +40,6 @@ class ScoringPolicies:
     end: EndPolicy = "nothing"
 
 
-DEFAULT_POLICIES: Final = ScoringPolicies()
-
-
 def policies_message(policies: ScoringPolicies) -> scoring_pb2.ScoringPolicies:
     """Translate the policies of a request; raise InvalidRequest for an unknown one."""
     begin = policies.begin
