@@ -55,7 +55,7 @@ _MEGABYTE: Final = 1_000_000
     type=click.FloatRange(0),
     default=20.0,
     show_default=True,
-    help="Seconds that streams may continue after SIGTERM before they end with a ticket.",
+    help="Seconds that streams may continue after SIGTERM and --drain-lag before they end with a ticket.",
 )
 @click.option(
     "--state",

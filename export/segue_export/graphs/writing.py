@@ -168,8 +168,8 @@ class _Sampler:
 
     def _keep_min_p(self, nodes: Nodes, p: str) -> str:
         likeliest = nodes.add("Gather", [p, "first_rank"], "likeliest", axis=1)
-        enough = nodes.add("Less", [p, nodes.add("Mul", [likeliest, "min_p"], "least_p")], "below_min_p")
-        return nodes.add("Where", [enough, "excluded", p], "kept_min_p")
+        too_small = nodes.add("Less", [p, nodes.add("Mul", [likeliest, "min_p"], "least_p")], "below_min_p")
+        return nodes.add("Where", [too_small, "excluded", p], "kept_min_p")
 
     def _cumulative(self, nodes: Nodes, p: str, name: str) -> str:
         if self._triangle:

@@ -8,7 +8,7 @@ of them unseal. To retire a key, remove its line. To introduce one:
 
 Sealed bytes:
 
-    magic       4 bytes   "CLS1"
+    magic       4 bytes   "SGS1"
     key id      4 bytes   unsigned, little-endian
     salt       16 bytes   random
     nonce      12 bytes   random
@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from segue_server.errors import StartupError
 
 KEY_BYTES: Final = 32
-_MAGIC: Final = b"CLS1"
+_MAGIC: Final = b"SGS1"
 _HEADER: Final = struct.Struct("<4sI16s12s")
 _TAG_BYTES: Final = 16
 _PURPOSE: Final = b"segue.seal.key1"

@@ -107,7 +107,7 @@ def test_a_setting_of_this_version_that_is_out_of_range_is_damage(tmp_path: Path
 
 def test_what_a_killed_write_left_is_swept_up(tmp_path: Path, origin: Origin) -> None:
     for clean in (lambda: save_train_state(tmp_path, origin, train_state(3)), lambda: delete_train_states(tmp_path)):
-        left = tmp_path / ".moment-00000002-0123456789ab.safetensors.77"
+        left = tmp_path / ".state-00000002-0123456789ab.safetensors.77"
         left.touch()
         clean()
         assert not left.exists()

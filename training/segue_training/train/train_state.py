@@ -2,7 +2,7 @@
 
 It is one safetensors file in the run's folder,
 
-    moment-<step>-<hash>.safetensors
+    state-<step>-<hash>.safetensors
 
 with a JSON record in its metadata. <hash> is the beginning of the SHA-256 of the content, so that damage is detected on
 reading. The two newest files are kept. No random state is saved: random numbers are a function of the seed and the
@@ -28,10 +28,10 @@ from segue_training.errors import CheckpointError, ConfigurationError
 from segue_training.recipes import TrainingConfig
 
 KEPT: Final = 2
-_FILE: Final = re.compile(r"moment-(\d{8,})-([0-9a-f]{12})\.safetensors")
-_UNFINISHED: Final = ".moment-*"
+_FILE: Final = re.compile(r"state-(\d{8,})-([0-9a-f]{12})\.safetensors")
+_UNFINISHED: Final = ".state-*"
 """Temporary files of killed writes; see `atomic`."""
-_METADATA: Final = "segue.moment"
+_METADATA: Final = "segue.train_state"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def save_train_state(folder: Path, origin: Origin, state: TrainState) -> Path:
     record = msgspec.json.encode(_Record(origin, state.progression)).decode()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     content = save(tensors, metadata={_METADATA: record})
-    path = folder / f"moment-{state.progression.step:08d}-{_digest(content)}.safetensors"
+    path = folder / f"state-{state.progression.step:08d}-{_digest(content)}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
@@ -128,7 +128,7 @@ def _stale(folder: Path, newest: Path) -> list[Path]:
 
 def train_state_files(folder: Path) -> list[Path]:
     """Return the train state files in `folder`, intact or not, by step."""
-    return sorted((path for path in folder.glob("moment-*") if _FILE.fullmatch(path.name)), key=step_of)
+    return sorted((path for path in folder.glob("state-*") if _FILE.fullmatch(path.name)), key=step_of)
 
 
 def delete_train_states(folder: Path) -> None:

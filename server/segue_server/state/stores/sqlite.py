@@ -28,8 +28,8 @@ _MAX_FILE_BYTES: Final = 16_000_000_000
 _MAX_MEMORY_BYTES: Final = 1_000_000_000
 """Default limit in memory."""
 
-_APPLICATION_ID: Final = 0x63686C6D
-"""In the file's header: "chlm"."""
+_APPLICATION_ID: Final = 0x73656775
+"""In the file's header: "segu"."""
 _VERSION: Final = 1
 """Of the table, in the file's header."""
 _SCHEMA: Final = f"""
