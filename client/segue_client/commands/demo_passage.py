@@ -43,7 +43,7 @@ def prompt_for(corpus: str, passage: str) -> str:
     """Return a beginning like that of `passage`: up to 12 characters of one line, in whole words if possible."""
     if corpus == BUILT_IN or not _files(corpus):
         return "The "
-    start = passage[:12]
+    start = passage.lstrip("\n")[:12]
     return (start.rpartition(" ")[0] or start).partition("\n")[0]
 
 

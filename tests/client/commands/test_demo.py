@@ -1,5 +1,6 @@
 """The demo: how it handles its processes, for which small programs stand in, and a short run of the real thing."""
 
+import os
 import re
 import shlex
 import signal
@@ -98,7 +99,8 @@ def test_a_model_of_documents_gets_one_line_at_a_time(
 
 def demonstrate(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "segue_client", "demo", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    own = os.environ | {"SEGUE_STATE": str(folder / "state")}
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_a_corpus_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
