@@ -1,4 +1,4 @@
-"""Session stores: one interface (`store`), implemented on SQLite and Redis."""
+"""Session stores: one interface (`store`), implemented on SQLite, on Redis, and in memory."""
 
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,9 @@ async def open_store(url: str, max_bytes: int | None = None) -> SessionStore:
     scheme, _, rest = url.partition(":")
     match scheme:
         case "memory" if url == "memory:":
-            return await _open_sqlite(None, max_bytes)
+            from segue_server.state.stores.memory import MemoryStore
+
+            return MemoryStore(max_bytes)
         case "sqlite" if rest:
             return await _open_sqlite(Path(rest), max_bytes)
         case "redis" | "rediss":
@@ -25,7 +27,7 @@ async def open_store(url: str, max_bytes: int | None = None) -> SessionStore:
     raise _bad_url(url)
 
 
-async def _open_sqlite(path: Path | None, max_bytes: int | None) -> SessionStore:
+async def _open_sqlite(path: Path, max_bytes: int | None) -> SessionStore:
     from segue_server.state.stores.sqlite import SqliteStore
 
     store = SqliteStore(path, max_bytes)

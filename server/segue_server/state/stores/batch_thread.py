@@ -68,13 +68,13 @@ class BatchThread(Generic[C]):
     async def start(self) -> None:
         """Start the thread; raises StartupError if the backend cannot open."""
         self._thread.start()
-        value_of(await self._opened)
+        _value_of(await self._opened)
 
     async def do(self, command: C) -> Any:
         """Run a command and return its answer; raises StoreUnavailable and what the backend raises."""
         pending = _Pending(command, self._loop.create_future())
         self._waiting.put(pending)
-        return value_of(await pending.answer)
+        return _value_of(await pending.answer)
 
     async def close(self) -> None:
         """End the thread after all waiting commands."""
@@ -152,7 +152,7 @@ def _deliver(answers: "list[tuple[asyncio.Future[Any], Any]]") -> None:
             future.set_result(answer)
 
 
-def value_of(answer: Any) -> Any:
+def _value_of(answer: Any) -> Any:
     """Return an answer, or raise it if it is an exception."""
     if isinstance(answer, Exception):
         raise answer

@@ -1,10 +1,9 @@
-"""Sessions in SQLite: in a file, the default, or in memory.
+"""Sessions in a file of SQLite, the default.
 
-Sessions in a file outlive the server, and several servers on one machine can share it. An acknowledged change is
+They outlive the server, and several servers on one machine can share it. An acknowledged change is
 durable (`synchronous=FULL`: each transaction is flushed to disk before it is acknowledged): it survives any end of the
 process, and a power failure if the disk keeps its promises. With `NORMAL`, a power failure could revert sessions to
-older states. Calls that wait at the same time share a transaction and its flush. Sessions in memory end with the
-process.
+older states. Calls that wait at the same time share a transaction and its flush.
 
 One row for each session. Its stored expiry is up to 1/64 of the idle time late, so that use rarely has to write it; a
 session never expires early. Rows lie in pages of 16 KB in creation order, beside an index of names. A table WITHOUT
@@ -20,13 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from segue_server.errors import RequestError, StartupError, StoreFull, StoreUnavailable
-from segue_server.state.stores.batch_thread import BatchThread, value_of
+from segue_server.state.stores.batch_thread import BatchThread
 from segue_server.state.stores.store import Entry, new_revision
 
-_MAX_FILE_BYTES: Final = 16_000_000_000
-"""Default limit for a file."""
-_MAX_MEMORY_BYTES: Final = 1_000_000_000
-"""Default limit in memory."""
+_MAX_BYTES: Final = 16_000_000_000
+"""Default limit."""
 
 _APPLICATION_ID: Final = 0x73656775
 """In the file's header: "segu"."""
@@ -65,12 +62,11 @@ _REMOVED_AT_ONCE: Final = 500
 class SqliteStore:
     """Sessions in a database."""
 
-    def __init__(self, path: Path | None, max_bytes: int | None = None, clock: Callable[[], float] = time.time) -> None:
-        """`path`: None: in memory; `max_bytes`: for all sessions, None: the default; `clock`: seconds of Unix time."""
-        max_bytes = max_bytes or (_MAX_FILE_BYTES if path else _MAX_MEMORY_BYTES)
+    def __init__(self, path: Path, max_bytes: int | None = None, clock: Callable[[], float] = time.time) -> None:
+        """`max_bytes`: for all sessions, None: the default; `clock`: seconds of Unix time."""
         self._clock = clock
-        database = _Database(path.expanduser().absolute() if path else None, max_bytes, clock)
-        self._runner = BatchThread(database, str(path)) if path else _DirectRunner(database)
+        database = _Database(path.expanduser().absolute(), max_bytes or _MAX_BYTES, clock)
+        self._runner = BatchThread(database, str(path))
 
     async def open(self) -> None:
         """Open the database, and create it if missing; raises StartupError."""
@@ -112,22 +108,6 @@ class SqliteStore:
         await self._runner.close()
 
 
-class _DirectRunner:
-    """Runs commands in the event loop's thread: in memory, a command costs less than handing it to another thread."""
-
-    def __init__(self, database: "_Database") -> None:
-        self._database = database
-
-    async def start(self) -> None:
-        self._database.open()
-
-    async def do(self, command: "_Command") -> Any:
-        return value_of(self._database.run_in_memory(command))
-
-    async def close(self) -> None:
-        self._database.close()
-
-
 @dataclass(frozen=True, slots=True)
 class _Command:
     """An operation on the database."""
@@ -141,7 +121,7 @@ class _Command:
 class _Database:
     """The open database. Used by one thread."""
 
-    def __init__(self, path: Path | None, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float]) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._clock = clock
@@ -149,9 +129,6 @@ class _Database:
 
     def open(self) -> None:
         """Open the database, and create it if missing; raises StartupError."""
-        if self._path is None:
-            self._connection = _open_memory()
-            return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -172,18 +149,6 @@ class _Database:
             if len(commands) == 1:
                 return [_failure(error)]
         return [self.run([command])[0] for command in commands]
-
-    def run_in_memory(self, command: _Command) -> Any:
-        """Run one command. All but `create` change at most one session and need no transaction: there is one thread.
-
-        A statement drops the GIL, so that each one less matters. Expired sessions are removed when others are created.
-        """
-        if command.method is _Database.create:
-            return self.run([command])[0]
-        try:
-            return self._answer(command)
-        except sqlite3.Error as error:
-            return _failure(error)
 
     def tidy(self) -> bool:
         """Remove some expired sessions; return whether there are more."""
@@ -323,13 +288,6 @@ def _failure(error: sqlite3.Error) -> RequestError:
     failure = StoreUnavailable()
     failure.__cause__ = error
     return failure
-
-
-def _open_memory() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-    connection.executescript(_SCHEMA)
-    return connection
 
 
 def _open_file(path: Path) -> sqlite3.Connection:

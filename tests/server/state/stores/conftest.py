@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from segue_server.state.stores import open_store
+from segue_server.state.stores.memory import MemoryStore
 from segue_server.state.stores.sqlite import SqliteStore
 from segue_server.state.stores.store import SessionStore
 
@@ -74,10 +75,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """Each store, empty."""
     clock = Clock()
     if request.param == "memory":
-        store = SqliteStore(None, clock=clock)
-        await store.open()
-        yield Opened(store, clock, None)
-        await store.close()
+        yield Opened(MemoryStore(clock=clock), clock, None)
     elif request.param == "sqlite":
         others = list[SqliteStore]()
 
