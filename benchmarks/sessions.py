@@ -45,6 +45,7 @@ from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.session_record import Record
 from segue_server.state.sessions import Sessions
 from segue_server.state.snapshot import Snapshot
+from segue_server.state.stores.memory import MemoryStore
 from segue_server.state.stores.sqlite import SqliteStore
 from segue_server.state.stores.store import SessionStore
 
@@ -121,8 +122,7 @@ async def fill_file(bench: Bench, count: int) -> tuple[list[str], float]:
 
 async def in_memory(bench: Bench, count: int, replaces: int) -> dict[str, Any]:
     """Fill the store in memory, then go on with sessions of it; each replacement is sealed and read as by a call."""
-    store = SqliteStore(None, MAX_BYTES)
-    await store.open()
+    store = MemoryStore(MAX_BYTES)
     empty, began = settled_bytes(), time.perf_counter()
     names = await fill(bench, store, count)
     seconds, full = time.perf_counter() - began, settled_bytes()
