@@ -2,7 +2,7 @@
 
     python benchmarks/arriving.py HOST:PORT --rate 50 [--seconds 10] [--characters 1000] [--prompt-every 2]
 
-With --prompt-every, a prompt of 10,000 characters arrives every so many seconds beside them, and is not counted.
+With --prompt-every, a prompt of 10,000 characters arrives every N seconds beside them, and is not counted.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ right     log-probabilities and symbols beside the CPU's, for architectures, siz
 company   whether a row's bits depend on the number of rows in its batch, and on its place and neighbours in one batch
 writing   16 steps in one run, sampling inside, by rows; reading: scoring by rows. Each in three ways:
             arrays    NumPy arrays in and out of every run
-            bound     every input and output in a buffer of its own on the device
+            bound     each input and output in its own buffer on the device
             captured  the same, replayed as a CUDA graph
 
 Runs that are bound or captured are timed with their work on the device alone: a server's ids and uniforms, a few KB a

@@ -8,7 +8,7 @@
     first        from the call to the first character of a stream
     gap          between two messages of one stream
 
-The generator is a process of its own on the same cores. Rounds repeat; medians are printed.
+The generator is a separate process on the same cores. Rounds repeat; medians are printed.
 """
 
 import json

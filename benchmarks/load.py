@@ -9,7 +9,7 @@
     gap               between two messages of one stream, each of which brings several characters
     MB                physical memory of the server before, the most while it served, and the growth by stream
 
-Every point has a server of its own, so that memory which an earlier one left behind does not count. Its streams are as
+Each point has its own server, so that memory left by an earlier one does not count. Its streams are as
 long as takes some `--seconds`, and of 200 characters at least. Rounds over all points repeat; medians are printed.
 Clients and server share the cores.
 """

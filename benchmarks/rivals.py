@@ -9,7 +9,7 @@
                `python -m rival.triton_server FOLDER` has set up
 
 All run the same shape on the same cores, ONNX Runtime with one thread each; the clients share these cores with the
-servers, each a process of its own. Repeats alternate; medians are printed. `ratio` is segue's characters/s by the
+servers, each a separate process. Repeats alternate; medians are printed. `ratio` is segue's characters/s by the
 rival's, the median of the pairs of one round.
 
 How to read it. (a) and (c) bring every character by itself, segue brings what a tick has written: where a reader needs

@@ -67,7 +67,7 @@ class Request:
 
 
 class Rows:
-    """The engine, as far as the two policies see it. What its interface is stands here alone."""
+    """The engine, as far as the two policies see it. Only this class knows its interface."""
 
     def __init__(self, model: Model, rows: int, steps: int) -> None:
         self._model = model

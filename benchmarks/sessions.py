@@ -1,9 +1,9 @@
-"""What sessions that nobody uses cost, and how soon one of a million goes on.
+"""What idle sessions cost, and how soon one of a million continues.
 
     python benchmarks/sessions.py [--sessions 1000000] [--in-memory 100000] [--folder FOLDER] [--json]
 
     file      a file of sealed sessions, made through the store's interface: bytes for each, and the time
-    go on     Generate in a session chosen at random among them, over gRPC, by a `segue serve` of its own, with a
+    continue  Generate in a session chosen at random among them, over gRPC, by a separate `segue serve`, with a
               position and a request_key: from the call to the end of its stream. "ticket": the same text from a ticket,
               which asks no store. "disk": after the file was dropped from the system's cache
     memory    sessions in the store of `memory:`, and what the process grows by while they are replaced
@@ -121,7 +121,7 @@ async def fill_file(bench: Bench, count: int) -> tuple[list[str], float]:
 
 
 async def in_memory(bench: Bench, count: int, replaces: int) -> dict[str, Any]:
-    """Fill the store in memory, then go on with sessions of it; each replacement is sealed and read as by a call."""
+    """Fill the store in memory, then continue its sessions; each replacement is sealed and read as by a call."""
     store = MemoryStore(MAX_BYTES)
     empty, began = settled_bytes(), time.perf_counter()
     names = await fill(bench, store, count)
@@ -155,7 +155,7 @@ def drop_from_cache(path: Path) -> None:
 
 
 async def latencies(stub: Any, starts: Sequence[common_pb2.Start], characters: int, at_once: int) -> dict[str, Any]:
-    """Generate from each start, so many at once; return what the calls took."""
+    """Generate from each start, `at_once` of them at a time; return what the calls took."""
     taken, waiting = list[float](), iter(starts)
 
     async def call_after_call() -> None:

@@ -3,7 +3,7 @@
     python benchmarks/stream_memory.py [--megabytes 10] [--layers 1] [--hidden 64] [--parts 5] [--json]
 
 The text is made up, ASCII, sent in pieces of 16,384 characters; the client waits for each answer. Then the same text is
-scored in parts, each a stream that goes on from the ticket of the part before. `memory` is the resident set of
+scored in parts, each a stream that continues from the previous part's ticket. `memory` is the resident set of
 the server's process at the end of each part of the one stream; the sums must be equal to the bit.
 """
 
@@ -39,7 +39,7 @@ def pieces(first: int, last: int) -> Iterator[str]:
 def stream(
     stub: scoring_pb2_grpc.ScoringServiceStub, first: int, last: int, ticket: bytes = b""
 ) -> Iterator[pb.TextScore]:
-    """Score some pieces; yield the total behind each, and at last that of all with a ticket."""
+    """Score some pieces; yield the total after each, and finally that of all with a ticket."""
     start = common_pb2.Start(ticket=ticket) if ticket else None
 
     def requests() -> Iterator[pb.ScoreStreamRequest]:

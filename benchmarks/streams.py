@@ -2,7 +2,7 @@
 
     python benchmarks/streams.py HOST:PORT [--streams 64] [--characters 1000] [--ticket-interval 0]
 
-A process of its own, so that its CPU time is not the server's; it shares the machine with the server all the same.
+A separate process, so that its CPU time is not the server's; it still shares the machine with the server.
 All streams are called at once. They are read by the raw stub, without `segue_client`, over a few connections.
 """
 
@@ -70,7 +70,7 @@ def length_for(server: Server, streams: int, seconds: float, generator: Sequence
 
 
 async def read_all(address: str, streams: int, characters: int, ticket_interval: int = 0) -> Load:
-    """Read `streams` texts of so many characters at once."""
+    """Read `streams` texts of `characters` characters each, all at once."""
     connections = min(MOST_CONNECTIONS, -(-streams // STREAMS_PER_CONNECTION))
     # Channels to one address share a connection, unless told not to.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
@@ -109,7 +109,7 @@ async def read(
 
 
 def request(seed: int, characters: int, ticket_interval: int = 0) -> generation_pb2.GenerateRequest:
-    """Return a request of so many characters."""
+    """Return a request of `characters` characters."""
     return generation_pb2.GenerateRequest(
         prompt=PROMPT,
         sampling=generation_pb2.Sampling(seed=seed),

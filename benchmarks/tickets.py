@@ -102,7 +102,7 @@ def speeds(chosen: argparse.Namespace, folder: Path) -> list[Row]:
 
 
 def measured(server: Server, count: int, characters: int, interval: int) -> dict[str, float]:
-    """Read so many streams; return what came of it."""
+    """Read `count` streams; return the load."""
     generator = [sys.executable, streams.__file__, "--ticket-interval", str(interval)]
     found = streams.measure(server, count, characters, generator)
     return {

@@ -7,7 +7,7 @@
     scratch    the loop of `segue train` on d2l's LSTM "from scratch", tensor by tensor
 
 All train the same width on the same made-up text in the same minibatches. Repeats alternate; medians are printed.
-Beside the speed stands its share of what the cores can do: the floating-point operations of the matrix products that
+Beside the speed is its share of what the cores can do: the floating-point operations of the matrix products that
 a step needs (6 for each weight and character: 2 forward, 4 backward), by the speed of one large matrix product.
 """
 
@@ -36,7 +36,7 @@ from torch.nn.functional import cross_entropy, one_hot
 SYMBOLS = 66
 """As many as tinyshakespeare has, with `<unk>`."""
 Loop = Callable[[int], float]
-"""Takes so many steps and returns the seconds that they took."""
+"""Takes a number of steps and returns the seconds that they took."""
 
 
 class Enough(Exception):  # noqa: N818

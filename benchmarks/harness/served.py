@@ -1,4 +1,4 @@
-"""The server that is measured: a model of random weights, and `segue serve` as a process of its own."""
+"""The server that is measured: a model of random weights, and `segue serve` as a separate process."""
 
 import re
 import subprocess
@@ -53,7 +53,7 @@ def make_model(models: Path, layers: int, hidden: int) -> Path:
 
 
 def room_for(sequences: int) -> list[str]:
-    """Return the options of `segue serve` that admit so many sequences."""
+    """Return the options of `segue serve` that admit `sequences` sequences."""
     return ["--max-sequences", str(max(sequences, DEFAULT_SEQUENCES))]
 
 

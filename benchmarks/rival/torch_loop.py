@@ -70,7 +70,7 @@ def thread_counts() -> list[int]:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Let PyTorch use so many threads within the block."""
+    """Let PyTorch use `threads` threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -55,7 +55,7 @@ async def read(stub: Any, number: int, characters: int, arrivals: Arrivals) -> N
 
 
 async def read_all(address: str, streams: int, characters: int) -> Load:
-    """Read `streams` texts of so many characters at once."""
+    """Read `streams` texts of `characters` characters each, all at once."""
     arrivals = Arrivals()
     async with grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         await channel.channel_ready()
