@@ -22,10 +22,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import onnx
+from harness.products import products, square_product
 from harness.served import Server, make_model, segue_server
 from harness.tables import Column, Row, numbers, parser, show
-from onnx import TensorProto, helper, numpy_helper
 from segue_export.artifact import Artifact, read_artifact
 from segue_export.graphs.quantization import quantize
 from segue_export.graphs.step import Step
@@ -60,16 +59,7 @@ Runner = Callable[[], None]
 def peak() -> Runner:
     """Return a product of two square matrices, of which one is constant."""
     value = np.random.default_rng(0).random((SQUARE, SQUARE), dtype=np.float32)
-    shape = [SQUARE, SQUARE]
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["left", "right"], ["product"])],
-        "peak",
-        [helper.make_tensor_value_info("left", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("product", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(value, "right")],
-    )
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    loaded = open_session(model.SerializeToString(), CPU, 1)
+    loaded = open_session(square_product(value), CPU, 1)
     return lambda: loaded.run(None, {"left": value})
 
 
@@ -115,13 +105,6 @@ def seconds(run: Runner, least: float) -> float:
     return median(found)
 
 
-def products(artifact: Artifact) -> int:
-    """Return the floating-point operations of a symbol that cannot be avoided."""
-    manifest = artifact.manifest
-    squares = 2 * manifest.layers - 1  # the first layer's input is a table
-    return 2 * (4 * manifest.hidden**2 * squares + manifest.hidden * len(manifest.vocabulary))
-
-
 def ceiling(artifact: Artifact, rows: int, repeats: int, least: float) -> Row:
     """Measure one batch size."""
     runners = {
@@ -132,7 +115,7 @@ def ceiling(artifact: Artifact, rows: int, repeats: int, least: float) -> Row:
     }
     rounds = [{name: seconds(run, least) for name, run in runners.items()} for _ in range(repeats)]
     rate = [2 * SQUARE**3 / each["peak"] for each in rounds]
-    work = products(artifact) * rows * STEPS
+    work = products(artifact.manifest) * rows * STEPS
     return {
         "rows": rows,
         "float32_us": 1e6 * median(each["float32"] for each in rounds) / STEPS,

@@ -25,22 +25,20 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
-from harness.served import TEXT_CHARACTERS
+from harness.products import products, square_product
+from harness.served import make_manifest
 from harness.tables import Column, Row, numbers, parser, show
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import dequantize, halve
 from segue_export.graphs.reading import reading_graph
 from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
-from segue_export.manifest import FORMAT_VERSION, CorpusDescription, Manifest, Weights
+from segue_export.manifest import Weights
 from segue_server.engine.onnx_session import CPU, CUDA, cuda_is_built_in, open_session
 from segue_training.models import Architecture, ModelConfig, build_model
-from segue_training.text.vocabulary import Vocabulary
 
 STEPS: Final = 16
 SQUARE: Final = 8192
@@ -80,14 +78,9 @@ class Subject:
     """A model of random weights, with float32 or float16 matrices."""
 
     def __init__(self, architecture: Architecture, layers: int, hidden: int, weights: str = "float32") -> None:
-        vocabulary = Vocabulary(("<unk>", *TEXT_CHARACTERS))
+        manifest = make_manifest(architecture, layers, hidden)
         torch.manual_seed(0)
-        module = build_model(ModelConfig(len(vocabulary), 64, hidden, layers, architecture))
-        corpus = CorpusDescription("none", "0" * 64, 1)
-        manifest = Manifest(
-            *(FORMAT_VERSION, architecture, layers, hidden, vocabulary.characters, "line-feeds", "\n", corpus, 4.0),
-            *("none", {}, {}),
-        )
+        module = build_model(ModelConfig(len(manifest.vocabulary), 64, hidden, layers, architecture))
         tensors: Weights = {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
         if weights == "float16":
             manifest, tensors = replace(manifest, weights="float16"), halve(tensors, layers)
@@ -130,14 +123,6 @@ class Subject:
             "inverse_temperature": np.ones((rows, 1), dtype=np.float32),
             "bias": np.zeros((1, len(self.manifest.vocabulary)), dtype=np.float32),
         }
-
-    @property
-    def operations(self) -> int:
-        """Of the products of a symbol that cannot be avoided."""
-        gates = {"lstm": 4, "gru": 3, "rnn": 1}[self.manifest.architecture]
-        squares = 2 * self.manifest.layers - 1  # the first layer's input is a table
-        hidden = self.manifest.hidden
-        return 2 * (gates * hidden**2 * squares + hidden * len(self.manifest.vocabulary))
 
     def _step(self, provider: str) -> Step:
         return Step(self.manifest, self.tensors, in_float16=provider == CUDA)
@@ -212,6 +197,7 @@ def right(provider: str, rows: Iterable[int]) -> list[Row]:
                 (subject.writing(provider), subject.writing(CPU, 0)),
             )
         ]
+        elsewhere = off_device(subject.writing(provider, 1), provider, subject.feed(1, 1))
         for count in rows:
             feed = subject.feed(count)
             (read, read_cpu), (wrote, wrote_cpu) = ((run(a, feed), run(b, feed)) for a, b in ours)
@@ -222,7 +208,7 @@ def right(provider: str, rows: Iterable[int]) -> list[Row]:
                     "rows": count,
                     "difference": float(np.abs(read["log_probabilities"] - read_cpu["log_probabilities"]).max()),
                     "agreement": float((wrote["ids"] == wrote_cpu["ids"]).mean()),
-                    "off_device": off_device(subject.writing(provider, 1), provider, subject.feed(1, 1)),
+                    "off_device": elsewhere,
                 }
             )
     return found
@@ -291,7 +277,7 @@ def fast(kind: str, provider: str, rows: Iterable[int], sizes: Iterable[tuple[in
                             "us": 1e6 * median(taken) / STEPS,
                             "p99": 1e6 * quantiles(taken, n=100)[98] / STEPS,
                             "per_second": count * STEPS / median(taken),
-                            "of_peak": subject.operations * count * STEPS / median(taken) / peak,
+                            "of_peak": products(subject.manifest) * count * STEPS / median(taken) / peak,
                         }
                     )
     return found
@@ -327,12 +313,7 @@ def products_per_second(provider: str, weights: str, least: float) -> float:
     halved, square = provider == CUDA and weights == "float16", SQUARE if provider == CUDA else 512
     value = np.random.default_rng(0).random((square, square), dtype=np.float32)
     value = value.astype(np.float16) if halved else value
-    element = TensorProto.FLOAT16 if halved else TensorProto.FLOAT
-    declared = [helper.make_tensor_value_info(name, element, [square, square]) for name in ("left", "product")]
-    node = helper.make_node("MatMul", ["left", "right"], ["product"])
-    graph = helper.make_graph([node], "peak", declared[:1], declared[1:], [numpy_helper.from_array(value, "right")])
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    once, _ = bound(model.SerializeToString(), provider, {"left": value}, captured=False)
+    once, _ = bound(square_product(value), provider, {"left": value}, captured=False)
     return 2 * square**3 / median(seconds(once, least))
 
 

@@ -41,13 +41,17 @@ def make_module(layers: int, hidden: int) -> Recurrent:
     return Recurrent(ModelConfig(vocabulary_size=len(vocabulary), embedding=64, hidden=hidden, layers=layers))
 
 
+def make_manifest(architecture: str, layers: int, hidden: int) -> Manifest:
+    """Return the manifest of a model that was trained on nothing."""
+    corpus, characters = CorpusDescription("none", "0" * 64, 1), ("<unk>", *TEXT_CHARACTERS)
+    return Manifest(
+        FORMAT_VERSION, architecture, layers, hidden, characters, "line-feeds", "\n", corpus, 4.0, "none", {}, {}
+    )
+
+
 def make_model(models: Path, layers: int, hidden: int) -> Path:
     """Write `make_module`'s LSTM as a model below the folder `models`; return its own folder."""
-    vocabulary = Vocabulary(("<unk>", *TEXT_CHARACTERS))
-    corpus = CorpusDescription("none", "0" * 64, 1)
-    manifest = Manifest(
-        FORMAT_VERSION, "lstm", layers, hidden, vocabulary.characters, "line-feeds", "\n", corpus, 4.0, "none", {}, {}
-    )
+    manifest = make_manifest("lstm", layers, hidden)
     weights = {name: tensor.numpy() for name, tensor in make_module(layers, hidden).state_dict().items()}
     return write_artifact(models, "benchmark", manifest, portable_graph(manifest, weights))
 

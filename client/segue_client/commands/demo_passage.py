@@ -20,7 +20,6 @@ ENGLISH: Final = (
     "to the end. We said that we had nothing better to do, and drew our chairs nearer to the fire."
 )
 
-
 BUILT_IN: Final = "pydoc"
 """The demo's own corpus: the English reference inside every CPython."""
 
@@ -41,7 +40,7 @@ def natural_passage(corpus: str) -> str:
 
 def prompt_for(corpus: str, passage: str) -> str:
     """Return a beginning like that of `passage`: up to 12 characters of one line, in whole words if possible."""
-    if corpus == BUILT_IN or not _files(corpus):
+    if corpus == BUILT_IN or passage == ENGLISH:
         return "The "
     start = passage.lstrip("\n")[:12]
     return (start.rpartition(" ")[0] or start).partition("\n")[0]

@@ -122,8 +122,8 @@ class MemoryStore:
         now = self._clock()
         while limit and self._due and self._due[0][0] <= now:
             _, space, name = heapq.heappop(self._due)
-            if self._find(space, name):
-                heapq.heappush(self._due, (self._spaces[space][name].expiry, space, name))
+            if entry := self._find(space, name):
+                heapq.heappush(self._due, (entry.expiry, space, name))
             else:
                 self._remove(space, name)
             limit -= 1
