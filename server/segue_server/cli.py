@@ -30,18 +30,38 @@ _MEGABYTE: Final = 1_000_000
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU cores for one step of a model."
 )
 @click.option(
+    "--memory-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="Memory for what clients cause: requests, prompts, replies, buffers, states; more calls get "
+    "RESOURCE_EXHAUSTED.  [default: half of the container's or the machine's]",
+)
+@click.option(
     "--max-sequences",
     type=click.IntRange(1),
-    default=8192,
+    help="Streams and texts served at once; more get RESOURCE_EXHAUSTED.  "
+    "[default: what the model's speed and --memory-gb allow]",
+)
+@click.option(
+    "--max-wait",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
     show_default=True,
-    help="Streams and texts served at once; more get RESOURCE_EXHAUSTED.",
+    help="Seconds that the work before a call may take; otherwise it gets RESOURCE_EXHAUSTED at once. A call with a "
+    "deadline may wait for half of its time.",
+)
+@click.option(
+    "--request-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds for a request to arrive.",
 )
 @click.option(
     "--stall-timeout",
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds that a client may leave its stream unread before the call fails.",
+    help="Seconds that a client may leave a reply or its stream unread before the call fails.",
 )
 @click.option(
     "--drain-lag",
@@ -116,7 +136,10 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     metrics_port: int | None,
     device: str,
     threads: int,
-    max_sequences: int,
+    memory_gb: float | None,
+    max_sequences: int | None,
+    max_wait: float,
+    request_timeout: float,
     stall_timeout: float,
     drain_lag: float,
     drain_grace: float,
@@ -142,6 +165,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     import asyncio
     import logging
 
+    from segue_server.api.call import Patience
     from segue_server.api.services.session import IdleTimes
     from segue_server.engine.model import Device
     from segue_server.server import ServerConfig, serve
@@ -159,8 +183,10 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         metrics_port=metrics_port,
         device=Device(device),
         threads=threads,
+        memory_bytes=None if memory_gb is None else max(1, round(memory_gb * 1e9)),
         max_sequences=max_sequences,
-        stall_timeout=stall_timeout,
+        longest_wait=max_wait,
+        patience=Patience(request_timeout, stall_timeout),
         drain_lag=drain_lag,
         drain_grace=drain_grace,
         ticket_lifetime=ticket_days * _DAY,

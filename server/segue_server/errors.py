@@ -12,8 +12,8 @@ RequestError
 |-- NotRewindable     OUT_OF_RANGE        further back than the session can go
 |-- StoreFull         RESOURCE_EXHAUSTED  no room for another session: none is evicted
 |-- StoreUnavailable  UNAVAILABLE         the session store does not answer
-|-- Overloaded        RESOURCE_EXHAUSTED  no place for another sequence; says when to retry
-|-- Stalled           ABORTED             the client stopped reading its stream, or never started it
+|-- Overloaded        RESOURCE_EXHAUSTED  no time, place or memory for the call now; says when to retry
+|-- Stalled           ABORTED             the client stopped reading its replies, or sending its request
 |-- Stopping          UNAVAILABLE         the server is stopping
 `-- EngineFailed      INTERNAL            the engine failed; the log says why
 
@@ -23,6 +23,8 @@ StartupError          ends `segue serve` with one line and an exit code
 from typing import ClassVar
 
 import grpc
+
+from segue_server.limits import RETRY_AFTER_SECONDS
 
 
 class RequestError(Exception):
@@ -116,14 +118,19 @@ class StoreUnavailable(RequestError):  # noqa: N818
 
 
 class Overloaded(RequestError):  # noqa: N818
-    """No place for another sequence."""
+    """No time, place or memory for another call now."""
 
     status = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
 
+    def __init__(self, message: str, retry_after: float = RETRY_AFTER_SECONDS) -> None:
+        """`retry_after`: seconds after which the call may be repeated."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
 
 class Stalled(RequestError):  # noqa: N818
-    """The client stopped reading its stream, or never started it."""
+    """The client stopped reading its replies, or sending its request."""
 
     status = grpc.StatusCode.ABORTED
     reason = "STALLED"

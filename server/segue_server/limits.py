@@ -11,6 +11,24 @@ RETRY_AFTER_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
+class MethodLimits:
+    """What the requests of a method may be, and what they cost."""
+
+    message_bytes: int = MAX_MESSAGE_BYTES
+    """Of one request, or one message of a stream."""
+    memory_factor: int = 16
+    """Bytes that the server holds for each byte of a message: the text, its code points, its ids."""
+    uses_engine: bool = True
+    """Whether its calls wait for the engine."""
+
+
+TEXT_METHOD: Final = MethodLimits()
+"""Of generation and scoring."""
+SHORT_METHOD: Final = MethodLimits(64 * 1024, uses_engine=False)
+"""Of sessions and models: names, tickets and numbers."""
+
+
+@dataclass(frozen=True)
 class RequestLimits:
     """The ranges of a request's fields. Sizes of texts are in characters."""
 

@@ -26,6 +26,9 @@ from segue.v1 import (
 from segue_export.artifact import find_artifacts, read_artifact
 from segue_export.errors import ArtifactError
 
+from segue_server.api.call import Patience
+from segue_server.api.call_tasks import install
+from segue_server.api.channel_options import CHANNEL_OPTIONS
 from segue_server.api.interceptor import CallInterceptor
 from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.model import ModelService
@@ -35,11 +38,11 @@ from segue_server.engine.build import Build
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Device, Model
 from segue_server.errors import StartupError
-from segue_server.limits import MAX_MESSAGE_BYTES
 from segue_server.prefix_cache.cache import PrefixCache
-from segue_server.runtime.admission import Admission
+from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.measured_rate import calibrate
+from segue_server.runtime.memory_limit import memory_limit
 from segue_server.runtime.registry import Registry, Served
 from segue_server.runtime.self_check import check
 from segue_server.state.key_ring import KeyRing, make_key_file
@@ -47,7 +50,7 @@ from segue_server.state.sessions import Sessions
 from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
 from segue_server.state.stores.store import SessionStore
-from segue_server.state.tickets import TicketCodec
+from segue_server.state.tickets import TicketCodec, ticket_bytes
 from segue_server.telemetry.metrics import serve_metrics
 
 SERVICES: Final = tuple(
@@ -58,20 +61,6 @@ SERVICES: Final = tuple(
         (session_pb2, "SessionService"),
         (model_pb2, "ModelService"),
     )
-)
-
-CHANNEL_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", -1),  # replies are bounded by the limits of requests
-    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a few KB could unpack to GB
-    # Bursts wait for the event loop, where admission refuses calls with a retry hint. gRPC's own limit would cancel
-    # calls without one.
-    ("grpc.server.max_pending_requests", 2**17),
-    ("grpc.server.max_pending_requests_hard_limit", 2**17),
-    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
 _HEALTH_SECONDS: Final = 0.5
@@ -100,10 +89,14 @@ class ServerConfig:
     device: Device = Device.AUTO
     threads: int = 1
     """Cores that one step of a model may use."""
-    max_sequences: int = 8192
-    """Streams and texts served at once; each takes about 50 KB plus a state and its prompt."""
-    stall_timeout: float = 60.0
-    """Seconds that a client may leave its stream unread."""
+    memory_bytes: int | None = None
+    """For what clients cause: requests, prompts, replies, buffers, states. None: half of what the process may use."""
+    max_sequences: int | None = None
+    """Streams and texts served at once; None: what the models' speed and the memory allow."""
+    longest_wait: float = 2.0
+    """Seconds that the work before a call may take, if it has no deadline."""
+    patience: Patience = field(default_factory=Patience)
+    """With slow clients."""
     drain_lag: float = 0.0
     """Seconds between NOT_SERVING and the first refused call, for load balancers to notice."""
     drain_grace: float = 20.0
@@ -122,13 +115,15 @@ async def serve(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    install(loop)
     make_key_file(config.keys)
     ring = KeyRing(config.keys)
     registry = Registry([_served(model, loop) for model in load_models(config)])
-    health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor()
+    admission = Admission(_capacity(registry, config), config.longest_wait)
+    health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor(registry, admission, config.patience)
     store = await open_store(config.sessions, config.max_session_bytes)
     prefixes = PrefixCache(config.prefix_cache_bytes)
-    server = _server(registry, health, interceptor, ring, store, prefixes, config)
+    server = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
     if config.metrics_port is not None:
         port = serve_metrics(registry, prefixes, config.host, config.metrics_port)
@@ -171,11 +166,25 @@ def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
         found.host_class.hex(),
     )
     worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}", calibrate(model))
-    return Served(model, worker, found.reproducible, Build.of(model, found.host_class))
+    return Served.of(model, worker, Build.of(model, found.host_class), reproducible=found.reproducible)
+
+
+def _capacity(registry: Registry, config: ServerConfig) -> Capacity:
+    """Return what the server shares among its clients, and log it."""
+    memory = config.memory_bytes or memory_limit() // 2
+    rate = max(served.engine_thread.rate for served in registry)
+    state_bytes = max(ticket_bytes(served.model) for served in registry)
+    capacity = Capacity.of(memory, rate, state_bytes, config.max_sequences)
+    _log.info(
+        "%d places for streams and texts, at %.0f characters a second; %d MB for what clients cause",
+        *(capacity.places, rate, capacity.memory // 10**6),
+    )
+    return capacity
 
 
 def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     registry: Registry,
+    admission: Admission,
     health: grpc_health_aio.HealthServicer,
     interceptor: CallInterceptor,
     ring: KeyRing,
@@ -184,15 +193,12 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     config: ServerConfig,
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
-    admission = Admission(config.max_sequences)
     ticket_codec, sessions = TicketCodec(ring, config.ticket_lifetime), Sessions(store, ring)
     start_resolver = StartResolver(ticket_codec, sessions)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-        GenerationService(registry, admission, start_resolver, prefixes, config.stall_timeout), server
+        GenerationService(registry, admission, start_resolver, prefixes), server
     )
-    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(
-        ScoringService(registry, admission, start_resolver, config.stall_timeout), server
-    )
+    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(registry, admission, start_resolver), server)
     session_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionService(registry, admission, start_resolver, ticket_codec, sessions, config.idle_times), server
     )

@@ -21,14 +21,17 @@ from segue.v1 import common_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_g
 from segue.v1 import generation_pb2 as pb
 from segue_export.artifact import read_artifact
 from segue_export.export import export_checkpoint
+from segue_server.api.call import Call, Patience
 from segue_server.api.generation_request import Generation, check_limits, read_generation
 from segue_server.api.services.generation import GenerationService
 from segue_server.engine.build import Build
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import Finish, Sequence
 from segue_server.errors import EngineFailed, InvalidRequest, Overloaded, Stalled
+from segue_server.limits import TEXT_METHOD
 from segue_server.prefix_cache.cache import PrefixCache
-from segue_server.runtime.admission import Admission
+from segue_server.runtime.admission import Admission, Capacity
+from segue_server.runtime.owner import NOBODY
 from segue_server.state.start import StartResolver, StartState
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint, save_checkpoint
@@ -564,6 +567,10 @@ def test_what_normalization_makes_of_a_character_counts(wide_model: Model) -> No
 # Places, and calls that end before their texts do.
 
 
+def room_for_three() -> Admission:
+    return Admission(Capacity(memory=2**30, places=3), longest_wait=2.0)
+
+
 def endless(channel: grpc.Channel, samples: int = 1) -> Any:
     asked = asked_for(count=FOREVER, samples=samples)
     return generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked, timeout=60)
@@ -594,7 +601,7 @@ def test_all_samples_find_room_or_none(full: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         generate(full, samples=5)
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "5 sequences at once: this server has places for 4" in refusal.value.details()
+    assert "5 places for sequences are needed; this server has 4" in refusal.value.details()
     assert len(generate_when_there_is_room(full, 4)) == 4
     stream = endless(full)
     next(stream)
@@ -648,25 +655,25 @@ def test_sigterm_while_the_shared_prompt_is_read_fails_the_call_for_another_serv
 
 
 def test_places_can_be_given_back_one_by_one() -> None:
-    admission = Admission(3)
-    with admission.exactly(3) as give_back:
-        with pytest.raises(Overloaded, match="all 3 places"), admission.exactly(1):
+    admission = room_for_three()
+    with admission.exactly(3, NOBODY) as give_back:
+        with pytest.raises(Overloaded, match="0 of 3 free"), admission.exactly(1, NOBODY):
             pass
         give_back()
-        with pytest.raises(Overloaded, match="2 places for sequences are needed, 1 of 3 free"), admission.exactly(2):
+        with pytest.raises(Overloaded, match=r"2 places .* needed, 1 of 3 free"), admission.exactly(2, NOBODY):
             pass
-        with admission.places(2) as granted:
+        with admission.some(2, NOBODY) as granted:
             assert granted == 1
         give_back()
         give_back()
-        with admission.exactly(3):
+        with admission.exactly(3, NOBODY):
             pass
-    with pytest.raises(KeyError), admission.exactly(2) as give_back:
+    with pytest.raises(KeyError), admission.exactly(2, NOBODY) as give_back:
         give_back()
         raise KeyError
-    with admission.exactly(3), pytest.raises(Overloaded), admission.exactly(1):
+    with admission.exactly(3, NOBODY), pytest.raises(Overloaded), admission.exactly(1, NOBODY):
         pass
-    with pytest.raises(InvalidRequest, match="4 sequences at once: this server has places for 3"), admission.exactly(4):
+    with pytest.raises(InvalidRequest, match=r"4 places .* this server has 3"), admission.exactly(4, NOBODY):
         pass
 
 
@@ -723,10 +730,8 @@ class Client:
         self._when_finished = when_finished
         self._busy = False
 
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return ()
-
-    async def write(self, response: pb.GenerateResponse) -> None:
+    async def write(self, data: bytes) -> None:
+        response = pb.GenerateResponse.FromString(data)
         assert not self._busy, "two messages at once"
         self._busy = True
         if len(self.received) == self._most:
@@ -742,19 +747,20 @@ async def call(
     model: Model, worker: ScriptedWorker, client: Client, admission: Admission | None = None, prompt: str = "T"
 ) -> None:
     """Ask for three samples; of the prompt "T" there is nothing to read. Afterwards all places must be free."""
-    admission = admission or Admission(3)
-    registry: Any = SimpleNamespace(
-        find=lambda *_: SimpleNamespace(model=model, engine_thread=worker, build=Build.of(model, bytes(16)))
-    )
+    admission = admission or room_for_three()
+    served = SimpleNamespace(model=model, engine=worker, build=Build.of(model, bytes(16)))
+    served.shared_by = lambda *_: served
+    registry: Any = SimpleNamespace(find=lambda *_: served)
     codec: Any = SimpleNamespace(encode=lambda *_: b"")
     nowhere: Any = None  # no call here has a session
-    service = GenerationService(registry, admission, StartResolver(codec, nowhere), PrefixCache(0), stall_timeout=0.05)
+    service = GenerationService(registry, admission, StartResolver(codec, nowhere), PrefixCache(0))
     context: Any = client
+    one_call = Call(context, TEXT_METHOD, admission, [], Patience(reply=0.05))
     try:
-        await service.Generate(asked_for(prompt, samples=3), context)
+        await service.Generate(asked_for(prompt, samples=3), one_call)
     finally:
         assert worker.alive == set()
-        with admission.exactly(3):
+        with admission.exactly(3, NOBODY):
             pass
 
 
@@ -794,11 +800,11 @@ async def test_a_shared_prompt_that_fails_opens_no_sample(model: Model) -> None:
 
 
 async def test_when_the_client_hears_of_an_end_the_place_is_free(model: Model) -> None:
-    admission, ended = Admission(3), []
+    admission, ended = room_for_three(), []
 
     def take_the_places() -> None:
         ended.append(None)
-        with admission.exactly(len(ended)):
+        with admission.exactly(len(ended), NOBODY):
             pass
 
     await call(model, ScriptedWorker(*[Finish.LENGTH] * 3), Client(when_finished=take_the_places), admission)

@@ -1,35 +1,45 @@
-"""Wraps every call of segue's own services: turns errors into statuses, and counts the calls in progress."""
+"""Wraps every call of segue's own services: lets it in or refuses it, turns errors into statuses, and counts it.
+
+Whatever a handler's type, the wrapped one reads its request itself, as if it were a stream. gRPC would read a unary
+request before it calls the handler: all of it, for as long as it takes, also where the call is refused.
+"""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import DecodeError, Message
 
-from segue_server.errors import InvalidRequest, Overloaded, RequestError, Stopping
-from segue_server.limits import RETRY_AFTER_SECONDS
+from segue_server.api.call import Call, Patience
+from segue_server.api.status import INTERNAL, status_of
+from segue_server.errors import InvalidRequest, RequestError, Stopping
+from segue_server.limits import SHORT_METHOD, TEXT_METHOD, MethodLimits
+from segue_server.runtime.admission import Admission
+from segue_server.runtime.registry import Registry
 
-ERROR_DOMAIN: Final = "segue"
 _OWN_SERVICES: Final = "/segue."
-_STATUS_SECONDS: Final = 5.0
-_INTERNAL_TEXT: Final = "the server failed on this request; its log says why"
+_SHORT_SERVICES: Final = ("/segue.v1.SessionService/", "/segue.v1.ModelService/")
 
 _log = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
-_Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Parse = Callable[[bytes], Message]
+_Answer = Callable[[Call], Awaitable[bytes]]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of segue's services. Health and reflection pass through unchanged."""
+    """Wraps every handler of segue's services. Health and reflection pass through unchanged: they are never refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry, admission: Admission, patience: Patience) -> None:
+        self._backlogs = registry.backlogs
+        self._admission = admission
+        self._patience = patience
+        self._wrapped: dict[str, _Handler] = {}
         self._stopping = False
         self._in_progress = 0
         self._none_in_progress = asyncio.Event()
@@ -49,37 +59,46 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
         """Return the handler for grpc to call."""
+        method = str(handler_call_details.method)
+        if (known := self._wrapped.get(method)) is not None:
+            return known
         handler = await continuation(handler_call_details)
-        if handler is None or not str(handler_call_details.method).startswith(_OWN_SERVICES):
+        if handler is None or not method.startswith(_OWN_SERVICES):
             return handler
-        # The type stubs declare synchronous handlers; in grpc.aio these are coroutines.
-        behavior: Any = handler.stream_stream or handler.unary_stream or handler.unary_unary
-        deserialize: Any = handler.request_deserializer
-        parse = _parse_each if handler.request_streaming else _parse
-        answer = self._wrap(behavior, lambda request: parse(request, deserialize))
-        make: Any = grpc.unary_unary_rpc_method_handler
-        if handler.response_streaming:
-            make = grpc.unary_stream_rpc_method_handler
-        if handler.request_streaming:
-            make = grpc.stream_stream_rpc_method_handler
-        # Without a deserializer the request arrives as bytes, so that parse errors are wrapped too.
-        wrapped: _Handler = make(answer, None, handler.response_serializer)
+        wrapped = self._wrapped[method] = self._wrap(handler, method)
         return wrapped
 
-    def _wrap(self, behavior: _Behavior, parse: Callable[[Any], Any]) -> Any:
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    def _wrap(self, handler: Any, method: str) -> _Handler:
+        limits = SHORT_METHOD if method.startswith(_SHORT_SERVICES) else TEXT_METHOD
+        parse: _Parse = _parser(handler.request_deserializer)
+        answer = self._guard(_answer_of(handler, parse), method, limits)
+        # Without deserializer and serializer, messages are bytes here. The type stubs declare synchronous handlers.
+        make: Any = grpc.stream_unary_rpc_method_handler
+        if handler.response_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        wrapped: _Handler = make(answer)
+        return wrapped
+
+    def _guard(self, answer: _Answer, method: str, limits: MethodLimits) -> Any:
+        async def guarded(requests: Any, context: _Context) -> bytes:
+            del requests  # they are read from the context, with a time limit
+            call = Call(context, limits, self._admission, self._backlogs, self._patience)
+            reply, failure = b"", None
             try:
                 with self._count_call():
-                    return await behavior(parse(request), context)
+                    call.enter()
+                    reply = await answer(call)
             except RequestError as error:
-                await _abort(context, error.status, str(error), _details(error))
+                failure = status_of(error)
             except (grpc.aio.BaseError, asyncio.CancelledError):  # the call is over: there is no client to tell
                 raise
             except Exception:  # noqa: BLE001 - the client gets a fixed text, the log the details
-                _log.exception("a handler failed")
-                await _abort(context, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, ())
+                _log.exception("%s failed", method)
+                failure = INTERNAL
+            call.end(failure)
+            return reply
 
-        return answer
+        return guarded
 
     @contextmanager
     def _count_call(self) -> Iterator[None]:
@@ -96,39 +115,44 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._none_in_progress.set()
 
 
-def _parse(request: bytes, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(request)
-    except DecodeError:
-        raise InvalidRequest("the request is not a message of this method") from None
+def _answer_of(handler: Any, parse: _Parse) -> _Answer:
+    """Return how to answer a call of `handler`, which takes a request, or an iterator of them, and the call."""
+    behavior = handler.stream_stream or handler.unary_stream or handler.unary_unary
+
+    async def answer_stream(call: Call) -> bytes:
+        await behavior(_messages(call, parse), call)
+        return b""
+
+    async def answer_with_stream(call: Call) -> bytes:
+        await behavior(await _only_message(call, parse), call)
+        return b""
+
+    async def answer(call: Call) -> bytes:
+        return call.reply(await behavior(await _only_message(call, parse), call))
+
+    if handler.request_streaming:
+        return answer_stream
+    return answer_with_stream if handler.response_streaming else answer
 
 
-async def _parse_each(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _parse(request, parse)
+async def _only_message(call: Call, parse: _Parse) -> Message:
+    if (message := await call.read(parse)) is None:
+        raise InvalidRequest("the call ended without a request; send one")
+    return message
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str, metadata: tuple[Any, ...]
-) -> None:
-    """End the call with a status; gives up on a client that makes no room for it."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_STATUS_SECONDS):
-            await context.abort(code, text, metadata)
+async def _messages(call: Call, parse: _Parse) -> AsyncIterator[Message]:
+    message = await call.read(parse)
+    while message is not None:
+        yield message
+        message = await call.read_next(parse)
 
 
-def _details(error: RequestError) -> tuple[tuple[str, bytes], ...]:
-    """Return the error's machine-readable form (google.rpc.Status) as trailing metadata."""
-    details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN))]
-    if isinstance(error, Overloaded):
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(RETRY_AFTER_SECONDS * 1e9))
-        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    status = status_pb2.Status(code=error.status.value[0], message=str(error), details=details)
-    return (("grpc-status-details-bin", status.SerializeToString()),)
+def _parser(deserialize: _Parse) -> _Parse:
+    def parse(data: bytes) -> Message:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            raise InvalidRequest("the request is not a message of this method") from None
 
-
-def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed
+    return parse

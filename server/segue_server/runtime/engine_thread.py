@@ -21,7 +21,9 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.scores import joined_alternatives
 from segue_server.engine.sequence import Sequence, StepOutput
 from segue_server.errors import EngineFailed
+from segue_server.runtime.backlog import Backlog
 from segue_server.runtime.measured_rate import GUESS, MeasuredRate
+from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.tick_budget import TickBudget
 
 HIGH_WATER: Final = 4096
@@ -118,6 +120,7 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._live = 0
         self._measured_rate = MeasuredRate(rate)
+        self.backlog = Backlog(lambda: self.rate)
         self._busy_since = 0.0
         """When what has not been observed yet began, by the monotonic clock."""
 
@@ -140,18 +143,20 @@ class EngineThread:
         self._commands.put(None)
         self._thread.join()
 
-    def open(self, sequence: Sequence) -> Stream:
-        """Add `sequence` to the engine. `close` must follow, however the stream ends."""
+    def open(self, sequence: Sequence, owner: Owner = NOBODY) -> Stream:
+        """Add `sequence` of `owner` to the engine. `close` must follow, however the stream ends."""
         stream = Stream(sequence, self)
         if self.failed.is_set():
             stream.fail()
             return stream
         self._streams[sequence] = stream
+        self.backlog.enter(sequence, owner)
         self.command(lambda engine: engine.add(sequence))
         return stream
 
     def close(self, sequence: Sequence) -> None:
         """Forget the stream of `sequence`; the engine drops the sequence before the next tick."""
+        self.backlog.leave(sequence)
         if self._streams.pop(sequence, None) is not None:
             self.command(lambda engine: engine.abort(sequence))
 
@@ -214,8 +219,10 @@ class EngineThread:
             stream = self._streams.get(output.sequence)
             if stream is None:
                 continue
+            self.backlog.advance(output.sequence, output.position)
             if output.finish is not None:
                 del self._streams[output.sequence]
+                self.backlog.leave(output.sequence)
             stream.deliver(output)
 
     def _fail(self) -> None:

@@ -1,12 +1,15 @@
 """The models that a server has loaded, found by name and version."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from segue_server.engine.build import Build
 from segue_server.engine.model import Model
 from segue_server.errors import InvalidRequest, UnknownModel
+from segue_server.runtime.backlog import Backlog, nothing_expected
+from segue_server.runtime.engine_share import EngineShare
 from segue_server.runtime.engine_thread import EngineThread
+from segue_server.runtime.owner import NOBODY, Owner
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,17 @@ class Served:
     reproducible: bool
     """Whether results here do not depend on batching; see `self_check`."""
     build: Build
+    engine: EngineShare
+    """What a call runs its sequences in."""
+
+    @classmethod
+    def of(cls, model: Model, engine_thread: EngineThread, build: Build, *, reproducible: bool) -> "Served":
+        """Return a model that nobody calls yet."""
+        return cls(model, engine_thread, reproducible, build, EngineShare(engine_thread, NOBODY, nothing_expected))
+
+    def shared_by(self, owner: Owner, settle: Callable[[], None]) -> "Served":
+        """Return the model for a call of `owner`; see `EngineShare`."""
+        return replace(self, engine=EngineShare(self.engine_thread, owner, settle))
 
 
 class Registry:
@@ -28,6 +42,11 @@ class Registry:
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served)
+
+    @property
+    def backlogs(self) -> list[Backlog]:
+        """What the engines have to do."""
+        return [served.engine_thread.backlog for served in self._served]
 
     def find(self, name: str, version: int) -> Served:
         """Return the model; "": the only one, version 0: the newest. Raises UnknownModel, InvalidRequest."""

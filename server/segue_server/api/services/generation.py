@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Final
 
-import grpc.aio
 import numpy as np
 from segue.v1 import generation_pb2 as pb
 from segue.v1 import generation_pb2_grpc
 
+from segue_server.api.call import Call
 from segue_server.api.generation_request import Generation, check_limits, read_generation
 from segue_server.api.score_messages import alternatives_messages
 from segue_server.api.services.streams import (
-    ResponseStream,
     check_finish,
     prefill_to_end,
     running,
@@ -19,7 +18,6 @@ from segue_server.api.services.streams import (
     tasks_of_call,
 )
 from segue_server.api.start_message import continuation, read_start
-from segue_server.api.tenants import tenant_of
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import Finish, State, StepOutput
 from segue_server.prefix_cache.cache import Prefix, PrefixCache
@@ -35,8 +33,6 @@ _REASONS: Final = {
     Finish.DRAINED: pb.FINISH_REASON_DRAINED,
 }
 
-_Context = grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse]
-
 
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Streams what each sample's sequence writes; a message holds all characters since the one before."""
@@ -47,31 +43,26 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         admission: Admission,
         start_resolver: StartResolver,
         prefixes: PrefixCache,
-        stall_timeout: float,
     ) -> None:
-        """`stall_timeout`: seconds that a client may leave its stream unread once all buffers are full."""
         self._registry = registry
         self._admission = admission
         self._start_resolver = start_resolver
         self._prefixes = prefixes
-        self._stall_timeout = stall_timeout
 
     # A coroutine that writes to its context, not a generator, so that a write can time out.
-    async def Generate(self, request: pb.GenerateRequest, context: _Context) -> None:  # type: ignore[override] # noqa: N802
+    async def Generate(self, request: pb.GenerateRequest, call: Call) -> None:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
-        served = self._registry.find(request.model.name, request.model.version)
-        tenant = tenant_of(context)
+        served, tenant = call.use(self._registry.find(request.model.name, request.model.version)), call.tenant
         check_limits(request)
-        with self._admission.exactly(request.samples or 1) as give_back:
+        with self._admission.exactly(request.samples or 1, call.owner) as give_back:
             start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
 
             def find_prefix(state: State, ids: Ids, covered: int) -> Prefix:
                 return self._prefixes.find(state, ids, served.model, tenant, covered)
 
             generation = read_generation(request, served.model, start).after_prefix(find_prefix)
-            responses = ResponseStream(context, self._stall_timeout)
             ticket = self._start_resolver.tickets(start, generation.sampling, served, tenant)
-            await _Call(request, generation, start, served, responses, ticket, give_back).answer()
+            await _Call(request, generation, start, served, call, ticket, give_back).answer()
 
 
 class _Call:
@@ -83,7 +74,7 @@ class _Call:
         generation: Generation,
         start: StartState,
         served: Served,
-        responses: ResponseStream,
+        call: Call,
         ticket: Callable[[State], bytes],
         give_back: GiveBack,
     ) -> None:
@@ -91,22 +82,22 @@ class _Call:
         self._generation = generation
         self._start = start
         self._served = served
-        self._responses = responses
+        self._call = call
         self._ticket = ticket
         self._give_back = give_back
 
     async def answer(self) -> None:
         """Send every message; leaves no sequence in the engine, however it ends."""
-        prompt, worker = self._generation.prompt(), self._served.engine_thread
+        prompt, engine = self._generation.prompt(), self._served.engine
         if prompt is None:
-            with running(self._generation.sequences(), worker) as streams:
-                await self._responses.write(self._started())
+            with running(self._generation.sequences(), engine) as streams:
+                await self._call.write(self._started())
                 await self._write_samples(streams)
         else:
-            with running([prompt], worker) as [stream]:
-                await self._responses.write(self._started())
+            with running([prompt], engine) as [stream]:
+                await self._call.write(self._started())
                 state = await prefill_to_end(stream, self._generation.prefix.offer)
-            with running(self._generation.sequences(state), worker) as streams:
+            with running(self._generation.sequences(state), engine) as streams:
                 await self._write_samples(streams)
 
     async def _write_samples(self, streams: list[Stream]) -> None:
@@ -127,13 +118,13 @@ class _Call:
             ticket_due = progress.record(output)
             if len(output.written):
                 text = self._text(output, ticket_due=ticket_due)
-                await self._responses.write(pb.GenerateResponse(text=text, sample=sample))
+                await self._call.write(pb.GenerateResponse(text=text, sample=sample))
         check_finish(output)
         if self._start.is_session and output.finish is not Finish.DRAINED:  # a drained call can be repeated whole
             await self._start.advance(state_after(output), progress.ids(), self._generation.sampling)
         finished = self._finished(output)
         self._give_back()  # before the client learns of the end: its next call may need the place
-        await self._responses.write(pb.GenerateResponse(finished=finished, sample=sample))
+        await self._call.write(pb.GenerateResponse(finished=finished, sample=sample))
 
     def _started(self) -> pb.GenerateResponse:
         model, generation = self._served.model, self._generation

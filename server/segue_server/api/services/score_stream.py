@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 from segue.v1 import scoring_pb2 as pb
 
+from segue_server.api.call import Call
 from segue_server.api.encoding import normalizer_after
 from segue_server.api.score_accumulator import ScoreAccumulator
 from segue_server.api.score_messages import text_score
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import TextStart, max_characters, read_piece, read_wanted
 from segue_server.api.services.score_texts import score_from
-from segue_server.api.services.streams import ResponseStream
 from segue_server.api.start_message import continuation
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import NO_IDS, State
@@ -33,7 +33,7 @@ class ScoreStreamCall:
         request: pb.ScoreStreamStart,
         start: StartState,
         served: Served,
-        responses: ResponseStream,
+        call: Call,
         ticket: Callable[[State], bytes],
     ) -> None:
         """Check `request`; raises InvalidRequest."""
@@ -41,7 +41,7 @@ class ScoreStreamCall:
         self._request = request
         self._start = start
         self._served = served
-        self._responses = responses
+        self._call = call
         self._ticket = ticket
         self._policies = read_policies(request.policies, model)
         self._wanted = read_wanted(request, model, text=request.return_text)
@@ -66,7 +66,7 @@ class ScoreStreamCall:
     async def answer(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> None:
         """Send every message."""
         model = self._served.model
-        await self._responses.write(
+        await self._call.write(
             pb.ScoreStreamResponse(
                 started=pb.ScoreStreamStarted(
                     model=model.name,
@@ -93,11 +93,11 @@ class ScoreStreamCall:
             await self._send_progress(stopping=True)
             raise
         await self._start.advance(self._state, self._tail.ids(), self._start.sampling)
-        await self._responses.write(pb.ScoreStreamResponse(finished=self._finished()))
+        await self._call.write(pb.ScoreStreamResponse(finished=self._finished()))
 
     async def _pieces(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> AsyncIterator[str]:
         """Yield the texts of all messages; raises InvalidRequest and Stopping."""
-        while (request := await next_request(requests, self._served.engine_thread.draining)) is not None:
+        while (request := await next_request(requests, self._served.engine.draining)) is not None:
             if request.WhichOneof("event") != "text":
                 raise InvalidRequest("a message after `start` is not `text`; send only text after it")
             check_at_most("characters of a piece", len(request.text), self._max_characters)
@@ -142,7 +142,7 @@ class ScoreStreamCall:
         if ticket:
             self._ticket_count = self._covered_count
         progress = pb.ScoreStreamProgress(total=self._total(ticket), sent_count=self._covered_count)
-        await self._responses.write(pb.ScoreStreamResponse(progress=progress))
+        await self._call.write(pb.ScoreStreamResponse(progress=progress))
 
     def _finished(self) -> pb.ScoreStreamFinished:
         wants_ticket = self._request.return_ticket and self._state is not None

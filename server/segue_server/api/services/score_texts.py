@@ -46,7 +46,7 @@ async def score_one(
     """Return the scores of a text and the state after it. `on_state` gets that state and those at the `marks`."""
     if not len(text.prefill_ids):
         return NO_SCORES, text.state
-    with running([text.sequence(wanted, marks)], served.engine_thread) as [stream]:
+    with running([text.sequence(wanted, marks)], served.engine) as [stream]:
         outputs = await outputs_to_end(stream, on_state)
     return _joined(outputs), state_after(outputs[-1])
 

@@ -1,27 +1,24 @@
 """segue.v1.ScoringService."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-import grpc.aio
 import numpy as np
 from segue.v1 import scoring_pb2 as pb
 from segue.v1 import scoring_pb2_grpc
 
+from segue_server.api.call import Call
 from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
 from segue_server.api.score_messages import text_score
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import TextStart, TextToScore, read_context, read_text, read_texts, read_wanted
 from segue_server.api.services.score_stream import ScoreStreamCall, next_request
 from segue_server.api.services.score_texts import score_all, score_from, score_one
-from segue_server.api.services.streams import ResponseStream
 from segue_server.api.start_message import continuation, read_start
-from segue_server.api.tenants import tenant_of
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import State
-from segue_server.errors import InvalidRequest, Stalled
+from segue_server.errors import InvalidRequest
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry, Served
 from segue_server.state.start import StartResolver, StartState
@@ -31,25 +28,21 @@ WINDOW: Final = 256
 
 _SUMS_ONLY: Final = Wanted(log_probabilities=False, ranks=False, alternatives=0, windows=None, text=False)
 
-_Context = grpc.aio.ServicerContext[Any, Any]
-
 
 class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     """Scores each text as a sequence that only prefills."""
 
-    def __init__(
-        self, registry: Registry, admission: Admission, start_resolver: StartResolver, stall_timeout: float
-    ) -> None:
-        """`stall_timeout`: seconds that a client may leave a stream of scores unread."""
+    def __init__(self, registry: Registry, admission: Admission, start_resolver: StartResolver) -> None:
         self._registry = registry
         self._admission = admission
         self._start_resolver = start_resolver
-        self._stall_timeout = stall_timeout
 
-    async def Score(self, request: pb.ScoreRequest, context: _Context) -> pb.ScoreResponse:  # noqa: N802
+    async def Score(  # type: ignore[override] # noqa: N802
+        self, request: pb.ScoreRequest, call: Call
+    ) -> pb.ScoreResponse:
         """Answer one call; see the contract."""
-        served, tenant = self._registry.find(request.model.name, request.model.version), tenant_of(context)
-        with self._admission.places(min(WINDOW, max(1, len(request.texts)))) as places:
+        served, tenant = call.use(self._registry.find(request.model.name, request.model.version)), call.tenant
+        with self._admission.some(min(WINDOW, max(1, len(request.texts))), call.owner) as places:
             start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
             policies = read_policies(request.policies, served.model)
             wanted = read_wanted(request, served.model, text=request.return_texts)
@@ -71,38 +64,31 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
     # The stubs declare a generator; grpc.aio also takes a coroutine that writes to its context.
     async def ScoreStream(  # type: ignore[override] # noqa: N802
-        self, request_iterator: AsyncIterator[pb.ScoreStreamRequest], context: _Context
+        self, request_iterator: AsyncIterator[pb.ScoreStreamRequest], call: Call
     ) -> None:
         """Answer one call; see the contract."""
         requests = aiter(request_iterator)
-        with self._admission.exactly(1):
+        with self._admission.exactly(1, call.owner):
             first = await self._first_request(requests)
-            served, tenant = self._registry.find(first.model.name, first.model.version), tenant_of(context)
+            served, tenant = call.use(self._registry.find(first.model.name, first.model.version)), call.tenant
             start = await self._start_resolver.resolve(read_start(first.start), served, tenant)
             ticket = self._start_resolver.tickets(start, start.sampling, served, tenant)
-            call = ScoreStreamCall(first, start, served, ResponseStream(context, self._stall_timeout), ticket)
-            await call.answer(requests)
+            await ScoreStreamCall(first, start, served, call, ticket).answer(requests)
 
     async def _first_request(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamStart:
-        """Return the first message of a stream; raises InvalidRequest, Stalled and Stopping."""
-        try:
-            async with asyncio.timeout(self._stall_timeout):
-                first = await next_request(requests, *(served.engine_thread.draining for served in self._registry))
-        except TimeoutError:
-            raise Stalled(
-                f"no `start` arrived for {self._stall_timeout:g} seconds; send it first, then the text"
-            ) from None
+        """Return the first message of a stream; raises InvalidRequest and Stopping."""
+        first = await next_request(requests, *(served.engine_thread.draining for served in self._registry))
         if first is None or first.WhichOneof("event") != "start":
             raise InvalidRequest("the first message of the stream is not `start`; send that, then the text")
         return first.start
 
-    async def ScoreCandidates(  # noqa: N802
-        self, request: pb.ScoreCandidatesRequest, context: _Context
+    async def ScoreCandidates(  # type: ignore[override] # noqa: N802
+        self, request: pb.ScoreCandidatesRequest, call: Call
     ) -> pb.ScoreCandidatesResponse:
         """Answer one call; see the contract."""
-        served, tenant = self._registry.find(request.model.name, request.model.version), tenant_of(context)
+        served, tenant = call.use(self._registry.find(request.model.name, request.model.version)), call.tenant
         model = served.model
-        with self._admission.places(min(WINDOW, max(1, len(request.candidates)))) as places:
+        with self._admission.some(min(WINDOW, max(1, len(request.candidates))), call.owner) as places:
             start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
             policies = read_policies(request.policies, model, begins=True)
             context_start = TextStart.of(start)

@@ -4,17 +4,15 @@ import secrets
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
-import grpc.aio
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from segue.v1 import common_pb2, session_pb2_grpc
 from segue.v1 import session_pb2 as pb
 
+from segue_server.api.call import Call
 from segue_server.api.services.streams import prefill_to_end, running
 from segue_server.api.start_message import read_start
-from segue_server.api.tenants import tenant_of
 from segue_server.engine.model import Model
 from segue_server.engine.random_numbers import SEEDS
 from segue_server.engine.sampling import Ids
@@ -29,8 +27,6 @@ from segue_server.state.snapshot import Snapshot
 from segue_server.state.start import StartResolver, check_exact
 from segue_server.state.tickets import TicketCodec
 from segue_server.validation import check_at_most
-
-_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,9 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         self._sessions = sessions
         self._idle_times = idle_times
 
-    async def OpenSession(self, request: pb.OpenSessionRequest, context: _Context) -> pb.OpenSessionResponse:  # noqa: N802
+    async def OpenSession(self, request: pb.OpenSessionRequest, call: Call) -> pb.OpenSessionResponse:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
-        served, tenant = self._served(request.model), tenant_of(context)
+        served, tenant = self._served(request.model, call), call.tenant
         if request.start.HasField("session"):
             raise InvalidRequest("start names a session; use ForkSession to copy it")
         check_at_most("rewind_characters", request.rewind_characters, LIMITS.max_rewind)
@@ -81,26 +77,26 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         [session] = await self._create([request.name], [record], served, tenant)
         return pb.OpenSessionResponse(session=session)
 
-    async def GetSession(self, request: pb.GetSessionRequest, context: _Context) -> pb.GetSessionResponse:  # noqa: N802
+    async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
-        served, tenant = self._served(request.model), tenant_of(context)
+        served, tenant = self._served(request.model, call), call.tenant
         stored = await self._sessions.load(request.name, served, tenant)
         ticket = self._ticket(stored.record, served, tenant) if request.return_ticket else b""
         session = _session_message(stored.name, stored.record, stored.expiry, served.model)
         return pb.GetSessionResponse(session=session, ticket=ticket)
 
-    async def ListSessions(self, request: pb.ListSessionsRequest, context: _Context) -> pb.ListSessionsResponse:  # noqa: N802
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
-        served, tenant = self._served(request.model), tenant_of(context)
+        served, tenant = self._served(request.model, call), call.tenant
         check_at_most("page_size", request.page_size, LIMITS.max_page)
         size = request.page_size or LIMITS.default_page
         page, last = await self._sessions.page(request.page_token, size, served, tenant)
         listed = [_session_message(stored.name, stored.record, stored.expiry, served.model) for stored in page]
         return pb.ListSessionsResponse(sessions=listed, next_page_token=last)
 
-    async def ForkSession(self, request: pb.ForkSessionRequest, context: _Context) -> pb.ForkSessionResponse:  # noqa: N802
+    async def ForkSession(self, request: pb.ForkSessionRequest, call: Call) -> pb.ForkSessionResponse:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
-        served, tenant = self._served(request.model), tenant_of(context)
+        served, tenant = self._served(request.model, call), call.tenant
         if not request.names:
             raise InvalidRequest('names is empty: send a name for each new session, or "" for a random one')
         check_at_most("number of names", len(request.names), LIMITS.max_forks)
@@ -108,30 +104,30 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         records = [_forked(stored.record, 1 + i) for i in range(len(request.names))]
         return pb.ForkSessionResponse(sessions=await self._create(request.names, records, served, tenant))
 
-    async def RewindSession(self, request: pb.RewindSessionRequest, context: _Context) -> pb.RewindSessionResponse:  # noqa: N802
+    async def RewindSession(self, request: pb.RewindSessionRequest, call: Call) -> pb.RewindSessionResponse:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
-        served, tenant = self._served(request.model), tenant_of(context)
+        served, tenant = self._served(request.model, call), call.tenant
         if not request.characters:
             raise InvalidRequest("characters is 0; send how many to remove, 1 or more")
         stored = await self._load(request.session, served, tenant)
         check_exact(stored.record.build, served)
         position = _position_before(stored, request.characters, served.model)
         seed = request.seed if request.HasField("seed") else _seed(stored.record)
-        with self._admission.places(1):
+        with self._admission.exactly(1, call.owner):
             snapshot = await _snapshot_at(position, stored.record, seed, served)
         rewound = stored.record.rewound(snapshot, seed)
         await self._sessions.replace(stored, rewound, served, tenant)
         return pb.RewindSessionResponse(session=_fresh_session_message(stored.name, rewound, served.model))
 
-    async def CloseSession(self, request: pb.CloseSessionRequest, context: _Context) -> pb.CloseSessionResponse:  # noqa: N802
+    async def CloseSession(self, request: pb.CloseSessionRequest, call: Call) -> pb.CloseSessionResponse:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
-        served, tenant = self._served(request.model), tenant_of(context)
+        served, tenant = self._served(request.model, call), call.tenant
         stored = await self._load(request.session, served, tenant)
         await self._sessions.delete(stored, served, tenant)
         return pb.CloseSessionResponse(ticket=self._ticket(stored.record, served, tenant))
 
-    def _served(self, model: common_pb2.ModelReference) -> Served:
-        return self._registry.find(model.name, model.version)
+    def _served(self, model: common_pb2.ModelReference, call: Call) -> Served:
+        return call.use(self._registry.find(model.name, model.version))
 
     async def _load(self, reference: common_pb2.SessionReference, served: Served, tenant: str) -> StoredSession:
         stored = await self._sessions.load(reference.name, served, tenant)
@@ -202,7 +198,7 @@ async def _snapshot_at(position: int, record: Record, seed: int, served: Served)
         return None
     state, ids = _nearest_state(position, record, served.model)
     if len(ids):
-        with running([Sequence(state, ids)], served.engine_thread) as [stream]:
+        with running([Sequence(state, ids)], served.engine) as [stream]:
             state = await prefill_to_end(stream)
     return Snapshot(replace(state, seed=seed), record.current.sampling)
 

@@ -1,25 +1,23 @@
-"""The streams of a call: its sequences in the engine, and its responses to the client."""
+"""The streams of a call: its sequences in the engine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
-
-import grpc.aio
 
 from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
-from segue_server.errors import EngineFailed, Stalled, Stopping
-from segue_server.runtime.engine_thread import EngineThread, Stream
+from segue_server.errors import EngineFailed, Stopping
+from segue_server.runtime.engine_share import EngineShare
+from segue_server.runtime.engine_thread import Stream
 
 
 @contextmanager
-def running(sequences: Collection[Sequence], worker: EngineThread) -> Iterator[list[Stream]]:
-    """Run the sequences in `worker` for the length of the block."""
+def running(sequences: Collection[Sequence], engine: EngineShare) -> Iterator[list[Stream]]:
+    """Run the sequences in `engine` for the length of the block."""
     try:
-        yield [worker.open(sequence) for sequence in sequences]
+        yield [engine.open(sequence) for sequence in sequences]
     finally:
         for sequence in sequences:
-            worker.close(sequence)
+            engine.close(sequence)
 
 
 @asynccontextmanager
@@ -60,22 +58,3 @@ def check_finish(last: StepOutput) -> None:
         raise EngineFailed("the model gave no finite probabilities for this stream")
     if len(last.sequence.prefill_ids):
         raise Stopping("the server is stopping and has not read the whole text; send the request to another one")
-
-
-class ResponseStream:
-    """The client's end of a streaming call. Any number of tasks may write to it."""
-
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], stall_timeout: float) -> None:
-        """`stall_timeout`: seconds that a client may leave its stream unread once all buffers are full."""
-        self._context = context
-        self._stall_timeout = stall_timeout
-        self._free = asyncio.Lock()
-
-    async def write(self, response: Any) -> None:
-        """Send one message; raises Stalled if the client makes no room for it."""
-        async with self._free:
-            try:
-                async with asyncio.timeout(self._stall_timeout):
-                    await self._context.write(response)
-            except TimeoutError:
-                raise Stalled(f"the stream was not read for {self._stall_timeout:g} seconds") from None

@@ -1,0 +1,224 @@
+"""One call: whose it is, what it holds of the server's memory, and its ends of the two streams of messages.
+
+Memory is taken before a message is read, and given back when the reply has left for the client, or when the client had
+its time to read it. A message that arrives at once is charged by its length. One that is slow to arrive is charged the
+most that it may have, since gRPC buffers it without telling how much there is.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from segue_server.api.call_tasks import abandon
+from segue_server.api.status import Status
+from segue_server.api.tenants import tenant_of
+from segue_server.errors import InvalidRequest, RequestError, Stalled
+from segue_server.limits import MethodLimits
+from segue_server.runtime.admission import Admission
+from segue_server.runtime.backlog import Backlog, nothing_expected
+from segue_server.runtime.owner import NOBODY, Owner
+from segue_server.runtime.registry import Served
+from segue_server.runtime.shared import Holding
+from segue_server.telemetry.rate_limited_log import client_faults
+
+CALL_BYTES: Final = 2**15
+"""What a call takes without its messages: gRPC's and asyncio's objects, and what gRPC buffers unasked."""
+
+_SLOW_SECONDS: Final = 0.1
+"""A request that takes longer to arrive is charged the most that it may have."""
+_STATUS_SECONDS: Final = 5.0
+"""For a client that did not read its stream to take what is under way, and the status."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds that the server waits for a client."""
+
+    request: float = 30.0
+    """For a request to arrive."""
+    reply: float = 60.0
+    """For a message to be read."""
+
+
+class Call:
+    """A call of one of segue's own services."""
+
+    def __init__(
+        self,
+        context: grpc.aio.ServicerContext[Any, Any],
+        limits: MethodLimits,
+        admission: Admission,
+        backlogs: Sequence[Backlog],
+        patience: Patience,
+    ) -> None:
+        """`backlogs`: of the engines that the call may need."""
+        self.owner = NOBODY
+        """Known once the call has entered."""
+        self._context = context
+        self._limits = limits
+        self._admission = admission
+        self._backlogs = backlogs
+        self._patience = patience
+        self._time_left: float | None = None
+        """Seconds until the deadline, when the call began; None: it has none."""
+        self._memory = Holding(admission.memory, NOBODY)
+        self._settle: Callable[[], None] = nothing_expected
+        self._message_bytes = 0
+        self._free = asyncio.Lock()
+        self._sent = False
+        self._writing = False
+
+    @property
+    def tenant(self) -> str:
+        """Tenants cannot use each other's tickets, sessions and cached prefixes."""
+        return self.owner.tenant
+
+    def enter(self) -> None:
+        """Take what every call takes, until the call has ended; raises Overloaded, and InvalidRequest for a bad tenant.
+
+        Nothing is read for this.
+        """
+        context, admission = self._context, self._admission
+        self._time_left = time_left = context.time_remaining()
+        self.owner = Owner(context.peer(), tenant_of(context), admission.is_patient(time_left))
+        if self._limits.uses_engine:
+            self._settle = admission.let_in(self._backlogs, self.owner, time_left)
+        self._memory = memory = Holding(admission.memory, self.owner)
+        settle = self._settle
+
+        def give_back(_: object) -> None:
+            settle()
+            memory.hold(0)
+
+        _current_task().add_done_callback(give_back)
+        memory.hold(CALL_BYTES)
+
+    def use(self, served: Served) -> Served:
+        """Return the model for this call alone; raises Overloaded if its engine cannot serve the call in time."""
+        if self._limits.uses_engine and len(self._backlogs) > 1:
+            self._admission.check_wait(served.engine_thread.backlog, self.owner, self._time_left)
+        return served.shared_by(self.owner, self._settle)
+
+    def hold(self, extra: int) -> None:
+        """Hold `extra` bytes beside those of the call and its latest message; raises Overloaded."""
+        self._memory.hold(CALL_BYTES + self._message_bytes + extra)
+
+    def hold_largest(self) -> None:
+        """Hold what the largest message of the method takes to arrive; raises Overloaded."""
+        self.hold(self._limits.message_bytes)
+
+    async def read(self, parse: Callable[[bytes], Message]) -> Message | None:
+        """Return the client's first message, None if there is none; raises Stalled, Overloaded and InvalidRequest."""
+        arrival = _Arrival(self, self._patience.request)
+        try:
+            data = await self._context.read()
+        except asyncio.CancelledError:
+            arrival.raise_failure()
+            raise
+        finally:
+            arrival.end()
+        return self._parsed(data, parse)
+
+    async def read_next(self, parse: Callable[[bytes], Message]) -> Message | None:
+        """Return the client's next message, None after the last, however long it takes; raises as `read` does."""
+        return self._parsed(await self._context.read(), parse)
+
+    def _parsed(self, data: Any, parse: Callable[[bytes], Message]) -> Message | None:
+        if data is grpc.aio.EOF:
+            return None
+        if len(data) > self._limits.message_bytes:
+            raise InvalidRequest(
+                f"the request has {len(data):,} bytes; this method takes at most {self._limits.message_bytes:,}"
+            )
+        self._message_bytes = len(data) * self._limits.memory_factor
+        self.hold(0)
+        return parse(data)
+
+    async def write(self, message: Message) -> None:
+        """Send one message; raises Stalled if the client makes no room for it. Any number of tasks may write."""
+        data = message.SerializeToString()
+        async with self._free:
+            self._writing = True
+            try:
+                async with asyncio.timeout(self._patience.reply):
+                    await self._context.write(data)
+            except TimeoutError:
+                raise Stalled(f"the stream was not read for {self._patience.reply:g} seconds") from None
+            self._sent, self._writing = True, False
+
+    def reply(self, message: Message) -> bytes:
+        """Return the only reply of the call, for gRPC to send. It is charged until the client has read it."""
+        data = message.SerializeToString()
+        self._message_bytes = len(data)
+        self.hold(0)
+        return data
+
+    def end(self, failure: Status | None) -> None:
+        """Let gRPC end the call, with a status that tells the failure, if any; raises CancelledError if it cannot."""
+        if failure is not None:
+            # Not by `abort`: the error that it raises would keep the frames of the call alive, and they the error.
+            self._context.set_code(failure.code)
+            self._context.set_details(failure.text)
+            self._context.set_trailing_metadata(failure.metadata)
+        handler = _current_task()
+        if self._writing and not self._sent:
+            # The message that is stuck carries the call's metadata: no status can be sent.
+            _give_up(handler)
+            raise asyncio.CancelledError
+        seconds = _STATUS_SECONDS if self._writing else self._patience.reply
+        timer = asyncio.get_running_loop().call_later(seconds, _give_up, handler)
+        handler.add_done_callback(lambda _: timer.cancel())
+
+
+def _current_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _give_up(handler: "asyncio.Task[Any]") -> None:
+    client_faults.warn("unread", "a client does not read what was sent to it; its call was reset")
+    abandon(handler)
+
+
+class _Arrival:
+    """The time that a request takes to arrive: after some, it is charged as the largest; after more, the call fails."""
+
+    def __init__(self, call: Call, time_limit: float) -> None:
+        self._call = call
+        self._time_limit = time_limit
+        self._task = _current_task()
+        self._failure: RequestError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_SLOW_SECONDS, self._charge)
+
+    def _charge(self) -> None:
+        try:
+            self._call.hold_largest()
+        except RequestError as error:
+            self._fail(error)
+            return
+        rest = max(0.0, self._time_limit - _SLOW_SECONDS)
+        self._timer = self._loop.call_later(rest, self._fail, _not_arrived(self._time_limit))
+
+    def _fail(self, failure: RequestError) -> None:
+        self._failure = failure
+        self._task.cancel()
+
+    def raise_failure(self) -> None:
+        """Raise what made this end the wait, if it did."""
+        if self._failure is not None:
+            self._task.uncancel()
+            raise self._failure from None
+
+    def end(self) -> None:
+        """Forget the time."""
+        self._timer.cancel()
+
+
+def _not_arrived(seconds: float) -> Stalled:
+    return Stalled(f"the request did not arrive within {seconds:g} seconds; send it again, in one go")

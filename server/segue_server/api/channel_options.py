@@ -1,0 +1,27 @@
+"""How gRPC itself bounds what a connection may do. Each value was measured under attack: see docs/reliability.md."""
+
+from typing import Final
+
+from segue_server.limits import MAX_MESSAGE_BYTES
+
+STREAMS_PER_CONNECTION: Final = 1024
+"""Open calls. A client that has more waits; without a limit, calls that are opened and reset at once pile up."""
+
+MOST_PENDING: Final = 8192
+"""Calls that wait for the event loop, where admission refuses them with a retry hint. gRPC cancels further ones without
+a hint, at random from half of this on. A burst of thousands passes; a flood cannot delay others for a second."""
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),  # replies are bounded by the limits of requests
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a few KB could unpack to GB
+    ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+    # A fixed window: gRPC would widen it on a fast network, and buffer as much of every call that nobody reads.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.server.max_pending_requests", MOST_PENDING // 2),
+    ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)

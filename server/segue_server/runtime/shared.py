@@ -1,0 +1,88 @@
+"""Something that the server has a fixed amount of, and that its clients share.
+
+Nobody can take it all: beyond an assured amount, a connection may hold at most `SHARE` times what is still free. One
+connection alone gets three quarters, two get three sevenths each, and the next one always finds some. If several
+tenants hold some, the same is true for each of them. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne, "Dynamic
+Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
+"""
+
+from collections import Counter
+from typing import Final
+
+from segue_server.errors import InvalidRequest, Overloaded
+from segue_server.runtime.owner import Owner
+
+SHARE: Final = 3
+
+
+class Shared:
+    """Counts what is taken and by whom. For the event loop's thread alone."""
+
+    def __init__(self, what: str, total: int, assured: int) -> None:
+        """Share `total`. `what`: its name, in the plural; `assured`: what anyone may hold as long as it is free."""
+        self.what = what
+        self.total = total
+        self.taken = 0
+        self._assured = assured
+        self._by_connection: Counter[str] = Counter()
+        self._by_tenant: Counter[str] = Counter()
+
+    @property
+    def free(self) -> int:
+        """How much nobody has taken."""
+        return self.total - self.taken
+
+    def take(self, owner: Owner, amount: int) -> None:
+        """Take `amount`; raises InvalidRequest if there is never that much, and Overloaded if there is not now."""
+        if amount > self.total:
+            raise InvalidRequest(f"{amount:,} {self.what} are needed; this server has {self.total:,}: send less")
+        if amount > self.free:
+            raise Overloaded(f"{amount:,} {self.what} are needed, {self.free:,} of {self.total:,} free; retry shortly")
+        if not self.is_fair(owner, amount):
+            raise Overloaded(
+                f"{amount:,} {self.what} are needed, and your connection or tenant has its share of {self.total:,}; "
+                "wait for its other calls to end, or retry shortly"
+            )
+        self.taken += amount
+        self._by_connection[owner.connection] += amount
+        self._by_tenant[owner.tenant] += amount
+
+    def give_back(self, owner: Owner, amount: int) -> None:
+        """Give back what was taken."""
+        self.taken -= amount
+        for held, key in ((self._by_connection, owner.connection), (self._by_tenant, owner.tenant)):
+            held[key] -= amount
+            if not held[key]:
+                del held[key]
+
+    def is_fair(self, owner: Owner, amount: int) -> bool:
+        """Whether `owner` would have no more than its share with `amount` more."""
+        most = max(self._assured, SHARE * (self.free - amount))
+        if self._by_connection[owner.connection] + amount > most:
+            return False
+        others = len(self._by_tenant) - (owner.tenant in self._by_tenant)
+        return not others or self._by_tenant[owner.tenant] + amount <= most
+
+    def fair(self, owner: Owner, most: int) -> int:
+        """Return how much `owner` can take now, 0 to `most`."""
+        fitting = min(most, self.free)
+        while fitting and not self.is_fair(owner, fitting):
+            fitting //= 2
+        return fitting
+
+
+class Holding:
+    """What one call holds of it."""
+
+    def __init__(self, shared: Shared, owner: Owner) -> None:
+        self._shared = shared
+        self._owner = owner
+        self.amount = 0
+
+    def hold(self, amount: int) -> None:
+        """Hold `amount` from now on, more or less than before; raises like `Shared.take`."""
+        if amount > self.amount:
+            self._shared.take(self._owner, amount - self.amount)
+        elif amount < self.amount:
+            self._shared.give_back(self._owner, self.amount - amount)
+        self.amount = amount
