@@ -36,7 +36,6 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import Device, Model
 from segue_server.errors import StartupError
 from segue_server.limits import MAX_MESSAGE_BYTES
-from segue_server.metrics import serve_metrics
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.engine_thread import EngineThread
@@ -48,6 +47,7 @@ from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec
+from segue_server.telemetry.metrics import serve_metrics
 
 SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
