@@ -26,6 +26,7 @@ from segue.v1 import (
 from segue_export.artifact import find_artifacts, read_artifact
 from segue_export.errors import ArtifactError
 
+from segue_server.api.connections import connection_options, limits_for
 from segue_server.api.interceptor import CallInterceptor
 from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.model import ModelService
@@ -47,7 +48,8 @@ from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec
-from segue_server.telemetry.metrics import serve_metrics
+from segue_server.telemetry.metrics import collect_metrics
+from segue_server.telemetry.telemetry import Telemetry
 
 SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -68,9 +70,6 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.server.max_pending_requests", 2**17),
     ("grpc.server.max_pending_requests_hard_limit", 2**17),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
 _HEALTH_SECONDS: Final = 0.5
@@ -129,22 +128,25 @@ async def serve(config: ServerConfig) -> None:
     prefixes = PrefixCache(config.prefix_cache_bytes)
     server = _server(registry, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
+    telemetry = Telemetry(collect_metrics(registry, prefixes))
     if config.metrics_port is not None:
-        port = serve_metrics(registry, prefixes, config.host, config.metrics_port)
-        _log.info("metrics: http://%s/metrics", _address(config.host, port))
+        await telemetry.listen(config.host, config.metrics_port)
     for served in registry:
         served.engine_thread.start()
     await server.start()
+    telemetry.serving = True
     await _announce_health(health, health_pb2.HealthCheckResponse.SERVING)
     sys.stdout.write(f"ready: {address}\n")
     sys.stdout.flush()
     failed = await _wait_for_stop(stop, registry)
+    telemetry.serving = False
     await _announce_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
     if not failed:
         await _finish_calls(interceptor, config)
     for served in registry:
         served.engine_thread.drain()
     await server.stop(grace=_LAST_MESSAGES_SECONDS)
+    telemetry.close()
     if failed:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
@@ -182,7 +184,9 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     prefixes: PrefixCache,
     config: ServerConfig,
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
+    limits = limits_for(config.host)
+    _log.info("at most %d connections", limits.connections)
+    server = grpc.aio.server(interceptors=[interceptor], options=(*CHANNEL_OPTIONS, *connection_options(limits)))
     admission = Admission(config.max_sequences)
     ticket_codec, sessions = TicketCodec(ring, config.ticket_lifetime), Sessions(store, ring)
     start_resolver = StartResolver(ticket_codec, sessions)
