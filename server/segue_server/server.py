@@ -32,6 +32,7 @@ from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.model import ModelService
 from segue_server.api.services.scoring import ScoringService
 from segue_server.api.services.session import IdleTimes, SessionService
+from segue_server.api.undecodable_paths import answer_undecodable_paths
 from segue_server.engine.build import Build
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Device, Model
@@ -184,6 +185,7 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     prefixes: PrefixCache,
     config: ServerConfig,
 ) -> grpc.aio.Server:
+    answer_undecodable_paths()
     limits = limits_for(config.host)
     _log.info("at most %d connections", limits.connections)
     server = grpc.aio.server(interceptors=[interceptor], options=(*CHANNEL_OPTIONS, *connection_options(limits)))
