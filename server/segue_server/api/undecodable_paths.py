@@ -23,7 +23,7 @@ def answer_undecodable_paths() -> None:
 
 def _strict(error: UnicodeError) -> tuple[str, int]:
     if isinstance(error, UnicodeDecodeError) and _accepting():
-        client_faults.warn("undecodable method", "a client called a method whose name is not UTF-8")
+        client_faults.warn("undecodable methods", "a client called a method whose name is not UTF-8")
         return "\ufffd", error.end
     raise error
 

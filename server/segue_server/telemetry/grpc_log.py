@@ -1,8 +1,8 @@
 """What the libraries log about clients, in one line instead of a traceback.
 
-grpc.aio logs an error with its traceback where a client goes away in the midst of a call, or its connection breaks
-while a status is sent; asyncio does so where files run out as a client connects. Anybody can cause thousands of these.
-Errors of our own keep their tracebacks.
+grpc.aio logs an error with its traceback where a client's connection breaks while a reply or a status is sent, and
+where health checks, reflection or metadata cannot be decoded, metadata with its bytes; asyncio does so where files run
+out as a client connects. Anybody can cause thousands of these. Errors of our own keep their tracebacks.
 """
 
 import logging
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from segue_server.telemetry.rate_limited_log import client_faults
 
@@ -27,16 +28,29 @@ class _Fault:
     text: str
 
 
-_CALL_OVER: Final = (grpc.aio.BaseError, ConnectionError)
 _CYGRPC: Final = "grpc._cython.cygrpc"
+_BROKEN: Final = "broken calls"
+_LEFT: Final = "a client left in the midst of a call"
 
 _FAULTS: Final = (
     # A batch of operations failed: the stream or its connection is gone.
-    _Fault(_CYGRPC, "ExecuteBatchError raised", (), "broken call", "a client left in the midst of a call"),
-    _Fault(_CYGRPC, "Failed sending error status", (), "broken call", "a client left before its status was sent"),
-    _Fault(_CYGRPC, "Exception not handled by", _CALL_OVER, "broken call", "a client left in the midst of a call"),
-    _Fault(_CYGRPC, "Unexpected [", _CALL_OVER, "broken call", "a client left in the midst of a call"),
-    _Fault(_CYGRPC, "Aborting method", (), "stopped call", "a call was still running when the server stopped"),
+    _Fault(_CYGRPC, "ExecuteBatchError raised", (), _BROKEN, _LEFT),
+    _Fault(_CYGRPC, "Failed sending error status", (), _BROKEN, _LEFT),
+    _Fault(_CYGRPC, "Unexpected [", (grpc.aio.BaseError,), _BROKEN, _LEFT),
+    _Fault(_CYGRPC, "Exception not handled by", (grpc.aio.BaseError,), _BROKEN, _LEFT),
+    # Services that are not ours parse and answer by themselves.
+    _Fault(
+        _CYGRPC,
+        "Unexpected [",
+        (DecodeError,),
+        "undecodable messages",
+        "a client sent what is no message of its method",
+    ),
+    _Fault(
+        _CYGRPC, "Unexpected [", (NotImplementedError,), "unknown methods", "a client called a method that is not there"
+    ),
+    _Fault(_CYGRPC, "Invalid encoding on", (), "undecodable metadata", "a client sent metadata that is not UTF-8"),
+    _Fault(_CYGRPC, "Aborting method", (), "stopped calls", "a call was still running when the server stopped"),
     _Fault(
         "asyncio",
         "socket.accept() out of system resource",
@@ -44,7 +58,6 @@ _FAULTS: Final = (
         "no files",
         "no file is left for a connection to the metrics port; it accepts again in a second",
     ),
-    _Fault("asyncio", "Task exception was never retrieved", _CALL_OVER, "broken call", "a client left a call"),
 )
 
 

@@ -90,7 +90,7 @@ class LoopLag:
         self._lags.observe(lag)
         self._longest.add(now, lag)
         if lag > REPORT_SECONDS:
-            self._log.warn("late event loop", "the event loop was late by %.2f s: %s", lag, held_by or "no cause seen")
+            self._log.warn("late event loops", "the event loop was late by %.2f s: %s", lag, held_by or "no cause seen")
         self._log.flush()
 
     def _look(self) -> None:
