@@ -1,9 +1,13 @@
 """Container health check: `python -m segue_server.health_check [ADDRESS]`.
 
+ADDRESS is HOST:PORT of gRPC, or http://HOST:PORT/health of the metrics port, which answers even if no more gRPC
+connections are accepted.
+
 Exit status 0: the server is serving; 1: it is not, or does not answer.
 """
 
 import sys
+import urllib.request
 from typing import Final
 
 import grpc
@@ -15,6 +19,19 @@ _TIMEOUT_SECONDS: Final = 2.0
 
 def main(address: str) -> int:
     """Ask the server at `address` once; return the exit status."""
+    return _ask_http(address) if address.startswith("http://") else _ask_grpc(address)
+
+
+def _ask_http(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS):  # noqa: S310 - it begins with http://
+            return 0
+    except OSError as error:  # also of any status but success
+        sys.stderr.write(f"{url}: {error}\n")
+        return 1
+
+
+def _ask_grpc(address: str) -> int:
     with grpc.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         try:

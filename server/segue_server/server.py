@@ -29,11 +29,13 @@ from segue_export.errors import ArtifactError
 from segue_server.api.call import Patience
 from segue_server.api.call_tasks import install
 from segue_server.api.channel_options import CHANNEL_OPTIONS
+from segue_server.api.connections import connection_options, limits_for
 from segue_server.api.interceptor import CallInterceptor
 from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.model import ModelService
 from segue_server.api.services.scoring import ScoringService
 from segue_server.api.services.session import IdleTimes, SessionService
+from segue_server.api.undecodable_paths import answer_undecodable_paths
 from segue_server.engine.build import Build
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Device, Model
@@ -51,7 +53,8 @@ from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec, ticket_bytes
-from segue_server.telemetry.metrics import serve_metrics
+from segue_server.telemetry.metrics import collect_metrics
+from segue_server.telemetry.telemetry import Telemetry
 
 SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -125,22 +128,25 @@ async def serve(config: ServerConfig) -> None:
     prefixes = PrefixCache(config.prefix_cache_bytes)
     server = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
+    telemetry = Telemetry(collect_metrics(registry, prefixes))
     if config.metrics_port is not None:
-        port = serve_metrics(registry, prefixes, config.host, config.metrics_port)
-        _log.info("metrics: http://%s/metrics", _address(config.host, port))
+        await telemetry.listen(config.host, config.metrics_port)
     for served in registry:
         served.engine_thread.start()
     await server.start()
+    telemetry.serving = True
     await _announce_health(health, health_pb2.HealthCheckResponse.SERVING)
     sys.stdout.write(f"ready: {address}\n")
     sys.stdout.flush()
     failed = await _wait_for_stop(stop, registry)
+    telemetry.serving = False
     await _announce_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
     if not failed:
         await _finish_calls(interceptor, config)
     for served in registry:
         served.engine_thread.drain()
     await server.stop(grace=_LAST_MESSAGES_SECONDS)
+    telemetry.close()
     if failed:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
@@ -192,7 +198,10 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     prefixes: PrefixCache,
     config: ServerConfig,
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=[interceptor], options=CHANNEL_OPTIONS)
+    answer_undecodable_paths()
+    limits = limits_for(config.host)
+    _log.info("at most %d connections", limits.connections)
+    server = grpc.aio.server(interceptors=[interceptor], options=(*CHANNEL_OPTIONS, *connection_options(limits)))
     ticket_codec, sessions = TicketCodec(ring, config.ticket_lifetime), Sessions(store, ring)
     start_resolver = StartResolver(ticket_codec, sessions)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(

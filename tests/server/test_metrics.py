@@ -31,7 +31,7 @@ def figures(url: str) -> dict[tuple[str, ...], float]:
     """Return each figure of the model by its name and `result`."""
     with urllib.request.urlopen(url, timeout=10) as reply:
         families = text_string_to_metric_families(reply.read().decode())
-        samples = [sample for family in families for sample in family.samples]
+        samples = [sample for family in families for sample in family.samples if "model" in sample.labels]
     versions = {(sample.labels["model"], sample.labels["version"]) for sample in samples}
     assert (KIND, "1") in versions
     return {

@@ -21,7 +21,4 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.server.max_pending_requests", MOST_PENDING // 2),
     ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )

@@ -5,18 +5,18 @@
     segue_prefix_cache_symbols_saved_total   symbols that were cached
     segue_prefix_cache_states                states in the cache now
     segue_prefix_cache_bytes                 memory used by the cache
+    process_...                              CPU time, memory and open files of the server
 
-Labels are a model's name and version. Nothing from a client becomes a label.
+The labels of the models' metrics are name and version. Nothing from a client becomes a label.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from segue_server.errors import StartupError
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.registry import Registry
 
@@ -50,14 +50,9 @@ class _Models(Collector):
         yield from (live, prompts, saved, states, taken)
 
 
-def serve_metrics(registry: Registry, prefixes: PrefixCache, host: str, port: int) -> int:
-    """Serve the metrics over HTTP until the process ends; return the port. Raises StartupError."""
-    collectors = CollectorRegistry()
-    collectors.register(_Models(registry, prefixes))
-    try:
-        server, _ = start_http_server(port, host, collectors)
-    except OSError as error:
-        raise StartupError(
-            f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port (0: any free one)"
-        ) from error
-    return server.server_port
+def collect_metrics(registry: Registry, prefixes: PrefixCache) -> CollectorRegistry:
+    """Return what is to be served, for others to add theirs."""
+    metrics = CollectorRegistry()
+    metrics.register(_Models(registry, prefixes))
+    ProcessCollector(registry=metrics)
+    return metrics

@@ -50,7 +50,7 @@ class RateLimitedLog:
     def flush(self) -> None:
         """Log how many messages were left out, for each kind whose period has passed without another one."""
         for kind, left_out in self._take_overdue():
-            self._log.warning("%s: %d more since the last such line", kind, left_out)
+            self._log.warning("%d more since the last such line: %s", left_out, kind)
 
     def _count(self, kind: str) -> int | None:
         """Return how many were left out before this message, or None if it is left out too."""

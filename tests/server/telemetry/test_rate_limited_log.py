@@ -73,19 +73,19 @@ def test_kinds_without_end_cost_no_memory_and_few_lines(lines: Lines) -> None:
 
 def test_threads_do_not_lose_counts(lines: Lines) -> None:
     faults = limited(lines)
-    threads = [threading.Thread(target=lambda: [faults.warn("a", "it") for _ in range(2000)]) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [faults.warn("kind", "it") for _ in range(2000)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     lines.now = 10
     faults.flush()
-    assert lines.lines == ["it", "a: 7999 more since the last such line"]
+    assert lines.lines == ["it", "7999 more since the last such line: kind"]
 
 
 def test_a_flush_of_quiet_kinds_writes_nothing_and_forgets_them(lines: Lines) -> None:
     faults = limited(lines)
-    faults.warn("a", "it")
+    faults.warn("kind", "it")
     faults.flush()
     lines.now = 10
     faults.flush()
