@@ -34,6 +34,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_progress = 0
         self._none_in_progress = asyncio.Event()
         self._none_in_progress.set()
+        self._unsent = 0
+        self._none_unsent = asyncio.Event()
+        self._none_unsent.set()
 
     def refuse_new_calls(self) -> None:
         """Answer every new call with UNAVAILABLE."""
@@ -42,6 +45,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def all_answered(self) -> None:
         """Wait until no call is in progress."""
         await self._none_in_progress.wait()
+
+    async def all_sent(self) -> None:
+        """Wait until every call has ended for its client too, with its last message and its status."""
+        await self._none_unsent.wait()
 
     async def intercept_service(
         self,
@@ -68,6 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, behavior: _Behavior, parse: Callable[[Any], Any]) -> Any:
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            self._count_until_sent(context)
             try:
                 with self._count_call():
                     return await behavior(parse(request), context)
@@ -80,6 +88,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await _abort(context, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, ())
 
         return answer
+
+    def _count_until_sent(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._unsent += 1
+        self._none_unsent.clear()
+        sent: Any = self._count_sent  # the type stubs forget that a callback is a function
+        context.add_done_callback(sent)
+
+    def _count_sent(self, _context: object) -> None:
+        self._unsent -= 1
+        if not self._unsent:
+            self._none_unsent.set()
 
     @contextmanager
     def _count_call(self) -> Iterator[None]:
