@@ -218,20 +218,21 @@ def header(name: str, value: str) -> bytes:
 def unread_watch(address: str) -> Iterator[None]:
     """A watch whose client allows the server to send no byte of a message."""
     host, port = address.rsplit(":", 1)
-    path = header(":path", "/grpc.health.v1.Health/Watch") + header("content-type", "application/grpc")
-    headers = header(":method", "POST") + header(":scheme", "http") + path + header("te", "trailers")
-    with socket.create_connection((host, int(port))) as connection:
+    path = header(":path", "/grpc.health.v1.Health/Watch") + header(":authority", address)
+    headers = header(":method", "POST") + header(":scheme", "http") + path
+    headers += header("content-type", "application/grpc") + header("te", "trailers")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
             + frame(4, 0, 0, (4).to_bytes(2, "big") + (0).to_bytes(4, "big"))  # SETTINGS: initial window 0
-            + frame(4, 1, 0, b"")
             + frame(1, 4, 1, headers)
             + frame(0, 1, 1, bytes(5))  # an empty request
         )
         received = b""
         while b"\x01\x04\0\0\0\x01" not in received:  # the headers of the reply: the watch has begun
-            received += connection.recv(4096)
-            assert received
+            more = connection.recv(4096)
+            assert more, received
+            received += more
         yield
 
 
