@@ -154,14 +154,19 @@ def serve(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Serve the newest version of every model in the folder MODELS over gRPC.
 
-    Prints one line `ready: HOST:PORT` once it serves; logs go to standard error. SIGTERM drains: running streams
-    end, or get a ticket to continue on another server.
+    Prints one line `ready: HOST:PORT` once it serves; logs go to standard error. SIGTERM or Ctrl-C drains: running
+    streams end, or get a ticket to continue on another server. A second one ends at once.
     """
     if not (insecure or host in ("127.0.0.1", "::1", "localhost")):
         raise click.UsageError(
             f"--host {host} can be reached from other machines, and the connection is neither encrypted nor "
             "authenticated; pass --insecure if the network is trusted"
         )
+    from segue_server.stop_signals import StopSignals
+
+    signals = StopSignals()
+    signals.handle()  # before the slow imports
+
     import asyncio
     import logging
 
@@ -195,4 +200,4 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         prefix_cache_bytes=round(prefix_cache_mb * _MEGABYTE),
         idle_times=IdleTimes(default_idle, max(default_idle, IdleTimes.longest)),
     )
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, signals))

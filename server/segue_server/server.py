@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import Final
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as grpc_health_aio
 from grpc_reflection.v1alpha import reflection
 from segue.v1 import (
     generation_pb2,
@@ -23,13 +21,12 @@ from segue.v1 import (
     session_pb2,
     session_pb2_grpc,
 )
-from segue_export.artifact import find_artifacts, read_artifact
-from segue_export.errors import ArtifactError
 
 from segue_server.api.call import Patience
 from segue_server.api.call_tasks import install
 from segue_server.api.channel_options import CHANNEL_OPTIONS
 from segue_server.api.connections import connection_options, limits_for
+from segue_server.api.health import Health
 from segue_server.api.interceptor import CallInterceptor
 from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.model import ModelService
@@ -38,21 +35,21 @@ from segue_server.api.services.session import IdleTimes, SessionService
 from segue_server.api.undecodable_paths import answer_undecodable_paths
 from segue_server.engine.build import Build
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import Device, Model
+from segue_server.engine.model import Device
 from segue_server.errors import StartupError
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.engine_thread import EngineThread
-from segue_server.runtime.measured_rate import calibrate
+from segue_server.runtime.loading import LoadedModel, load_models
 from segue_server.runtime.memory_limit import memory_limit
 from segue_server.runtime.registry import Registry, Served
-from segue_server.runtime.self_check import check
 from segue_server.state.key_ring import KeyRing, make_key_file
 from segue_server.state.sessions import Sessions
 from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec, ticket_bytes
+from segue_server.stop_signals import StopSignals
 from segue_server.telemetry.metrics import collect_metrics
 from segue_server.telemetry.telemetry import Telemetry
 
@@ -66,9 +63,10 @@ SERVICES: Final = tuple(
     )
 )
 
-_HEALTH_SECONDS: Final = 0.5
 _LAST_MESSAGES_SECONDS: Final = 2.0
 """For the last message of each drained stream to reach its client."""
+_LAST_STATUS_SECONDS: Final = 0.5
+"""For the watchers of the health service to be told."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,18 +110,14 @@ class ServerConfig:
     """Of sessions."""
 
 
-async def serve(config: ServerConfig) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises StartupError, also if an engine fails later."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    install(loop)
+async def serve(config: ServerConfig, signals: StopSignals) -> None:
+    """Serve until `signals` ask for a stop, then drain. Raises StartupError, also if an engine fails later."""
+    install(asyncio.get_running_loop())
     make_key_file(config.keys)
     ring = KeyRing(config.keys)
-    registry = Registry([_served(model, loop) for model in load_models(config)])
+    registry = await _load(config)
     admission = Admission(_capacity(registry, config), config.longest_wait)
-    health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor(registry, admission, config.patience)
+    health, interceptor = Health(SERVICES), CallInterceptor(registry, admission, config.patience)
     store = await open_store(config.sessions, config.max_session_bytes)
     prefixes = PrefixCache(config.prefix_cache_bytes)
     server = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
@@ -133,45 +127,37 @@ async def serve(config: ServerConfig) -> None:
         await telemetry.listen(config.host, config.metrics_port)
     for served in registry:
         served.engine_thread.start()
+    signals.drain_when_asked()
     await server.start()
-    telemetry.serving = True
-    await _announce_health(health, health_pb2.HealthCheckResponse.SERVING)
-    sys.stdout.write(f"ready: {address}\n")
-    sys.stdout.flush()
-    failed = await _wait_for_stop(stop, registry)
+    if signals.asked_by is None:
+        telemetry.serving = True
+        health.announce(health_pb2.HealthCheckResponse.SERVING)
+        sys.stdout.write(f"ready: {address}\n")
+        sys.stdout.flush()
+    failed = await _wait_for_stop(signals, registry)
     telemetry.serving = False
-    await _announce_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
+    health.announce(health_pb2.HealthCheckResponse.NOT_SERVING)
     if not failed:
-        await _finish_calls(interceptor, config)
-    for served in registry:
-        served.engine_thread.drain()
-    await server.stop(grace=_LAST_MESSAGES_SECONDS)
+        await _finish_calls(signals, interceptor, config)
+    await _end(server, registry, health, interceptor)
     telemetry.close()
     if failed:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
-        served.engine_thread.stop()
+        await asyncio.to_thread(served.engine_thread.stop)
     await store.close()
 
 
-def load_models(config: ServerConfig) -> list[Model]:
-    """Load the newest version of every model in the folder; raises StartupError, which names the bad one."""
-    try:
-        newest = {folder.parent: folder for folder in find_artifacts(config.models)}
-        artifacts = [read_artifact(folder) for folder in newest.values()]
-    except ArtifactError as error:
-        raise StartupError(str(error), error.exit_code) from error
-    return [Model(artifact, config.device, config.threads) for artifact in artifacts]
+async def _load(config: ServerConfig) -> Registry:
+    """Load the models in another thread: this one answers signals."""
+    loop = asyncio.get_running_loop()
+    loaded = await asyncio.to_thread(load_models, config.models, config.device, config.threads)
+    return Registry([_served(each, loop) for each in loaded])
 
 
-def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
-    found = check(model)
-    _log.info(
-        "model %s version %d on %s: results %s on batching; host class %s",
-        *(model.name, model.version, model.provider, "do not depend" if found.reproducible else "MAY DEPEND"),
-        found.host_class.hex(),
-    )
-    worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}", calibrate(model))
+def _served(loaded: LoadedModel, loop: asyncio.AbstractEventLoop) -> Served:
+    model, found = loaded.model, loaded.found
+    worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}", loaded.rate)
     return Served.of(model, worker, Build.of(model, found.host_class), reproducible=found.reproducible)
 
 
@@ -191,7 +177,7 @@ def _capacity(registry: Registry, config: ServerConfig) -> Capacity:
 def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     registry: Registry,
     admission: Admission,
-    health: grpc_health_aio.HealthServicer,
+    health: Health,
     interceptor: CallInterceptor,
     ring: KeyRing,
     store: SessionStore,
@@ -234,30 +220,36 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _announce_health(
-    health: grpc_health_aio.HealthServicer, status: health_pb2.HealthCheckResponse.ServingStatus
-) -> None:
-    for name in ("", *SERVICES):
-        with suppress(TimeoutError):  # one watcher that does not read must not delay the others
-            async with asyncio.timeout(_HEALTH_SECONDS):
-                await health.set(name, status)
-
-
-async def _wait_for_stop(stop: asyncio.Event, registry: Registry) -> bool:
-    """Wait for the stop signal or for an engine to fail; return whether one failed."""
-    events = [stop, *(served.engine_thread.failed for served in registry)]
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+async def _wait_for_stop(signals: StopSignals, registry: Registry) -> bool:
+    """Wait for a stop to be asked for or an engine to fail; return whether one failed."""
+    failures = [served.engine_thread.failed.wait() for served in registry]
+    waiting = [asyncio.ensure_future(each) for each in (signals.asked(), *failures)]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
-    return not stop.is_set()
+    return signals.asked_by is None
 
 
-async def _finish_calls(interceptor: CallInterceptor, config: ServerConfig) -> None:
+async def _finish_calls(signals: StopSignals, interceptor: CallInterceptor, config: ServerConfig) -> None:
     """After the lag, refuse new calls; give running calls the grace period to end."""
-    _log.info("stopping: no new calls; up to %g s for running ones", config.drain_grace)
+    assert signals.asked_by is not None
+    _log.info(
+        "stopping on %s: no new calls after %g s, then up to %g s for running ones; another signal ends them at once",
+        *(signals.asked_by.name, config.drain_lag, config.drain_grace),
+    )
     await asyncio.sleep(config.drain_lag)
     interceptor.refuse_new_calls()
     with suppress(TimeoutError):
         async with asyncio.timeout(config.drain_grace):
             await interceptor.all_answered()
+
+
+async def _end(server: grpc.aio.Server, registry: Registry, health: Health, interceptor: CallInterceptor) -> None:
+    """End the calls that still run, each with its last message, then those of the health service's watchers."""
+    for served in registry:
+        served.engine_thread.drain()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_MESSAGES_SECONDS):
+            await interceptor.all_sent()
+    health.end_watches()
+    await server.stop(grace=_LAST_STATUS_SECONDS)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import grpc.aio
 from google.protobuf.message import Message
 
-from segue_server.api.call_tasks import abandon
+from segue_server.api.call_tasks import abandon, current_task
 from segue_server.api.status import Status
 from segue_server.api.tenants import tenant_of
 from segue_server.errors import InvalidRequest, RequestError, Stalled
@@ -94,7 +94,7 @@ class Call:
             settle()
             memory.hold(0)
 
-        _current_task().add_done_callback(give_back)
+        current_task().add_done_callback(give_back)
         memory.hold(CALL_BYTES)
 
     def use(self, served: Served) -> Served:
@@ -164,7 +164,7 @@ class Call:
             self._context.set_code(failure.code)
             self._context.set_details(failure.text)
             self._context.set_trailing_metadata(failure.metadata)
-        handler = _current_task()
+        handler = current_task()
         if self._writing and not self._sent:
             # The message that is stuck carries the call's metadata: no status can be sent.
             _give_up(handler)
@@ -172,12 +172,6 @@ class Call:
         seconds = _STATUS_SECONDS if self._writing else self._patience.reply
         timer = asyncio.get_running_loop().call_later(seconds, _give_up, handler)
         handler.add_done_callback(lambda _: timer.cancel())
-
-
-def _current_task() -> "asyncio.Task[Any]":
-    task = asyncio.current_task()
-    assert task is not None
-    return task
 
 
 def _give_up(handler: "asyncio.Task[Any]") -> None:
@@ -191,7 +185,7 @@ class _Arrival:
     def __init__(self, call: Call, time_limit: float) -> None:
         self._call = call
         self._time_limit = time_limit
-        self._task = _current_task()
+        self._task = current_task()
         self._failure: RequestError | None = None
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_SLOW_SECONDS, self._charge)

@@ -22,6 +22,13 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_task_factory(_make_task)
 
 
+def current_task() -> asyncio.Task[Any]:
+    """Return the task that runs this: in a handler, its call's."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
 def abandon(handler: asyncio.Task[Any]) -> None:
     """Reset the call whose handler runs, or has run, in this task; nothing else may hold its context."""
     handler.cancel()

@@ -15,6 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from segue_server.api.call import Call, Patience
+from segue_server.api.call_tasks import current_task
 from segue_server.api.status import INTERNAL, status_of
 from segue_server.errors import InvalidRequest, RequestError, Stopping
 from segue_server.limits import SHORT_METHOD, TEXT_METHOD, MethodLimits
@@ -44,6 +45,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_progress = 0
         self._none_in_progress = asyncio.Event()
         self._none_in_progress.set()
+        self._unsent = 0
+        self._none_unsent = asyncio.Event()
+        self._none_unsent.set()
 
     def refuse_new_calls(self) -> None:
         """Answer every new call with UNAVAILABLE."""
@@ -52,6 +56,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def all_answered(self) -> None:
         """Wait until no call is in progress."""
         await self._none_in_progress.wait()
+
+    async def all_sent(self) -> None:
+        """Wait until every call has ended for its client too, with its last message and its status."""
+        await self._none_unsent.wait()
 
     async def intercept_service(
         self,
@@ -84,6 +92,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             del requests  # they are read from the context, with a time limit
             call = Call(context, limits, self._admission, self._backlogs, self._patience)
             reply, failure = b"", None
+            self._count_until_sent()
             try:
                 with self._count_call():
                     call.enter()
@@ -99,6 +108,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return reply
 
         return guarded
+
+    def _count_until_sent(self) -> None:
+        """Count a call until its last message has left, and its task has ended."""
+        self._unsent += 1
+        self._none_unsent.clear()
+        current_task().add_done_callback(self._count_sent)
+
+    def _count_sent(self, _: object) -> None:
+        self._unsent -= 1
+        if not self._unsent:
+            self._none_unsent.set()
 
     @contextmanager
     def _count_call(self) -> Iterator[None]:

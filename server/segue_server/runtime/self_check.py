@@ -20,6 +20,7 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Sampling
 from segue_server.engine.sequence import Sequence, State, StepOutput
+from segue_server.errors import StartupError
 
 BATCH_SIZES: Final = (2, 7, 256)
 TICK_LENGTHS: Final = (1, 5, 32)
@@ -44,7 +45,10 @@ class SelfCheck:
 
 
 def check(model: Model) -> SelfCheck:
-    """Compare every batch size and tick length with the same sequences run alone; costs a second or so."""
+    """Compare every batch size and tick length with the same sequences run alone; costs a second or so.
+
+    Raises StartupError if the results are not finite numbers.
+    """
     alone = list(chain.from_iterable(_outcome(model, [row], TICK_LENGTHS[-1]) for row in range(_ALONE)))
     together = (_outcome(model, range(size), length) for size in BATCH_SIZES for length in TICK_LENGTHS)
     same = all(ours == theirs for outcome in together for ours, theirs in zip(outcome, alone, strict=False))
@@ -62,14 +66,18 @@ def _outcome(model: Model, rows: Iterable[int], steps: int) -> Outcome:
     while len(engine):
         for output in [*engine.step(steps, steps * _PREFILL_WORK), *engine.collect()]:
             by_sequence[output.sequence].append(output)
-    return [_bytes_of(outputs) for outputs in by_sequence.values()]
+    return [_bytes_of(model, outputs) for outputs in by_sequence.values()]
 
 
-def _bytes_of(outputs: list[StepOutput]) -> tuple[bytes, ...]:
+def _bytes_of(model: Model, outputs: list[StepOutput]) -> tuple[bytes, ...]:
     written = np.concatenate([output.written for output in outputs])
     scores = np.concatenate([output.log_probabilities for output in outputs])
     state = outputs[-1].state
-    assert state is not None
+    if state is None or not np.isfinite(scores).all():
+        raise StartupError(
+            f"model {model.name} version {model.version}: its results are not finite numbers within {_PREFILL} "
+            "characters, as its weights are too large; train it again, or remove this version"
+        )
     return written.tobytes(), scores.tobytes(), state.h.tobytes(), state.c.tobytes()
 
 
