@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from segue_server.errors import StoreFull, StoreUnavailable
+from segue_server.state.clock import LASTING_SECONDS
 from segue_server.state.stores.sqlite import SqliteStore, _Command, _Database, _open_file
 
 IDLE = 3600
@@ -167,25 +168,23 @@ async def test_a_full_file_lets_no_session_grow(path: Path) -> None:
     await store.close()
 
 
-async def test_expired_sessions_are_removed_in_time(path: Path) -> None:
-    now = 1e9
-    store = SqliteStore(path, clock=lambda: now)
+async def test_expired_sessions_are_removed_in_time(path: Path, clock) -> None:
+    store = SqliteStore(path, clock=clock)
     await store.open()
     await store.create("/tiny", {f"{i}": b"1" for i in range(1000)}, 60)
-    now += 100
+    clock.move(100 + LASTING_SECONDS)
     for i in range(40):
         await store.create("/tiny", {f"new {i}": b"1"}, 3600)
     assert await count(store) == 1040 - 40 * 16
     await store.close()
 
 
-async def test_a_quiet_store_is_tidied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quiet_store_is_tidied(path: Path, clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segue_server.state.stores.batch_thread._REST_SECONDS", 0.02)
-    now = 1e9
-    store = SqliteStore(path, clock=lambda: now)
+    store = SqliteStore(path, clock=clock)
     await store.open()
     await store.create("/tiny", {f"{i}": b"1" for i in range(1200)}, 60)
-    now += 100
+    clock.move(100 + LASTING_SECONDS)
     with sqlite3.connect(path) as connection:
         while connection.execute("SELECT count(*) FROM sessions").fetchone() != (0,):
             await asyncio.sleep(0.01)
@@ -218,14 +217,13 @@ async def test_a_full_store_refuses_new_sessions_and_drops_none(path: Path) -> N
     await store.close()
 
 
-async def test_expired_sessions_make_room(path: Path) -> None:
-    now = 1e9
-    store = SqliteStore(path, max_bytes=1_000_000, clock=lambda: now)
+async def test_expired_sessions_make_room(path: Path, clock) -> None:
+    store = SqliteStore(path, max_bytes=1_000_000, clock=clock)
     await store.open()
     await store.create("/tiny", {f"{i}": bytes(2300) for i in range(300)}, 60)
     with pytest.raises(StoreFull):
         await store.create("/tiny", {"large": bytes(500_000)}, 60)
-    now += 100
+    clock.move(100 + LASTING_SECONDS)
     await store.create("/tiny", {"large": bytes(500_000)}, 60)
     await store.close()
 
