@@ -12,6 +12,7 @@ RequestError
 |-- NotRewindable     OUT_OF_RANGE        further back than the session can go
 |-- StoreFull         RESOURCE_EXHAUSTED  no room for another session: none is evicted
 |-- StoreUnavailable  UNAVAILABLE         the session store does not answer
+|   `-- StoreLost     UNAVAILABLE         its file was removed, replaced or cut while the server runs
 |-- Overloaded        RESOURCE_EXHAUSTED  no time, place or memory for the call now; says when to retry
 |-- Stalled           ABORTED             the client stopped reading its replies, or sending its request
 |-- Stopping          UNAVAILABLE         the server is stopping
@@ -111,9 +112,21 @@ class StoreUnavailable(RequestError):  # noqa: N818
     status = grpc.StatusCode.UNAVAILABLE
     reason = "STORE_UNAVAILABLE"
 
+    def __init__(
+        self,
+        text: str = "the session store does not answer; "
+        "repeat the call: with a request_key or a position, it takes effect once",
+    ) -> None:
+        super().__init__(text)
+
+
+class StoreLost(StoreUnavailable):
+    """The file of the session store was removed, replaced or cut: what is written now would be lost."""
+
     def __init__(self) -> None:
         super().__init__(
-            "the session store does not answer; repeat the call: with a request_key or a position, it takes effect once"
+            "the file of the session store was removed, replaced or cut: no session can be used until the server's "
+            "operator has put it back or restarted the server (its log says more); tickets can be used"
         )
 
 

@@ -48,6 +48,8 @@ class RequestLimits:
     max_forks: int = 64
     max_rewind: int = 4_096
     max_page: int = 1_000
+    max_page_token: int = 64
+    """A session's name."""
     default_page: int = 100
     max_alternatives: int = 20
     max_texts: int = 4_096

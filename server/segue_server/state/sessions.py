@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Collection
@@ -10,15 +11,20 @@ from typing import Final
 
 from segue_server.errors import ForeignSession, InvalidRequest, SessionExists, SessionMoved, UnknownSession
 from segue_server.runtime.registry import Served
-from segue_server.state.key_ring import KeyRing
+from segue_server.state.key_ring import KeyRing, is_sealed
 from segue_server.state.session_record import KEY_BYTES, NO_KEY, Record, pack_record, unpack_record
 from segue_server.state.stores.store import Entry, SessionStore
+from segue_server.telemetry.rate_limited_log import RateLimitedLog
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _RANDOM_NAME_BYTES: Final = 12
 """Of a name that nobody can guess."""
 _LISTED_AT_ONCE: Final = 32
 """Sessions in memory at once during a listing: each holds states."""
+_LOG_SECONDS: Final = 60.0
+"""Least time between two lines about damaged records."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Sessions:
     def __init__(self, store: SessionStore, ring: KeyRing) -> None:
         self._store = store
         self._ring = ring
+        self._damages = RateLimitedLog(_log, _LOG_SECONDS)
 
     async def load(self, name: str, served: Served, tenant: str) -> StoredSession:
         """Return a session and restart its idle time; raises UnknownSession, ForeignSession, StoreUnavailable."""
@@ -49,14 +56,16 @@ class Sessions:
             raise UnknownSession(f"there is no session {name!r}: it was never opened, was closed, or has expired")
         stored = self._unsealed(space, name, entry, served)
         if stored is None:
-            raise ForeignSession(f"session {name!r} was made with another model of this name, or with another key")
+            raise ForeignSession(
+                f"session {name!r} was made with another model of this name, or with another key, or is damaged"
+            )
         return stored
 
     async def page(self, after: str, limit: int, served: Served, tenant: str) -> tuple[list[StoredSession], str]:
         """Return up to `limit` of the tenant's sessions of one model after the name `after`, and their last name.
 
         The last name is "" on the last page. Sessions of another model of the same name, or of a key that was removed,
-        are left out. Listing a session does not restart its idle time.
+        are left out, as are damaged ones. Listing a session does not restart its idle time.
         """
         space = _space(served, tenant)
         names = await self._store.names(space, after, limit + 1)
@@ -97,7 +106,14 @@ class Sessions:
             raise SessionMoved(f"another call has moved session {stored.name!r} meanwhile; ask for its position")
 
     def _unsealed(self, space: str, name: str, entry: Entry, served: Served) -> StoredSession | None:
-        """Return the session of an entry; None if it is of another model, or its key is unknown."""
+        """Return the session of an entry; None if it is of another model, its key is unknown, or it is damaged."""
+        if not is_sealed(entry.record):
+            self._damages.warn(
+                "damaged",
+                "session %r of %r is damaged: its %d bytes are no sealed record; remove it from the store",
+                *(name, space, len(entry.record)),
+            )
+            return None
         packed = self._ring.unseal(entry.record, _bound_to(space, name))
         record = unpack_record(packed, served.model) if packed is not None else None
         if record is None or record.build.family != served.build.family:

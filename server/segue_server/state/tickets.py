@@ -13,7 +13,6 @@ trusted. The state is at the end of a character; at the end of a document it is 
 """
 
 import struct
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +21,7 @@ from segue_server.engine.build import Build
 from segue_server.engine.model import Model
 from segue_server.errors import InvalidTicket
 from segue_server.runtime.registry import Served
+from segue_server.state.clock import CLOCK
 from segue_server.state.key_ring import SEAL_BYTES, KeyRing
 from segue_server.state.snapshot import Snapshot, pack, packed_bytes, unpack
 
@@ -42,8 +42,8 @@ class Ticket:
 class TicketCodec:
     """Encodes and decodes tickets."""
 
-    def __init__(self, ring: KeyRing, lifetime: float, clock: Callable[[], float] = time.time) -> None:
-        """`lifetime`: seconds until a ticket expires."""
+    def __init__(self, ring: KeyRing, lifetime: float, clock: Callable[[], float] = CLOCK.now) -> None:
+        """`lifetime`: seconds until a ticket expires; `clock`: seconds of Unix time."""
         self._ring = ring
         self._lifetime = lifetime
         self._clock = clock

@@ -1,7 +1,6 @@
 """segue.v1.SessionService."""
 
 import secrets
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from segue_server.errors import InvalidRequest, NotRewindable
 from segue_server.limits import LIMITS
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry, Served
+from segue_server.state.clock import CLOCK
 from segue_server.state.session_record import Record
 from segue_server.state.sessions import Sessions, StoredSession, check_position
 from segue_server.state.snapshot import Snapshot
@@ -89,6 +89,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         """Answer one call; see the contract."""
         served, tenant = self._served(request.model, call), call.tenant
         check_at_most("page_size", request.page_size, LIMITS.max_page)
+        check_at_most("length of page_token", len(request.page_token), LIMITS.max_page_token)
         size = request.page_size or LIMITS.default_page
         page, last = await self._sessions.page(request.page_token, size, served, tenant)
         listed = [_session_message(stored.name, stored.record, stored.expiry, served.model) for stored in page]
@@ -148,7 +149,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
 
 def _fresh_session_message(name: str, record: Record, model: Model) -> pb.Session:
     """Describe a session as this call wrote it; another call may have changed it since."""
-    return _session_message(name, record, time.time() + record.idle_seconds, model)
+    return _session_message(name, record, CLOCK.now() + record.idle_seconds, model)
 
 
 def _session_message(name: str, record: Record, expiry: float, model: Model) -> pb.Session:

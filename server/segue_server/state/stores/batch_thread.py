@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from segue_server.errors import StoreUnavailable
+from segue_server.errors import StoreLost, StoreUnavailable
+from segue_server.telemetry.rate_limited_log import RateLimitedLog
 
 MAX_BATCH: Final = 256
 """Commands."""
@@ -22,6 +23,8 @@ _REST_SECONDS: Final = 60.0
 """Idle time before the backend tidies up."""
 _BUSY_REST_SECONDS: Final = 0.1
 """The same, if there is more to tidy up."""
+_LOG_SECONDS: Final = 60.0
+"""Least time between two lines about commands that failed alone."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class Backend(Protocol[C_contra]):
         """Prepare; raises StartupError."""
 
     def run(self, commands: Sequence[C_contra]) -> list[Any]:
-        """Return the answer to each command, or its exception; raises StoreUnavailable if all failed."""
+        """Return the answer to each command, or its exception; raises StoreUnavailable if the store serves nobody."""
 
     def tidy(self) -> bool:
         """Remove some expired sessions; return whether there are more."""
@@ -63,7 +66,8 @@ class BatchThread(Generic[C]):
         self._waiting: queue.SimpleQueue[_Pending[C] | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[Any] = self._loop.create_future()
         self._thread = threading.Thread(target=self._serve, name=f"sessions in {name}", daemon=True)
-        self._reachable = True
+        self._failing: type[StoreUnavailable] | None = None
+        self._failures = RateLimitedLog(_log, _LOG_SECONDS)
 
     async def start(self) -> None:
         """Start the thread; raises StartupError if the backend cannot open."""
@@ -74,7 +78,10 @@ class BatchThread(Generic[C]):
         """Run a command and return its answer; raises StoreUnavailable and what the backend raises."""
         pending = _Pending(command, self._loop.create_future())
         self._waiting.put(pending)
-        return _value_of(await pending.answer)
+        try:
+            return _value_of(await pending.answer)
+        finally:
+            del pending  # an error's traceback holds this frame: no circle back to the error
 
     async def close(self) -> None:
         """End the thread after all waiting commands."""
@@ -117,10 +124,13 @@ class BatchThread(Generic[C]):
         try:
             answers = self._backend.run([pending.command for pending in batch])
         except StoreUnavailable as error:
-            answers = [error, *(StoreUnavailable() for _ in batch[1:])]
+            self._note(error)
+            answers = [type(error)() for _ in batch]
         except Exception as error:  # noqa: BLE001 - a bug must not leave callers waiting
             answers = [error] * len(batch)
-        self._note([answer for answer in answers if isinstance(answer, StoreUnavailable)])
+        else:
+            self._note(None)
+            self._note_failures([answer for answer in answers if isinstance(answer, StoreUnavailable)])
         self._post([(pending.answer, answer) for pending, answer in zip(batch, answers, strict=True)])
 
     def _tidy(self) -> float:
@@ -128,18 +138,27 @@ class BatchThread(Generic[C]):
         try:
             return _BUSY_REST_SECONDS if self._backend.tidy() else _REST_SECONDS
         except StoreUnavailable as error:
-            self._note([error])
+            self._note(error)
         except Exception:  # noqa: BLE001 - a bug must not end the thread
             _log.exception("sessions in %s could not be tidied", self._name)
         return _REST_SECONDS
 
-    def _note(self, failures: list[StoreUnavailable]) -> None:
-        """Log when the store becomes unreachable, and reachable again."""
-        if self._reachable and failures:
-            _log.warning("sessions in %s cannot be reached: %s", self._name, failures[0].__cause__)
-        elif not (self._reachable or failures):
+    def _note(self, failure: StoreUnavailable | None) -> None:
+        """Log when the store begins to fail everybody, and when it serves again."""
+        before, self._failing = self._failing, type(failure) if failure else None
+        if self._failing is before:
+            return
+        if failure is None:
             _log.info("sessions in %s can be reached again", self._name)
-        self._reachable = not failures
+        elif isinstance(failure, StoreLost):
+            _log.error("SESSIONS IN %s ARE REFUSED, or they would be lost: %s", self._name, failure.__cause__)
+        else:
+            _log.warning("sessions in %s cannot be reached: %s", self._name, failure.__cause__)
+
+    def _note_failures(self, failures: list[StoreUnavailable]) -> None:
+        """Log, seldom, that commands failed while others may have been answered."""
+        for failure in failures:
+            self._failures.warn("command", "sessions in %s: a command failed: %s", self._name, failure.__cause__)
 
     def _post(self, answers: "list[tuple[asyncio.Future[Any], Any]]") -> None:
         with suppress(RuntimeError):  # the loop is closed
@@ -154,6 +173,9 @@ def _deliver(answers: "list[tuple[asyncio.Future[Any], Any]]") -> None:
 
 def _value_of(answer: Any) -> Any:
     """Return an answer, or raise it if it is an exception."""
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+    finally:
+        del answer  # the traceback holds this frame: no circle back to the error

@@ -5,11 +5,11 @@ drops the interpreter's lock, which an engine's thread then takes.
 """
 
 import heapq
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from segue_server.errors import StoreFull
+from segue_server.state.clock import CLOCK, Clock
 from segue_server.state.stores.store import Entry, new_revision
 
 _MAX_BYTES: Final = 1_000_000_000
@@ -27,8 +27,8 @@ _SPARE: Final = 64
 class MemoryStore:
     """The sessions of each space by name, and a heap of when each of them may have expired."""
 
-    def __init__(self, max_bytes: int | None = None, clock: Callable[[], float] = time.time) -> None:
-        """`max_bytes`: for all sessions, None: the default; `clock`: seconds of Unix time."""
+    def __init__(self, max_bytes: int | None = None, clock: Clock = CLOCK) -> None:
+        """`max_bytes`: for all sessions; None: the default."""
         self._max_bytes = max_bytes or _MAX_BYTES
         self._clock = clock
         self._spaces: dict[str, dict[str, Entry]] = {}
@@ -55,11 +55,12 @@ class MemoryStore:
                 return name
         self._make_room(sum(len(record) + ENTRY_BYTES for record in records.values()))
         for name, record in records.items():
-            self._remove(space, name)  # it may have expired a moment ago
+            self._remove(space, name)  # it may have expired
             entry = self._put(space, name, new_revision(), record, idle_seconds)
             self._count += 1
             self._bytes += len(record) + ENTRY_BYTES
             heapq.heappush(self._due, (entry.expiry, space, name))
+        self._forget_closed()
         return None
 
     async def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
@@ -86,7 +87,7 @@ class MemoryStore:
     async def names(self, space: str, after: str, limit: int) -> list[str]:
         """Return the first `limit` names after `after`, in order."""
         self._remove_expired(_REMOVED_AT_ONCE)
-        now, entries = self._clock(), self._spaces.get(space, {})
+        now, entries = self._clock.now(), self._spaces.get(space, {})
         return heapq.nsmallest(limit, (name for name, e in entries.items() if name > after and e.expiry > now))
 
     async def close(self) -> None:
@@ -95,10 +96,10 @@ class MemoryStore:
 
     def _find(self, space: str, name: str) -> Entry | None:
         entry = self._spaces.get(space, {}).get(name)
-        return entry if entry and entry.expiry > self._clock() else None
+        return entry if entry and entry.expiry > self._clock.now() else None
 
     def _put(self, space: str, name: str, revision: int, record: bytes, idle_seconds: int) -> Entry:
-        entry = Entry(revision, record, idle_seconds, self._clock() + idle_seconds)
+        entry = Entry(revision, record, idle_seconds, self._clock.now() + idle_seconds)
         self._spaces.setdefault(space, {})[name] = entry
         return entry
 
@@ -119,17 +120,18 @@ class MemoryStore:
             raise StoreFull("the server has no room for more sessions; close some, or retry after some have expired")
 
     def _remove_expired(self, limit: int) -> None:
-        now = self._clock()
-        while limit and self._due and self._due[0][0] <= now:
+        past = self._clock.surely_past()
+        while limit and self._due and self._due[0][0] <= past:
             _, space, name = heapq.heappop(self._due)
-            if entry := self._find(space, name):
+            entry = self._spaces.get(space, {}).get(name)
+            if entry and entry.expiry > past:
                 heapq.heappush(self._due, (entry.expiry, space, name))
             else:
                 self._remove(space, name)
             limit -= 1
 
     def _forget_closed(self) -> None:
-        """Rebuild the heap once most of it names closed sessions."""
+        """Rebuild the heap once most of it names sessions that were closed, or replaced after they had expired."""
         if len(self._due) > 2 * self._count + _SPARE:
             self._due = [(e.expiry, space, name) for space, each in self._spaces.items() for name, e in each.items()]
             heapq.heapify(self._due)

@@ -12,11 +12,13 @@ fails everything in progress, so a reply can never reach another command. Nothin
 the URL's timeout), connecting included, Redis answers or all waiting commands fail; the next command reconnects.
 
 Redis must keep its data: one with an eviction policy is refused at the start, and one that is full (`maxmemory` with
-the policy noeviction) refuses new sessions.
+the policy noeviction) refuses new sessions and longer records.
+
+Where Redis answers with an error (it became a replica, is loading, took a right away), that command fails, and the
+connection is closed all the same: the next one asks anew where the address leads.
 """
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +30,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from segue_server.errors import StartupError, StoreFull, StoreUnavailable
+from segue_server.state.clock import CLOCK
 from segue_server.state.stores.batch_thread import BatchThread
 from segue_server.state.stores.store import Entry, new_revision
 
@@ -38,6 +41,8 @@ _LONGEST_TIMEOUT_SECONDS: Final = 60.0
 _START_SECONDS: Final = 5.0
 _REVISION_BYTES: Final = 8
 _HEAD_BYTES: Final = 12
+_OUT_OF_MEMORY: Final = "OOM command not allowed"
+"""In Redis 6, within the text of another error."""
 _NAMES_CHECKED: Final = 4
 """With every new session: more than the one added, so that names of expired sessions do not pile up."""
 
@@ -48,19 +53,27 @@ local function prolong(session, names, idle)
 end
 """
 
+_GET: Final = """
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'table' then
+    if string.find(value['err'], 'WRONGTYPE', 1, true) then value = '' else return value end
+end
+"""
+"""A key of another type counts as empty."""
+
 _FETCH: Final = (
     _PROLONG
-    + """
-local value = redis.call('GET', KEYS[1])
-if value then
-    if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then redis.pcall('ZADD', KEYS[2], 0, ARGV[1]) end
+    + _GET
+    + f"""
+if value and #value >= {_HEAD_BYTES} then
+    if redis.pcall('ZSCORE', KEYS[2], ARGV[1]) == false then redis.pcall('ZADD', KEYS[2], 0, ARGV[1]) end
     prolong(KEYS[1], KEYS[2], (struct.unpack('<I4', value, 9)))
 end
 return value
 """
 )
 
-_PEEK: Final = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+_PEEK: Final = _GET + "return {value, redis.call('PTTL', KEYS[1])}"
 
 _CREATE: Final = (
     _PROLONG
@@ -69,9 +82,9 @@ local idle = tonumber(ARGV[1])
 for i = 2, #KEYS do
     if redis.call('EXISTS', KEYS[i]) == 1 then return ARGV[2 * i - 2] end
 end
+for i = 2, #KEYS do redis.call('ZADD', KEYS[1], 0, ARGV[2 * i - 2]) end
 for i = 2, #KEYS do
     redis.call('SET', KEYS[i], ARGV[2 * i - 1])
-    redis.call('ZADD', KEYS[1], 0, ARGV[2 * i - 2])
     prolong(KEYS[i], KEYS[1], idle)
 end
 for _, name in ipairs(redis.call('ZRANDMEMBER', KEYS[1], {_NAMES_CHECKED})) do
@@ -86,16 +99,21 @@ _REPLACE: Final = (
     + """
 local head = redis.call('GETRANGE', KEYS[1], 0, 11)
 if string.sub(head, 1, 8) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2] .. string.sub(head, 9) .. ARGV[3])
-redis.call('ZADD', KEYS[2], 0, ARGV[4])
-prolong(KEYS[1], KEYS[2], (struct.unpack('<I4', head, 9)))
+local value = ARGV[2] .. string.sub(head, 9) .. ARGV[3]
+local idle = struct.unpack('<I4', head, 9)
+if #value <= redis.call('STRLEN', KEYS[1]) then prolong(KEYS[1], KEYS[2], idle) end
+redis.call('SET', KEYS[1], value)
+redis.pcall('ZADD', KEYS[2], 0, ARGV[4])
+prolong(KEYS[1], KEYS[2], idle)
 return 1
 """
 )
+"""A full Redis refuses a script's first write if that is SET, but no later one: EXPIRE, which it never refuses, comes
+first where the record does not grow."""
 
 _DELETE: Final = """
 if redis.call('GETRANGE', KEYS[1], 0, 7) ~= ARGV[1] then return 0 end
-redis.call('ZREM', KEYS[2], ARGV[2])
+redis.pcall('ZREM', KEYS[2], ARGV[2])
 return redis.call('DEL', KEYS[1])
 """
 
@@ -191,10 +209,11 @@ class RedisStore:
     async def names(self, space: str, after: str, limit: int) -> list[str]:
         """Return the first `limit` names after `after`, in order."""
         found, count = list[str](), limit
+        beyond = f"({after}".encode() if after else b"-"
         while count == limit > len(found):
-            count, last, live = await self._do(_NAMES, [_names(space)], f"({after}" if after else "-", limit)
-            found += [name.decode() for name in live]
-            after = last.decode()
+            count, last, live = await self._do(_NAMES, [_names(space)], beyond, limit)
+            found += [name.decode(errors="replace") for name in live]
+            beyond = b"(" + last
         return found[:limit]
 
     async def close(self) -> None:
@@ -248,7 +267,10 @@ class _Link:
             replies = self._loop.run_until_complete(self._exchange(commands))
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable from (error if str(error) else TimeoutError(f"no answer in {self._timeout:g} s"))
-        return [_failure(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+        answers = [_failure(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+        if any(isinstance(answer, StoreUnavailable) for answer in answers):
+            self._loop.run_until_complete(self._client.connection_pool.disconnect())
+        return answers
 
     def tidy(self) -> bool:
         """Do nothing: Redis expires keys itself."""
@@ -281,10 +303,10 @@ class _Link:
 
 def _failure(error: RedisError) -> StoreFull | StoreUnavailable:
     """Return the error for the caller of one failed command."""
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError) or _OUT_OF_MEMORY in str(error):
         return StoreFull("the server has no room for more sessions; close some, or retry after some have expired")
     failure = StoreUnavailable()
-    failure.__cause__ = error
+    failure.__cause__ = error.with_traceback(None)
     return failure
 
 
@@ -308,5 +330,5 @@ def _new_revision() -> bytes:
 def _entry(value: bytes, seconds: float | None = None) -> Entry:
     """Parse the value of a key that expires in `seconds`; None: after its idle time."""
     idle_seconds = int.from_bytes(value[_REVISION_BYTES:_HEAD_BYTES], "little")
-    expiry = time.time() + (idle_seconds if seconds is None else seconds)
+    expiry = CLOCK.now() + (idle_seconds if seconds is None else seconds)
     return Entry(int.from_bytes(value[:_REVISION_BYTES], "little"), value[_HEAD_BYTES:], idle_seconds, expiry)

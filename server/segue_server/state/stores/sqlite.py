@@ -14,12 +14,15 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from segue_server.errors import RequestError, StartupError, StoreFull, StoreUnavailable
+from segue_server.errors import RequestError, StartupError, StoreFull, StoreLost, StoreUnavailable
+from segue_server.state.clock import CLOCK, Clock
 from segue_server.state.stores.batch_thread import BatchThread
+from segue_server.state.stores.opened_files import PAGE_BYTES, OpenedFiles
 from segue_server.state.stores.store import Entry, new_revision
 
 _MAX_BYTES: Final = 16_000_000_000
@@ -46,10 +49,11 @@ PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
-_PAGE_BYTES: Final = 16_384
 _LATE: Final = 1 + 1 / 64
 _BUSY_SECONDS: Final = 2.0
 """Wait for another process that is writing."""
+_HURRIED_SECONDS: Final = 0.05
+"""The same, after such a wait was in vain: those who waited for it to end must not wait as long again."""
 _OPENING_SECONDS: Final = 10.0
 """Wait for other processes that are opening the file."""
 _OPENING_PAUSE_SECONDS: Final = 0.02
@@ -62,8 +66,8 @@ _REMOVED_AT_ONCE: Final = 500
 class SqliteStore:
     """Sessions in a database."""
 
-    def __init__(self, path: Path, max_bytes: int | None = None, clock: Callable[[], float] = time.time) -> None:
-        """`max_bytes`: for all sessions, None: the default; `clock`: seconds of Unix time."""
+    def __init__(self, path: Path, max_bytes: int | None = None, clock: Clock = CLOCK) -> None:
+        """`max_bytes`: for all sessions; None: the default."""
         self._clock = clock
         database = _Database(path.expanduser().absolute(), max_bytes or _MAX_BYTES, clock)
         self._runner = BatchThread(database, str(path))
@@ -75,7 +79,7 @@ class SqliteStore:
     async def fetch(self, space: str, name: str) -> Entry | None:
         """Return a session and restart its idle time."""
         entry = await self.peek(space, name)
-        if entry and entry.expiry < self._clock() + entry.idle_seconds:
+        if entry and entry.expiry < self._clock.now() + entry.idle_seconds:
             prolonged: Entry | None = await self._runner.do(_Command(_Database.prolong, (space, name)))
             return prolonged
         return entry
@@ -121,18 +125,23 @@ class _Command:
 class _Database:
     """The open database. Used by one thread."""
 
-    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, max_bytes: int, clock: Clock) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._clock = clock
         self._connection: sqlite3.Connection
+        self._files: OpenedFiles
+        self._is_lost = False
+        self._patience = _BUSY_SECONDS
 
     def open(self) -> None:
         """Open the database, and create it if missing; raises StartupError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            before = self._path.stat()
             self._connection = _open_file(self._path)
+            self._files = OpenedFiles(self._path, before, self._connection)
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise StartupError(
@@ -140,24 +149,22 @@ class _Database:
             ) from error
 
     def run(self, commands: Sequence[_Command]) -> list[Any]:
-        """Run commands in one transaction, or, if that fails, each in its own."""
-        try:
-            return self._run_together(commands)
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise StoreUnavailable from error
-            if len(commands) == 1:
-                return [_failure(error)]
-        return [self.run([command])[0] for command in commands]
+        """Run commands in one transaction, or, if that fails, each in its own; raises StoreLost."""
+        self._check_files()
+        answers = self._answers(commands)
+        if any(command.writes for command in commands):
+            self._check_files()  # before anybody relies on what was written
+        return answers
 
     def tidy(self) -> bool:
         """Remove some expired sessions; return whether there are more."""
         try:
+            self._check_files()
             if self._has_expired():  # an empty transaction would still be flushed
                 self._run_together([_Command(_Database.remove_expired, (_REMOVED_AT_ONCE,))])
             return self._has_expired()
         except sqlite3.Error as error:
-            raise StoreUnavailable from error
+            raise StoreUnavailable from error.with_traceback(None)
 
     def close(self) -> None:
         """Release everything."""
@@ -167,9 +174,12 @@ class _Database:
         """Return a session."""
         row = self._one(
             "SELECT revision, record, idle_seconds, expiry FROM sessions WHERE space = ? AND name = ? AND expiry > ?",
-            *(space, name, self._clock()),
+            *(space, name, self._clock.now()),
         )
-        return Entry(*row) if row else None
+        if row is None:
+            return None
+        is_ours = [type(value) for value in row] == [int, bytes, int, float]
+        return Entry(*row) if is_ours else Entry(0, b"", 0, 0.0)
 
     def prolong(self, space: str, name: str) -> Entry | None:
         """Restart the idle time of a session; return the session."""
@@ -179,10 +189,10 @@ class _Database:
     def create(self, space: str, records: Mapping[str, bytes], idle_seconds: int) -> str | None:
         """Store new sessions, all or none; return None, or a name that is taken."""
         for name in records:
-            if self.find(space, name):
+            if self._exists(space, name):
                 return name
         self._make_room(sum(map(len, records.values())))
-        expiry = self._clock() + idle_seconds * _LATE
+        expiry = self._clock.now() + idle_seconds * _LATE
         for name, record in records.items():
             self._write(
                 "INSERT OR REPLACE INTO sessions (space, name, revision, idle_seconds, expiry, record)"
@@ -196,7 +206,7 @@ class _Database:
         found = self._one(
             "SELECT id, length(record), expiry - idle_seconds FROM sessions"
             " WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
-            *(space, name, expected_revision, self._clock()),
+            *(space, name, expected_revision, self._clock.now()),
         )
         if found is None:
             return False
@@ -206,7 +216,7 @@ class _Database:
         replaced = self._write(
             "UPDATE sessions SET revision = ?, record = ? WHERE id = ?", *(new_revision(), record, row)
         )
-        if replaced and self._clock() > prolong_after:
+        if replaced and self._clock.now() > prolong_after:
             self._prolong(space, name)
         return replaced == 1
 
@@ -214,7 +224,7 @@ class _Database:
         """Delete the session of `expected_revision`; return False if that revision is gone."""
         deleted = self._write(
             "DELETE FROM sessions WHERE space = ? AND name = ? AND revision = ? AND expiry > ?",
-            *(space, name, expected_revision, self._clock()),
+            *(space, name, expected_revision, self._clock.now()),
         )
         return deleted == 1
 
@@ -222,26 +232,74 @@ class _Database:
         """Return the first `limit` names after `after`, in order."""
         rows = self._connection.execute(
             "SELECT name FROM sessions WHERE space = ? AND name > ? AND expiry > ? ORDER BY name LIMIT ?",
-            (space, after, self._clock(), limit),
+            (space, after, self._clock.now(), limit),
         )
         return [name for (name,) in rows]
 
     def remove_expired(self, limit: int) -> None:
-        """Remove up to `limit` expired sessions."""
+        """Remove up to `limit` sessions that have expired for good."""
         self._write(
             "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expiry <= ? LIMIT ?)",
-            *(self._clock(), limit),
+            *(self._clock.surely_past(), limit),
         )
+
+    def _check_files(self) -> None:
+        """Raise StoreLost if somebody removed, replaced or cut a file of the database."""
+        fault = self._files.fault()
+        if fault and not self._is_lost:
+            self._wait_at_most(_HURRIED_SECONDS)
+            with suppress(sqlite3.Error, OSError):
+                self._files.rescue()
+        self._is_lost = bool(fault)
+        if fault:
+            raise StoreLost from OSError(f"{fault}; put it back, or restart the server, which then uses what is there")
+
+    def _answers(self, commands: Sequence[_Command]) -> list[Any]:
+        try:
+            return self._run_together(commands)
+        except sqlite3.Error as error:
+            if len(commands) == 1:
+                return [_failure(error)]
+            return self._run_each(commands, error if _is_busy(error) else None)
+
+    def _run_each(self, commands: Sequence[_Command], locked: sqlite3.Error | None) -> list[Any]:
+        """Run commands one by one; after the error `locked`, only those that need no lock."""
+        answers = list[Any]()
+        for command in commands:
+            if locked and command.writes:
+                answers.append(_failure(locked))
+                continue
+            try:
+                answers += self._run_together([command])
+            except sqlite3.Error as error:
+                answers.append(_failure(error))
+                locked = error if _is_busy(error) else locked
+        return answers
 
     def _run_together(self, commands: Sequence[_Command]) -> list[Any]:
         """Run all commands or none; raises sqlite3.Error."""
         if not any(command.writes for command in commands):
             return [self._answer(command) for command in commands]
         with self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._lock()
             answers = [self._answer(command) for command in commands]
             self.remove_expired(_REMOVED_EACH_TIME)
         return answers
+
+    def _lock(self) -> None:
+        """Begin to write; raises sqlite3.Error if another process does so for too long."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if _is_busy(error):
+                self._wait_at_most(_HURRIED_SECONDS)
+            raise
+        self._wait_at_most(_BUSY_SECONDS)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if seconds != self._patience:
+            self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+            self._patience = seconds
 
     def _answer(self, command: _Command) -> Any:
         try:
@@ -250,7 +308,7 @@ class _Database:
             return error
 
     def _prolong(self, space: str, name: str) -> None:
-        now = self._clock()
+        now = self._clock.now()
         self._write(
             "UPDATE sessions SET expiry = ? + idle_seconds * ?"
             " WHERE space = ? AND name = ? AND expiry > ? AND expiry < ? + idle_seconds",
@@ -267,10 +325,14 @@ class _Database:
     def _used_bytes(self) -> int:
         [pages] = self._one("PRAGMA page_count") or [0]
         [free] = self._one("PRAGMA freelist_count") or [0]
-        return int(pages - free) * _PAGE_BYTES
+        return int(pages - free) * PAGE_BYTES
+
+    def _exists(self, space: str, name: str) -> bool:
+        sql = "SELECT 1 FROM sessions WHERE space = ? AND name = ? AND expiry > ?"
+        return self._one(sql, space, name, self._clock.now()) is not None
 
     def _has_expired(self) -> bool:
-        return self._one("SELECT 1 FROM sessions WHERE expiry <= ? LIMIT 1", self._clock()) is not None
+        return self._one("SELECT 1 FROM sessions WHERE expiry <= ? LIMIT 1", self._clock.surely_past()) is not None
 
     def _one(self, sql: str, *parameters: Any) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._connection.execute(sql, parameters).fetchone()
@@ -283,11 +345,21 @@ class _Database:
 
 def _failure(error: sqlite3.Error) -> RequestError:
     """Return the error for the caller."""
-    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+    if _primary_code(error) == sqlite3.SQLITE_FULL:
         return StoreFull("the disk that holds the sessions is full; nothing was changed")
     failure = StoreUnavailable()
-    failure.__cause__ = error
+    failure.__cause__ = error.with_traceback(None)  # its frames hold what the call sent
     return failure
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process has locked the database."""
+    return _primary_code(error) == sqlite3.SQLITE_BUSY
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's code without its extension; 0 for an error of the module `sqlite3` itself."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _open_file(path: Path) -> sqlite3.Connection:
@@ -299,7 +371,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
             _prepare(connection, path)
         except sqlite3.Error as error:
             connection.close()
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not _is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_OPENING_PAUSE_SECONDS)
         except StartupError:
@@ -319,7 +391,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if tables and (application, version) != (_APPLICATION_ID, _VERSION):
         whose = f"of version {version}, not {_VERSION}" if application == _APPLICATION_ID else "of another program"
         raise StartupError(f"{path} holds tables {whose}; name another file: --sessions sqlite:PATH")
-    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StartupError(f"the file system of {path} is unfit for sessions (no shared memory); name another file")

@@ -6,7 +6,8 @@ A store keeps sealed records by (space, name) and does not look inside them. It 
   that no other write has, not even under the same name after the session was closed, or after the store was restored
   from an old copy.
 - Nothing is evicted: a full store refuses new sessions (StoreFull).
-- A session that is not used for its idle time expires. Fetching or replacing it restarts that time.
+- A session that is not used for its idle time expires. Fetching or replacing it restarts that time. It is deleted
+  later (see `clock`).
 - A store that does not answer fails soon (StoreUnavailable). A write may or may not have been made then: fetch the
   session to find out. A stuck store never delays calls that use no session.
 """
@@ -27,6 +28,7 @@ class Entry:
     revision: int
     """Unique to the write that stored the record."""
     record: bytes
+    """Empty, if somebody else wrote there what is no record."""
     idle_seconds: int
     expiry: float
     """In seconds of Unix time."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from segue_server.state.clock import LASTING_SECONDS
 from segue_server.state.stores import open_store
 from segue_server.state.stores.memory import MemoryStore
 from segue_server.state.stores.sqlite import SqliteStore
@@ -15,15 +16,19 @@ KINDS = ("memory", "sqlite", "redis")
 
 
 class Clock:
-    """Stands still until it is told not to."""
+    """Stands still until it is told not to; no step makes it doubt its time."""
 
-    now = 1_800_000_000.0
+    def __init__(self) -> None:
+        self._now = 1_800_000_000.0
 
-    def __call__(self) -> float:
-        return self.now
+    def now(self) -> float:
+        return self._now
+
+    def surely_past(self) -> float:
+        return self._now - LASTING_SECONDS
 
     def move(self, seconds: float) -> None:
-        self.now += seconds
+        self._now += seconds
 
 
 class RedisClock:
@@ -32,7 +37,7 @@ class RedisClock:
     def __init__(self, client) -> None:
         self._client = client
 
-    def __call__(self) -> float:
+    def now(self) -> float:
         return time.time()
 
     def move(self, seconds: float) -> None:
@@ -99,6 +104,11 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             yield Opened(await connect(), RedisClock(client), connect)
         for store in stores:
             await store.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

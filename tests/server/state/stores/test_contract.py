@@ -201,13 +201,13 @@ async def test_the_expiry_that_is_told_is_kept(opened) -> None:
     store, clock = opened.store, opened.clock
 
     async def left() -> float:
-        return (await found(store, "a")).expiry - clock()
+        return (await found(store, "a")).expiry - clock.now()
 
     await store.create("/tiny", {"a": b"1"}, IDLE)
     assert IDLE - 60 <= await left() <= LATEST
     clock.move(IDLE / 2)
     assert IDLE / 2 - 60 <= await left() <= LATEST - IDLE / 2
-    assert (await store.fetch("/tiny", "a")).expiry - clock() >= IDLE - 60
+    assert (await store.fetch("/tiny", "a")).expiry - clock.now() >= IDLE - 60
     assert IDLE - 60 <= await left() <= LATEST
 
 

@@ -196,14 +196,116 @@ async def test_a_full_redis_takes_no_new_sessions_and_drops_none(start_redis) ->
         assert len(names) == made
         entry = await store.fetch("/tiny", names[0])
         assert entry is not None
-        with pytest.raises(StoreFull):
-            await store.replace("/tiny", names[0], entry.revision, bytes(2300))
         for name in names[1:]:
             held = await store.peek("/tiny", name)
             assert await store.delete("/tiny", name, held.revision)
         assert await store.replace("/tiny", names[0], entry.revision, bytes(2300))
         await store.create("/tiny", {"more": bytes(2300)}, IDLE)
         await store.close()
+
+
+async def test_in_a_full_redis_sessions_go_on_unless_they_grow(redis, caplog: pytest.LogCaptureFixture) -> None:
+    store = await connected(redis)
+    await store.create("/tiny", {f"{i}": bytes(2300) for i in range(20)}, IDLE)
+    with redis.client() as client:
+        client.config_set("maxmemory", 100_000)  # far less than it holds
+        for turn in range(3):
+            for i in range(20):
+                entry = await store.fetch("/tiny", f"{i}")
+                record = bytes([turn]) * (2300 - i)
+                client.expire(f"segue:{{/tiny}}/{i}", 100)
+                assert await store.replace("/tiny", f"{i}", entry.revision, record)
+                after = await store.peek("/tiny", f"{i}")
+                assert after.record == record
+                assert client.ttl(f"segue:{{/tiny}}/{i}") > 100
+                with pytest.raises(StoreFull):
+                    await store.replace("/tiny", f"{i}", after.revision, bytes(len(record) + 1))
+                assert (await store.peek("/tiny", f"{i}")).revision == after.revision
+        assert not await store.replace("/tiny", "0", 1, b"stale")
+        with pytest.raises(StoreFull):
+            await store.create("/tiny", {"new": b""}, IDLE)
+        assert await store.names("/tiny", "", 99) == sorted(f"{i}" for i in range(20))
+        assert await store.delete("/tiny", "0", (await store.peek("/tiny", "0")).revision)
+        client.config_set("maxmemory", 0)
+        assert await store.replace("/tiny", "1", (await store.peek("/tiny", "1")).revision, bytes(5000))
+    await store.close()
+    assert "cannot be reached" not in caplog.text
+
+
+async def test_a_redis_that_became_a_replica_takes_no_changes_and_is_looked_up_anew(
+    redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its name may lead to the new primary by then."""
+    store = await connected(redis)
+    await store.create("/tiny", {"a": b"1"}, IDLE)
+    entry = await store.peek("/tiny", "a")
+    with redis.client() as client:
+        client.replicaof("127.0.0.1", 1)
+        before = client.info("stats")["total_connections_received"]
+        for _ in range(20):
+            for change in (
+                store.replace("/tiny", "a", entry.revision, b"2"),
+                store.create("/tiny", {"b": b"1"}, IDLE),
+                store.delete("/tiny", "a", entry.revision),
+            ):
+                with pytest.raises(StoreUnavailable):
+                    await change
+        assert client.info("stats")["total_connections_received"] > before + 40
+        client.replicaof("NO", "ONE")
+        assert await store.replace("/tiny", "a", entry.revision, b"2")
+    await store.close()
+    assert [
+        line.getMessage().partition("failed: ")[2][:40] for line in caplog.records if line.levelname == "WARNING"
+    ] == ["You can't write against a read only repl"]
+
+
+async def test_a_right_that_was_taken_away_fails_what_needs_it_in_one_line(
+    redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await connected(redis)
+    await store.create("/tiny", {"a": b"1"}, IDLE)
+    with redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-expire")
+        for _ in range(20):
+            with pytest.raises(StoreUnavailable):
+                await store.fetch("/tiny", "a")
+            assert (await store.peek("/tiny", "a")).record == b"1"
+        client.execute_command("ACL", "SETUSER", "default", "+expire")
+    assert (await store.fetch("/tiny", "a")).record == b"1"
+    await store.close()
+    assert len([line for line in caplog.records if line.levelname == "WARNING"]) == 1
+
+
+async def test_what_others_wrote_over_a_session_or_the_names_harms_nobody_else(emptied_redis) -> None:
+    store = await connected(emptied_redis)
+    with emptied_redis.client() as client:
+        await store.create("/tiny", dict.fromkeys(("empty", "list", "number", "short", "sound"), b"record"), IDLE)
+        client.set("segue:{/tiny}/empty", b"")
+        client.set("segue:{/tiny}/short", b"12345678901")
+        client.delete("segue:{/tiny}/list")
+        client.lpush("segue:{/tiny}/list", "x")
+        client.set("segue:{/tiny}/number", 17)
+        for name in ("empty", "list", "number", "short"):
+            for entry in (await store.fetch("/tiny", name), await store.peek("/tiny", name)):
+                assert entry.record == b""
+            assert await store.create("/tiny", {name: b"1"}, IDLE) == name
+        assert (await store.fetch("/tiny", "sound")).record == b"record"
+        assert len(await store.names("/tiny", "", 9)) == 5
+
+        client.zadd("segue:{/tiny}", {b"\xff\xfe": 0, b"": 0})
+        client.set(b"segue:{/tiny}/\xff\xfe", b"1")
+        assert len(await store.names("/tiny", "", 9)) == 6
+
+        client.set("segue:{/tiny}", "no set")
+        entry = await store.fetch("/tiny", "sound")
+        assert await store.replace("/tiny", "sound", entry.revision, b"more")
+        with pytest.raises(StoreUnavailable):
+            await store.names("/tiny", "", 9)
+        with pytest.raises(StoreUnavailable):
+            await store.create("/tiny", {"new": b"1"}, IDLE)
+        assert await store.peek("/tiny", "new") is None
+        assert await store.delete("/tiny", "sound", (await store.peek("/tiny", "sound")).revision)
+    await store.close()
 
 
 async def test_a_session_in_use_stays_listed(emptied_redis) -> None:

@@ -1,6 +1,7 @@
 """What the file store promises beyond the contract: durability, and what it says when the file fails it."""
 
 import asyncio
+import gc
 import random
 import signal
 import sqlite3
@@ -9,11 +10,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from segue_server.errors import StoreFull, StoreUnavailable
+from segue_server.state.clock import LASTING_SECONDS
 from segue_server.state.stores.sqlite import SqliteStore, _Command, _Database, _open_file
 
 IDLE = 3600
@@ -167,25 +170,23 @@ async def test_a_full_file_lets_no_session_grow(path: Path) -> None:
     await store.close()
 
 
-async def test_expired_sessions_are_removed_in_time(path: Path) -> None:
-    now = 1e9
-    store = SqliteStore(path, clock=lambda: now)
+async def test_expired_sessions_are_removed_in_time(path: Path, clock) -> None:
+    store = SqliteStore(path, clock=clock)
     await store.open()
     await store.create("/tiny", {f"{i}": b"1" for i in range(1000)}, 60)
-    now += 100
+    clock.move(100 + LASTING_SECONDS)
     for i in range(40):
         await store.create("/tiny", {f"new {i}": b"1"}, 3600)
     assert await count(store) == 1040 - 40 * 16
     await store.close()
 
 
-async def test_a_quiet_store_is_tidied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quiet_store_is_tidied(path: Path, clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segue_server.state.stores.batch_thread._REST_SECONDS", 0.02)
-    now = 1e9
-    store = SqliteStore(path, clock=lambda: now)
+    store = SqliteStore(path, clock=clock)
     await store.open()
     await store.create("/tiny", {f"{i}": b"1" for i in range(1200)}, 60)
-    now += 100
+    clock.move(100 + LASTING_SECONDS)
     with sqlite3.connect(path) as connection:
         while connection.execute("SELECT count(*) FROM sessions").fetchone() != (0,):
             await asyncio.sleep(0.01)
@@ -218,14 +219,13 @@ async def test_a_full_store_refuses_new_sessions_and_drops_none(path: Path) -> N
     await store.close()
 
 
-async def test_expired_sessions_make_room(path: Path) -> None:
-    now = 1e9
-    store = SqliteStore(path, max_bytes=1_000_000, clock=lambda: now)
+async def test_expired_sessions_make_room(path: Path, clock) -> None:
+    store = SqliteStore(path, max_bytes=1_000_000, clock=clock)
     await store.open()
     await store.create("/tiny", {f"{i}": bytes(2300) for i in range(300)}, 60)
     with pytest.raises(StoreFull):
         await store.create("/tiny", {"large": bytes(500_000)}, 60)
-    now += 100
+    clock.move(100 + LASTING_SECONDS)
     await store.create("/tiny", {"large": bytes(500_000)}, 60)
     await store.close()
 
@@ -267,6 +267,136 @@ async def test_a_file_that_another_program_holds_is_unavailable_for_writing(
     holder.close()
     assert await store.replace("/tiny", "a", entry.revision, b"2")
     assert "database is locked" in caplog.text
+
+
+async def test_however_many_wait_for_a_locked_file_nobody_waits_much_longer_than_the_first(
+    store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Counted in waits: a slow machine may take longer for each."""
+    await store.create("/tiny", {f"{i}": b"1" for i in range(40)}, IDLE)
+    waits = list[float]()
+    database = store._runner._backend
+    do = database._answers
+
+    def counting(commands: list[_Command]) -> list[Any]:
+        before, answers = database._patience, do(commands)
+        failed = [isinstance(answer, StoreUnavailable) for answer in answers]
+        waits.extend([before] if any(failed) else [])
+        assert failed == [command.writes for command in commands]  # those that only read need no lock
+        return answers
+
+    database._answers = counting
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    async def call(name: str) -> None:
+        entry = await store.fetch("/tiny", name)
+        assert entry
+        with pytest.raises(StoreUnavailable):
+            await store.replace("/tiny", name, entry.revision, b"2")
+
+    first = asyncio.create_task(call("0"))
+    await asyncio.sleep(0.2)
+    await asyncio.gather(first, *(call(f"{i}") for i in range(1, 40)))
+    assert waits[0] == 2.0
+    assert set(waits[1:]) == {0.05}
+    assert len(waits) < 10
+    database._answers = do
+    holder.execute("COMMIT")
+    holder.close()
+    entry = await store.peek("/tiny", "0")
+    assert entry
+    assert await store.replace("/tiny", "0", entry.revision, b"2")
+    assert database._patience == 2.0
+    assert caplog.text.count("database is locked") == 1
+
+
+async def test_what_is_locked_and_what_is_full_at_once_takes_one_wait(store: SqliteStore, path: Path) -> None:
+    """After a failure each command has its own transaction: not each its own wait, too."""
+    await store.create("/tiny", {"a": b"1"}, IDLE)
+    database = store._runner._backend
+    await on_file(store, lambda file: file._wait_at_most(0.05))
+    began: list[str] = []
+    lock = database._lock
+
+    def counting() -> None:
+        began.append("")
+        if len(began) == 1:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        lock()
+
+    database._lock = counting
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    commands = [_Command(_Database.delete, ("/tiny", f"{i}", 1)) for i in range(50)]
+    reading = _Command(_Database.find, ("/tiny", "a"), writes=False)
+    *failures, found = await on_file(store, lambda file: file._answers([*commands, reading]))
+    holder.close()
+    assert {type(failure) for failure in failures} == {StoreUnavailable}
+    assert found.record == b"1"
+    assert len(began) == 2
+
+
+async def test_rows_that_are_no_sessions_are_empty(store: SqliteStore, path: Path) -> None:
+    await store.create("/tiny", dict.fromkeys(("text", "number", "idle", "sound"), b"1"), IDLE)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE sessions SET record = 'text' WHERE name = 'text'")
+        connection.execute("UPDATE sessions SET record = 1.5 WHERE name = 'number'")
+        connection.execute("UPDATE sessions SET idle_seconds = 'x' WHERE name = 'idle'")
+    connection.close()
+    for name in ("text", "number", "idle"):
+        for entry in (await store.fetch("/tiny", name), await store.peek("/tiny", name)):
+            assert entry
+            assert entry.record == b""
+    entry = await store.fetch("/tiny", "sound")
+    assert entry
+    assert entry.record == b"1"
+    assert len(await store.names("/tiny", "", 9)) == 4
+
+
+async def test_a_file_that_may_no_longer_be_written_fails_changes_in_one_line(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`query_only` stands for a file system that was mounted anew for reading only: SQLite answers the same."""
+    await store.create("/tiny", {"a": b"1"}, IDLE)
+    entry = await store.peek("/tiny", "a")
+    assert entry
+    await on_file(store, lambda file: file._connection.execute("PRAGMA query_only = 1"))
+    for _ in range(20):
+        with pytest.raises(StoreUnavailable):
+            await store.replace("/tiny", "a", entry.revision, b"2")
+        assert await store.peek("/tiny", "a") == entry
+    [line] = [line for line in caplog.records if line.levelname == "WARNING"]
+    assert "readonly" in line.getMessage()
+    await on_file(store, lambda file: file._connection.execute("PRAGMA query_only = 0"))
+    assert await store.replace("/tiny", "a", entry.revision, b"2")
+
+
+@pytest.mark.parametrize("cause", ["locked", "lost"])
+async def test_a_refused_call_leaves_nothing_in_memory(store: SqliteStore, path: Path, cause: str) -> None:
+    """An error that leads back to itself, by its traceback, would keep the call's record until the next collection."""
+    await store.create("/tiny", {"a": b"1"}, IDLE)
+    await on_file(store, lambda file: file._wait_at_most(0.01))
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    async def refused() -> None:
+        with suppress(StoreUnavailable):
+            await store.replace("/tiny", "a", 1, bytes(10_000))
+
+    gc.collect()
+    gc.disable()
+    try:
+        if cause == "lost":
+            path.rename(path.with_name("aside"))  # noqa: ASYNC240
+        await asyncio.gather(*(refused() for _ in range(50)))
+        await refused()
+        assert sum(type(each) is _Command for each in gc.get_objects()) <= 1  # the thread's last one
+    finally:
+        gc.enable()
+    holder.close()
 
 
 async def test_a_damaged_file_is_unavailable_and_the_log_says_why(path: Path, caplog: pytest.LogCaptureFixture) -> None:
