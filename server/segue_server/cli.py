@@ -1,6 +1,5 @@
 """The `segue serve` command."""
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -145,14 +144,15 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     from segue_server.api.services.session import IdleTimes
     from segue_server.engine.model import Device
     from segue_server.server import ServerConfig, serve
+    from segue_server.state.folder import locate
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    state = state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "segue"
+    key_file, session_url = locate(state, keys, sessions)
     default_idle = max(1, round(session_days * _DAY))
     config = ServerConfig(
         models=models,
-        keys=keys or state / "keys",
-        sessions=sessions or f"sqlite:{state / 'sessions.sqlite'}",
+        keys=key_file,
+        sessions=session_url,
         max_session_bytes=None if session_gb is None else max(1, round(session_gb * 1e9)),
         host=host,
         port=port,

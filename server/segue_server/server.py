@@ -42,7 +42,7 @@ from segue_server.runtime.admission import Admission
 from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.registry import Registry, Served
 from segue_server.runtime.self_check import check
-from segue_server.state.key_ring import KeyRing, make_key_file
+from segue_server.state.key_ring import KeyRing, open_key_ring
 from segue_server.state.sessions import Sessions
 from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
@@ -121,8 +121,7 @@ async def serve(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    make_key_file(config.keys)
-    ring = KeyRing(config.keys)
+    ring = open_key_ring(config.keys)
     registry = Registry([_served(model, loop) for model in load_models(config)])
     health, interceptor = grpc_health_aio.HealthServicer(), CallInterceptor()
     store = await open_store(config.sessions, config.max_session_bytes)

@@ -30,6 +30,10 @@ async def open_store(url: str, max_bytes: int | None = None) -> SessionStore:
 async def _open_sqlite(path: Path, max_bytes: int | None) -> SessionStore:
     from segue_server.state.stores.sqlite import SqliteStore
 
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise StartupError(f"--sessions is 'sqlite:{path}', but that user has no home; name the whole path") from error
     store = SqliteStore(path, max_bytes)
     await store.open()
     return store
