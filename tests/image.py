@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [ROOT / folder for folder in ("training", "export", "server", "client", "protos")]
@@ -70,24 +70,25 @@ class Image:
         return image
 
     def _with(self, instruction: str, rest: str) -> "Image":
+        changes: dict[str, Any] = {}
         match instruction:
             case "ENTRYPOINT":
-                return replace(self, entrypoint=json.loads(rest), command=())
+                changes = {"entrypoint": json.loads(rest), "command": ()}
             case "CMD":
-                return replace(self, command=json.loads(rest))
+                changes = {"command": json.loads(rest)}
             case "HEALTHCHECK":
-                return replace(self, health_check=json.loads(rest.partition("CMD ")[2]))
+                changes = {"health_check": json.loads(rest.partition("CMD ")[2])}
             case "USER":
-                return replace(self, user=rest.strip())
+                changes = {"user": rest.strip()}
             case "VOLUME":
-                return replace(self, volumes=[*self.volumes, *rest.split()])
+                changes = {"volumes": [*self.volumes, *rest.split()]}
             case "RUN":
-                return replace(self, steps=[*self.steps, rest])
+                changes = {"steps": [*self.steps, rest]}
             case "ENV":
                 pairs = dict(pair.split("=", 1) for pair in shlex.split(rest))
-                known = {name: value.replace("$PATH", self.environment["PATH"]) for name, value in pairs.items()}
-                return replace(self, environment={**self.environment, **known})
-        return self
+                added = {name: value.replace("$PATH", self.environment["PATH"]) for name, value in pairs.items()}
+                changes = {"environment": {**self.environment, **added}}
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Container:
         pure = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), *command]
         if PLAIN:
             return ["sh", "-c", f"umask 077 && cd / && exec {shlex.join(pure)}"]
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(self._script(pure))]
+        script = " && ".join(map(shlex.join, self._script(pure)))
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
 
     def serve(self, *options: str) -> list[str]:
         """Return what runs the image's own command, `options` appended, on a free port."""
@@ -131,46 +133,45 @@ class Container:
         places = {"/models": self.models, **self.files, **dict.fromkeys(self.image.volumes, self.state)}
         return str(places.get(word) or word)
 
-    def _script(self, command: Sequence[str]) -> Iterator[str]:
+    def _script(self, command: Sequence[str]) -> Iterator[list[str]]:
         """Build the root, then become the user and run `command` there."""
-        yield "set -e"
-        yield f"mount -t tmpfs -o mode=755 segue {self.root}"
+        yield ["mount", "-t", "tmpfs", "-o", "mode=755", "segue", str(self.root)]
         for place in _programs():
             yield from self._show(place, str(place))
         yield from self._show(Path(sys.prefix), _INSTALLED)
         yield from self._show(self.models, "/models")
-        for place, file in self.files.items():
-            yield from self._show(file, place)
+        for inside, file in self.files.items():
+            yield from self._show(file, inside)
         for step in self.image.steps:
-            yield shlex.join(["chroot", str(self.root), "sh", "-c", step])
+            yield ["chroot", str(self.root), "sh", "-c", step]
         if self.state is not None:
             for volume in self.image.volumes:
                 yield from self._mount_volume(self.state, f"{self.root}{volume}")
-        yield f"mount -o remount,ro {self.root}"
-        yield "umask 077"
+        yield ["mount", "-o", "remount,ro", str(self.root)]
+        yield ["umask", "077"]
         user, _, group = (self.user or self.image.user).partition(":")
         become = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs"]
         dropped = ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
-        yield "exec " + shlex.join(["chroot", str(self.root), *become, *dropped, *command])
+        yield ["exec", "chroot", str(self.root), *become, *dropped, *command]
 
-    def _show(self, path: Path, place: str) -> Iterator[str]:
+    def _show(self, path: Path, place: str) -> Iterator[list[str]]:
         """Mount a file or folder read-only, and only it: the folders above it are new, and open to everybody."""
         inside = Path(f"{self.root}{place}")
         if path.is_symlink():
-            yield f"ln -s {path.readlink()} {inside}"
+            yield ["ln", "-s", str(path.readlink()), str(inside)]
             return
-        yield f"mkdir -p {inside if path.is_dir() else inside.parent}"
+        yield ["mkdir", "-p", str(inside if path.is_dir() else inside.parent)]
         if path.is_file():
-            yield f": > {inside}"
-        yield f"mount --rbind -o ro {path} {inside}"
+            yield ["touch", str(inside)]
+        yield ["mount", "--rbind", "-o", "ro", str(path), str(inside)]
 
     @staticmethod
-    def _mount_volume(volume: Path, inside: str) -> Iterator[str]:
-        """As engines do: an empty volume takes over what the image has there."""
+    def _mount_volume(volume: Path, inside: str) -> Iterator[list[str]]:
+        """As engines do: a new volume takes over owner and mode of what the image has there."""
         if not any(volume.iterdir()):
-            yield f"chown --reference={inside} {volume}"
-            yield f"chmod --reference={inside} {volume}"
-        yield f"mount --bind {volume} {inside}"
+            yield ["chown", f"--reference={inside}", str(volume)]
+            yield ["chmod", f"--reference={inside}", str(volume)]
+        yield ["mount", "--bind", str(volume), inside]
 
 
 def _programs() -> list[Path]:

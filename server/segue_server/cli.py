@@ -58,14 +58,14 @@ _MEGABYTE: Final = 1_000_000
 )
 @click.option(
     "--state",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, readable=False, path_type=Path),
     envvar="SEGUE_STATE",
     show_envvar=True,
     help="Folder for the server's own files.  [default: ~/.local/state/segue]",
 )
 @click.option(
     "--keys",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, readable=False, path_type=Path),
     envvar="SEGUE_KEYS",
     show_envvar=True,
     help="File of the keys that seal tickets and sessions; created if missing. Replicas share one.  "

@@ -149,7 +149,7 @@ def _read_keys(path: Path) -> dict[int, bytes]:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise StartupError(f"cannot read the key file {path}: {reason}") from error
+        raise StartupError(f"user {os.getuid()} cannot read the key file {path}: {reason}") from error
     if mode & _OTHERS:
         raise StartupError(f"everybody can read the key file {path}; run: chmod o= {path}")
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
