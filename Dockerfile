@@ -2,8 +2,11 @@
 #
 #   docker build --target cpu -t segue:cpu .
 #   docker build --target gpu -t segue:gpu --build-arg BASE_IMAGE=python:3.12-slim-bookworm .
-#   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" segue:cpu
-#   docker run --rm -p 50051:50051 -v "$PWD/models:/models:ro" --gpus all segue:gpu
+#   docker run --rm -p 127.0.0.1:50051:50051 -v "$PWD/models:/models:ro" -v segue-state:/state segue:cpu
+#   docker run --rm -p 127.0.0.1:50051:50051 -v "$PWD/models:/models:ro" -v segue-state:/state --gpus all segue:gpu
+#
+# The volume holds the key file and the sessions. docs/container.md says more. Nothing else is written: it also runs with
+# --read-only, --cap-drop all and any --user.
 #
 # BASE_IMAGE may be any image with Python 3.11 or newer, its venv module and pip. The secrets `pipconf` and `ca` are
 # optional: for hosts that reach their package index through a proxy with its own certificate.
@@ -39,9 +42,13 @@ RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS runtime
+# A new volume takes over owner and mode. Open like /tmp, because platforms and `--user` choose any uid and group.
+RUN install --directory --owner=65534 --group=65534 --mode=1777 /state
 ENV PATH=/opt/segue/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    ORT_DISABLE_TELEMETRY=1
+    ORT_DISABLE_TELEMETRY=1 \
+    SEGUE_STATE=/state
+VOLUME /state
 USER 65534:65534
 EXPOSE 50051
 STOPSIGNAL SIGTERM

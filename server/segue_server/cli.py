@@ -1,6 +1,5 @@
 """The `segue serve` command."""
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -79,14 +78,14 @@ _MEGABYTE: Final = 1_000_000
 )
 @click.option(
     "--state",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, readable=False, path_type=Path),
     envvar="SEGUE_STATE",
     show_envvar=True,
     help="Folder for the server's own files.  [default: ~/.local/state/segue]",
 )
 @click.option(
     "--keys",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, readable=False, path_type=Path),
     envvar="SEGUE_KEYS",
     show_envvar=True,
     help="File of the keys that seal tickets and sessions; created if missing. Replicas share one.  "
@@ -176,14 +175,15 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     from segue_server.api.services.session import IdleTimes
     from segue_server.engine.model import Device
     from segue_server.server import ServerConfig, serve
+    from segue_server.state.folder import locate
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    state = state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "segue"
+    key_file, session_url = locate(state, keys, sessions)
     default_idle = max(1, round(session_days * _DAY))
     config = ServerConfig(
         models=models,
-        keys=keys or state / "keys",
-        sessions=sessions or f"sqlite:{state / 'sessions.sqlite'}",
+        keys=key_file,
+        sessions=session_url,
         max_session_bytes=None if session_gb is None else max(1, round(session_gb * 1e9)),
         host=host,
         port=port,

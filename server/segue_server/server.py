@@ -43,7 +43,7 @@ from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.loading import LoadedModel, load_models
 from segue_server.runtime.memory_limit import memory_limit
 from segue_server.runtime.registry import Registry, Served
-from segue_server.state.key_ring import KeyRing, make_key_file
+from segue_server.state.key_ring import KeyRing, open_key_ring
 from segue_server.state.sessions import Sessions
 from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
@@ -113,8 +113,7 @@ class ServerConfig:
 async def serve(config: ServerConfig, signals: StopSignals) -> None:
     """Serve until `signals` ask for a stop, then drain. Raises StartupError, also if an engine fails later."""
     install(asyncio.get_running_loop())
-    make_key_file(config.keys)
-    ring = KeyRing(config.keys)
+    ring = open_key_ring(config.keys)
     registry = await _load(config)
     admission = Admission(_capacity(registry, config), config.longest_wait)
     health, interceptor = Health(SERVICES), CallInterceptor(registry, admission, config.patience)

@@ -20,6 +20,7 @@ SP 800-38D allows 2^32 of them for one key).
 """
 
 import hashlib
+import logging
 import os
 import secrets
 import stat
@@ -51,6 +52,9 @@ REREAD_SECONDS: Final = 1.0
 """Least time between two rereads of the file for an unknown key id: anybody can send unknown ids."""
 
 
+_log = logging.getLogger(__name__)
+
+
 class KeyRing:
     """Seals bytes, and unseals what a ring with the same key has sealed."""
 
@@ -60,6 +64,11 @@ class KeyRing:
         self._clock = clock
         self._keys = _read_keys(path)
         self._read_at = clock()
+
+    @property
+    def key_ids(self) -> tuple[int, ...]:
+        """The ids of all keys; the last one's seals."""
+        return tuple(self._keys)
 
     def seal(self, plain: bytes, bound_to: bytes) -> bytes:
         """Return `plain` encrypted and authenticated. It unseals only under the same `bound_to`."""
@@ -101,14 +110,26 @@ def _cipher(key: bytes, header: bytes) -> AESGCM:
     return AESGCM(hashlib.blake2b(salt, key=key, digest_size=KEY_BYTES, person=_PURPOSE).digest())
 
 
-def make_key_file(path: Path) -> None:
-    """Make a key file with one new key, readable only by its owner, unless the file exists.
+def open_key_ring(path: Path) -> KeyRing:
+    """Read the key file at `path`, or make it if it is missing, and log which of both. Raises StartupError."""
+    made = make_key_file(path)
+    ring = KeyRing(path)
+    ids = ", ".join(map(str, ring.key_ids))
+    if made:
+        _log.info("keys made: %s, key id %s; replicas need this file, and without it no ticket can be read", path, ids)
+    else:
+        _log.info("keys read: %s, key ids %s; the last one seals", path, ids)
+    return ring
+
+
+def make_key_file(path: Path) -> bool:
+    """Make a key file with one new key, readable only by its owner, unless the file exists; return whether it was made.
 
     If several servers do so at once, one succeeds and the others use its file. Raises StartupError.
     """
     try:
         if path.exists():
-            return
+            return False
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
             file.write(f"1 {secrets.token_hex(KEY_BYTES)}\n".encode())
@@ -116,10 +137,13 @@ def make_key_file(path: Path) -> None:
             os.fsync(file.fileno())
             with suppress(FileExistsError):
                 os.link(file.name, path)
+                return True
     except OSError as error:
         raise StartupError(
-            f"cannot make the key file {path}: {error.strerror}; name another one with --keys"
+            f"cannot make the key file {path}, which does not exist: {error.strerror}; "
+            "name another one with --keys or SEGUE_KEYS"
         ) from error
+    return False
 
 
 def _read_keys(path: Path) -> dict[int, bytes]:
@@ -130,7 +154,7 @@ def _read_keys(path: Path) -> dict[int, bytes]:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise StartupError(f"cannot read the key file {path}: {reason}") from error
+        raise StartupError(f"user {os.getuid()} cannot read the key file {path}: {reason}") from error
     if mode & _OTHERS:
         raise StartupError(f"everybody can read the key file {path}; run: chmod o= {path}")
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

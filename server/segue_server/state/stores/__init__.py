@@ -30,9 +30,17 @@ async def open_store(url: str, max_bytes: int | None = None) -> SessionStore:
 async def _open_sqlite(path: Path, max_bytes: int | None) -> SessionStore:
     from segue_server.state.stores.sqlite import SqliteStore
 
-    store = SqliteStore(path, max_bytes)
+    store = SqliteStore(_below_home(path), max_bytes)
     await store.open()
     return store
+
+
+def _below_home(path: Path) -> Path:
+    """Return `path` with a leading ~ replaced."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise StartupError(f"--sessions is 'sqlite:{path}', but that user has no home; name the whole path") from error
 
 
 async def _open_redis(url: str, max_bytes: int | None) -> SessionStore:
