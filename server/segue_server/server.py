@@ -40,6 +40,7 @@ from segue_server.metrics import serve_metrics
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.engine_thread import EngineThread
+from segue_server.runtime.measured_rate import calibrate
 from segue_server.runtime.registry import Registry, Served
 from segue_server.runtime.self_check import check
 from segue_server.state.key_ring import KeyRing, make_key_file
@@ -169,7 +170,7 @@ def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
         *(model.name, model.version, model.provider, "do not depend" if found.reproducible else "MAY DEPEND"),
         found.host_class.hex(),
     )
-    worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}")
+    worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}", calibrate(model))
     return Served(model, worker, found.reproducible, Build.of(model, found.host_class))
 
 

@@ -110,6 +110,8 @@ class DecodeBatch:
         self.sequences = sequences
         self.status = status
         self.filtered = sequences[0].sampling.filtered
+        self.symbols = 0
+        """How many symbols of the last run its sequences kept."""
         self._model = model
         self._symbols = model.symbols
         self._rows = _Rows.of(sequences)
@@ -149,6 +151,11 @@ class DecodeBatch:
         """What the next run costs, in rows of a step."""
         return self._steps * (len(self) + STEP_ROWS)
 
+    @property
+    def slots(self) -> int:
+        """How many symbols its rows have room for in the next run."""
+        return self._steps * len(self)
+
     def run(self) -> WriteResult:
         """Write the next symbols in every row."""
         rows = self._rows
@@ -166,6 +173,7 @@ class DecodeBatch:
     def postprocess(self, written: WriteResult) -> list[StepOutput]:
         """Give each sequence what it wrote; drop the rows of those that ended and return their last outputs."""
         rows, ends = self._rows, self._ends(written)
+        self.symbols = int(ends.count_B.sum())
         self._hand_out(written, ends)
         outputs = self._last_outputs(written, ends)
         rows.token_B, rows.h_LBH, rows.c_LBH = written.ids_KB[-1], written.h_LBH, written.c_LBH

@@ -6,7 +6,7 @@ sequences nor on how its symbols are divided into ticks.
 """
 
 from segue_server.engine.decode_batch import DecodeBatch
-from segue_server.engine.model import Model
+from segue_server.engine.model import STEP_ROWS, Model
 from segue_server.engine.scheduler import Scheduler
 from segue_server.engine.sequence import Finish, Sequence, Status, StepOutput
 
@@ -23,6 +23,10 @@ class Engine:
         self._draining = False
         self.work = 0
         """What the last tick cost, in rows of a step; each step counts as `STEP_ROWS` further ones."""
+        self.symbols = 0
+        """How many symbols the last tick read and wrote."""
+        self._slots = 0
+        """How many symbols the rows of the last tick had room for."""
 
     def __len__(self) -> int:
         """How many sequences have been added and have not ended."""
@@ -37,6 +41,20 @@ class Engine:
     def rows(self) -> int:
         """How many rows the next tick's decode batch has."""
         return self._scheduler.next_rows
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows a full decode batch has."""
+        return self._scheduler.most_rows
+
+    @property
+    def fullness(self) -> float:
+        """How long full decode batches would have taken for what the rows of the last tick had room for, as a share.
+
+        0 for a tick that ran nothing.
+        """
+        full = self.most_rows
+        return self._slots * (full + STEP_ROWS) / (full * self.work) if self.work else 0.0
 
     @property
     def idle(self) -> bool:
@@ -72,13 +90,16 @@ class Engine:
         Writes up to `steps` symbols, at least 1, and reads for up to `prefill_work` rows of a step. What other
         sequences have read and written waits for `collect`.
         """
+        self.work = self.symbols = self._slots = 0
         if self._draining:
             return self._end_all()
-        outputs, self.work = self._collect_paused(), 0
+        outputs = self._collect_paused()
         for batch in self._scheduler.schedule(steps, prefill_work):
             self.work += batch.work
+            self._slots += batch.slots
             result = batch.run()
             outputs += self._scheduler.postprocess(batch, result)
+            self.symbols += batch.symbols
         return outputs
 
     def collect(self) -> list[StepOutput]:

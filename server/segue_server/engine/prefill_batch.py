@@ -35,6 +35,10 @@ class PrefillBatch:
         self.sequences = sequences
         self.work = int(length_B.max()) * (len(sequences) + STEP_ROWS) + RUN_COST
         """In rows of a step."""
+        self.slots = int(length_B.max()) * len(sequences)
+        """How many symbols its rows have room for."""
+        self.symbols = int(length_B.sum())
+        """How many it reads."""
         self._model = model
         self._symbols = model.symbols
         self._length_B = length_B

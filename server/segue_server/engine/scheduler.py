@@ -48,7 +48,8 @@ class Scheduler:
     def __init__(self, model: Model, rows: int | None = None) -> None:
         """`rows`: at most this many sequences share a decode batch (None: what suits the model)."""
         self._model = model
-        self._most_rows = rows or _suitable_rows(*model.state_shape)
+        self.most_rows = rows or _suitable_rows(*model.state_shape)
+        """Of a decode batch."""
         self._queues: dict[Status, dict[Sequence, None]] = {
             status: {} for status in (Status.PREFILL, Status.DECODE, Status.START, Status.PAUSED)
         }
@@ -116,7 +117,7 @@ class Scheduler:
         for filtered in (False, True):
             starting = [s for s in self._queues[Status.START] if s.sampling.filtered == filtered]
             if starting:
-                batch = DecodeBatch(self._model, starting[: self._most_rows], Status.START)
+                batch = DecodeBatch(self._model, starting[: self.most_rows], Status.START)
                 batch.set_steps(min(steps, _FIRST_STEPS))
                 yield batch
         if self._decode_batches:
@@ -198,7 +199,7 @@ class Scheduler:
         for sequence in sequences:
             self._move(sequence, Status.DECODE)
         for other in self._decode_batches:
-            room = self._most_rows - len(other)
+            room = self.most_rows - len(other)
             if sequences and other.filtered == batch.filtered and room > 0:
                 other.join(sequences[:room])
                 sequences = sequences[room:]
@@ -211,7 +212,7 @@ class Scheduler:
         if not len(batch):
             return
         for other in self._decode_batches:
-            if other.filtered == batch.filtered and len(other) + len(batch) <= self._most_rows:
+            if other.filtered == batch.filtered and len(other) + len(batch) <= self.most_rows:
                 other.join(batch.dissolve())
                 return
         self._decode_batches.append(batch)

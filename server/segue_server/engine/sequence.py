@@ -184,14 +184,21 @@ class Sequence:
     alternatives_found: list[Alternatives] = field(default_factory=list)
     position: int = 0
     """How many symbols there are up to the last character that was read or returned."""
+    reported: int = 0
+    """The position up to which its outputs account for what it read and wrote."""
     state_given: int = 0
     """The position of the state that was last returned during decode, at first that at which decode begins."""
 
     def __post_init__(self) -> None:
         if len(self.prefill_ids) + self.max_characters < 1:
             raise ValueError("a sequence needs a symbol to read or a character to write")
-        self.position = self.state.position
+        self.position = self.reported = self.state.position
         self.state_given = self.position + len(self.prefill_ids)
+
+    @property
+    def unread(self) -> int:
+        """How many symbols it still has to read. Any thread may ask."""
+        return len(self.prefill_ids)
 
     @property
     def scored(self) -> bool:
@@ -225,9 +232,10 @@ class Sequence:
         self.alternatives_found = []
         ranks = _taken(self.prefill_ranks, 0, NO_IDS)
         self.position += len(ids)
+        since, self.reported = self.position - self.reported, self.position
         if state is not None:
             self.state_given = state.position
-        return StepOutput(self, ids, scores, self.position, alternatives, ranks, finish, stop, state)
+        return StepOutput(self, ids, scores, self.position, alternatives, ranks, finish, stop, state, since)
 
 
 def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
@@ -264,3 +272,5 @@ class StepOutput:
     state: State | None = None
     """The state after the last character: in the last output, if a sequence that wrote keeps it; in others at a mark,
     or when one was due."""
+    symbols: int = 0
+    """How many symbols it read and wrote since its last output."""

@@ -21,6 +21,7 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.scores import joined_alternatives
 from segue_server.engine.sequence import Sequence, StepOutput
 from segue_server.errors import EngineFailed
+from segue_server.runtime.measured_rate import GUESS, MeasuredRate
 from segue_server.runtime.tick_budget import TickBudget
 
 HIGH_WATER: Final = 4096
@@ -93,6 +94,7 @@ def _joined(group: list[StepOutput]) -> StepOutput:
     """Return consecutive outputs of one sequence as one."""
     return replace(
         group[-1],
+        symbols=sum(output.symbols for output in group),
         written=np.concatenate([output.written for output in group]),
         log_probabilities=np.concatenate([output.log_probabilities for output in group]),
         alternatives=joined_alternatives([each.alternatives for each in group if each.alternatives is not None]),
@@ -103,7 +105,8 @@ def _joined(group: list[StepOutput]) -> StepOutput:
 class EngineThread:
     """Owns an engine and the thread that runs it. All methods are for the event loop's thread."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, name: str, rate: float = GUESS) -> None:
+        """`rate`: symbols a second to begin with; see `calibrate`."""
         self.failed = asyncio.Event()
         """Set when the engine failed: every stream has ended, and no new one will start."""
         self.draining = asyncio.Event()
@@ -114,6 +117,14 @@ class EngineThread:
         self._streams: dict[Sequence, Stream] = {}
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._live = 0
+        self._measured_rate = MeasuredRate(rate)
+        self._busy_since = 0.0
+        """When what has not been observed yet began, by the monotonic clock."""
+
+    @property
+    def rate(self) -> float:
+        """Symbols a second that the engine reads and writes while its batches are full, as measured lately."""
+        return self._measured_rate.rate
 
     @property
     def live(self) -> int:
@@ -170,6 +181,7 @@ class EngineThread:
             self._live = len(self._engine)
             if outputs:
                 self._loop.call_soon_threadsafe(self._deliver, outputs)
+            self._observe_rate()
 
     def _tick(self, budget: TickBudget) -> list[StepOutput]:
         # The CPU time of this thread alone: time spent waiting for the interpreter lock would shorten the ticks, and
@@ -179,10 +191,18 @@ class EngineThread:
         budget.observe(time.thread_time() - started, engine.work)
         return outputs
 
+    def _observe_rate(self) -> None:
+        now, engine = time.monotonic(), self._engine
+        self._measured_rate.observe(engine.symbols, now - self._busy_since, engine.fullness)
+        self._busy_since = now
+
     def _run_commands(self) -> bool:
         """Run every waiting command; wait for one if the engine is idle. False: stop."""
         while self._engine.idle or not self._commands.empty():
+            idle = self._engine.idle
             command = self._commands.get()
+            if idle:
+                self._busy_since = time.monotonic()
             if command is None:
                 return False
             command(self._engine)
