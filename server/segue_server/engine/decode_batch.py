@@ -24,6 +24,9 @@ DRAWN: Final = 256
 LONGEST_TICK: Final = DRAWN - WORDS
 """Steps for which one draw always suffices, wherever in a block of words it begins."""
 
+MOST_GATHERED: Final = 2**13
+"""Bytes of alternatives that wait for `collect`."""
+
 _SMALLEST: Final = np.float32(2.0**-24)
 """A uniform that chooses the first of the likeliest symbols, if only they have a chance."""
 
@@ -171,7 +174,10 @@ class DecodeBatch:
         )
 
     def postprocess(self, written: WriteResult) -> list[StepOutput]:
-        """Give each sequence what it wrote; drop the rows of those that ended and return their last outputs."""
+        """Give each sequence what it wrote; drop the rows of those that ended.
+
+        Return the last outputs of these, and of others what must not wait for `collect`: many alternatives.
+        """
         rows, ends = self._rows, self._ends(written)
         self.symbols = int(ends.count_B.sum())
         self._hand_out(written, ends)
@@ -181,15 +187,13 @@ class DecodeBatch:
         rows.position_B = rows.position_B + len(written.ids_KB)
         if ends.finish:
             self._keep([row for row in range(len(self)) if row not in ends.finish])
+        if written.log_probabilities_KBV is not None:
+            outputs += self._collect(MOST_GATHERED)
         return outputs
 
     def collect(self) -> list[StepOutput]:
         """Return what each sequence has written since its last output, if anything."""
-        return [
-            sequence.collect(self._symbols, state=self._rows.state(row) if sequence.state_due else None)
-            for row, sequence in enumerate(self.sequences)
-            if sequence.decoded_ids
-        ]
+        return self._collect(0)
 
     def finish_characters(self) -> list[StepOutput]:
         """End every sequence, each of which is inside a character, with that character and Finish.DRAINED."""
@@ -206,6 +210,14 @@ class DecodeBatch:
             has_more = spare and output.finish is Finish.LENGTH
             drained.append(replace(output, finish=Finish.DRAINED) if has_more else output)
         return drained
+
+    def _collect(self, least: int) -> list[StepOutput]:
+        """Return what sequences have written whose alternatives take `least` bytes."""
+        return [
+            sequence.collect(self._symbols, state=self._rows.state(row) if sequence.state_due else None)
+            for row, sequence in enumerate(self.sequences)
+            if sequence.decoded_ids and sequence.alternatives_bytes >= least
+        ]
 
     def _sampling_of(self, sequences: list[Sequence]) -> SamplingRows:
         return SamplingRows([sequence.sampling for sequence in sequences], self._symbols.barred)
@@ -291,7 +303,9 @@ class DecodeBatch:
             if sequence.score_decode:
                 sequence.decoded_scores.append(chosen_BK[row, :count])
             if sequence.alternatives:
-                sequence.alternatives_found.append(likeliest(scores_KBV[:count, row], sequence.alternatives))
+                found = likeliest(scores_KBV[:count, row], sequence.alternatives)
+                sequence.alternatives_found.append(found)
+                sequence.alternatives_bytes += found.nbytes
 
     def _note_unfinished(self, whole_KB: NDArray[np.bool_], count_B: Ids) -> None:
         """Note how many symbols of an incomplete character each sequence has written."""

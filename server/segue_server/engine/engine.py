@@ -109,7 +109,7 @@ class Engine:
     def _collect_paused(self) -> list[StepOutput]:
         outputs = [sequence.collect(self._model.symbols) for sequence in self._just_paused]
         self._just_paused = []
-        return outputs
+        return [output for output in outputs if output.has_content]
 
     def _end_all(self) -> list[StepOutput]:
         self._just_paused, sequences = [], self._scheduler.clear()

@@ -150,7 +150,7 @@ class Scheduler:
         outputs = [s.collect(symbols) for s in self._queues[Status.PREFILL] if s.prefill_scores]
         for batch in self._decode_batches:
             outputs += batch.collect()
-        return [output for output in outputs if len(output.written) or len(output.log_probabilities)]
+        return [output for output in outputs if output.has_content]
 
     def _move(self, sequence: Sequence, status: Status) -> None:
         """Change the status of `sequence`, and with it the queue that it is in."""

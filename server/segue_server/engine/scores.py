@@ -24,6 +24,11 @@ class Alternatives:
     log_probabilities: Floats
     """[N, A], under the model itself, as those of the chosen symbols."""
 
+    @property
+    def nbytes(self) -> int:
+        """What the arrays hold, in bytes."""
+        return self.ids.nbytes + self.log_probabilities.nbytes
+
 
 def joined_alternatives(parts: list[Alternatives]) -> Alternatives | None:
     """Return the alternatives of the steps of all parts, None for no parts."""
@@ -44,7 +49,8 @@ def likeliest(scores_NV: Floats32, most: int) -> Alternatives:
     """Return up to `most` of the likeliest symbols at each step; of equals, the lowest id comes first."""
     known_NV = scores_NV.copy()
     known_NV[:, UNKNOWN_ID] = -np.inf
-    ids_NA = np.argsort(-known_NV, axis=1, kind="stable")[:, : min(most, known_NV.shape[1] - 1)]
+    order_NV = np.argsort(-known_NV, axis=1, kind="stable")
+    ids_NA = order_NV[:, : min(most, known_NV.shape[1] - 1)].copy()  # a view would keep the order of all symbols
     return Alternatives(ids_NA, quantized(np.take_along_axis(known_NV, ids_NA, axis=1)))
 
 

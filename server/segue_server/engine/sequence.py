@@ -16,6 +16,8 @@ from segue_server.engine.symbols import Symbols
 
 NO_IDS: Final[Ids] = np.empty(0, dtype=np.int64)
 NO_FLOATS: Final[Floats] = np.empty(0, dtype=np.float64)
+OBJECTS: Final = 512
+"""Bytes of an output's objects, without what its arrays hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,8 @@ class Sequence:
     decoded_scores: list[Floats] = field(default_factory=list)
     """One for each of `decoded_ids`, if they are asked for."""
     alternatives_found: list[Alternatives] = field(default_factory=list)
+    alternatives_bytes: int = 0
+    """What `alternatives_found` holds."""
     position: int = 0
     """How many symbols there are up to the last character that was read or returned."""
     reported: int = 0
@@ -229,7 +233,7 @@ class Sequence:
             scores = np.concatenate([*self.prefill_scores, scores])
             self.prefill_scores = []
         alternatives = joined_alternatives(self.alternatives_found)
-        self.alternatives_found = []
+        self.alternatives_found, self.alternatives_bytes = [], 0
         ranks = _taken(self.prefill_ranks, 0, NO_IDS)
         self.position += len(ids)
         since, self.reported = self.position - self.reported, self.position
@@ -242,7 +246,7 @@ def _taken(parts: list[Any], unfinished: int, nothing: Any) -> Any:
     """Take everything but the last `unfinished` values out of `parts` and return it as one array."""
     if not parts:
         return nothing
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    whole = np.concatenate(parts)  # a copy also of a single part, which is a view of what a whole batch wrote
     parts.clear()
     if unfinished:
         parts.append(whole[-unfinished:])
@@ -274,3 +278,16 @@ class StepOutput:
     or when one was due."""
     symbols: int = 0
     """How many symbols it read and wrote since its last output."""
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is anything to deliver."""
+        return len(self.written) > 0 or len(self.log_probabilities) > 0
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds of memory, about, in bytes."""
+        arrays = self.written.nbytes + self.log_probabilities.nbytes + self.ranks.nbytes
+        alternatives = 0 if self.alternatives is None else self.alternatives.nbytes
+        state = 0 if self.state is None else self.state.h.nbytes + self.state.c.nbytes
+        return OBJECTS + arrays + alternatives + state

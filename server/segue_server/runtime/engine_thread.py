@@ -1,8 +1,8 @@
 """The one thread that runs an engine, and the event loop's end of each sequence.
 
 Commands go to the thread through a queue; the outputs of a tick come back in one call on the event loop. A stream
-buffers what its reader has not taken yet; a full buffer pauses the sequence, so that a stalled reader costs a few
-KB and no ticks.
+buffers what its reader has not taken yet, counted in bytes; a full buffer pauses the sequence, so that a stalled reader
+costs some KB, whatever it asks for, and no ticks.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,13 +26,27 @@ from segue_server.runtime.measured_rate import GUESS, MeasuredRate
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.tick_budget import TickBudget
 
-HIGH_WATER: Final = 4096
-"""Symbols that a stream buffers before its sequence is paused; an output counts as at least one. What the engine has
-not delivered yet adds to it."""
+HIGH_WATER: Final = 2**15
+"""Bytes that a stream holds for its reader before its sequence is paused; the output that goes beyond adds to it."""
+MOST_JOINED: Final = 2**14
+"""Bytes of outputs that are read as one, unless a single one is larger: a message is made of them, which the reader
+may leave in gRPC's buffers."""
 
 _log = logging.getLogger(__name__)
 
 Command = Callable[[Engine], None]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Outputs that are read as one; only the last may have a state."""
+
+    outputs: list[StepOutput]
+    nbytes: int
+
+    def takes(self, nbytes: int) -> bool:
+        """Whether an output of `nbytes` may follow."""
+        return self.outputs[-1].state is None and self.nbytes + nbytes <= MOST_JOINED
 
 
 class Stream:
@@ -42,14 +56,16 @@ class Stream:
         self._sequence = sequence
         self._engine_thread = engine_thread
         self._arrived = asyncio.Event()
-        self._groups: deque[list[StepOutput]] = deque()
-        """Outputs to be read group by group; only the last one of a group may have a state."""
-        self._buffered = 0
+        self._groups: deque[_Group] = deque()
+        self._sent = 0
+        """Bytes of all outputs; the engine's thread alone writes it."""
+        self._taken = 0
+        """Bytes of those that were read; the event loop's thread alone writes it."""
         self._paused = False
         self._failed = False
 
     async def next_output(self) -> StepOutput:
-        """Wait for output, and return all that has arrived up to the first state as one.
+        """Wait for output, and return what has arrived up to the first state, or to a bound in bytes, as one.
 
         Raises EngineFailed if the engine failed.
         """
@@ -57,10 +73,10 @@ class Stream:
         if not self._groups:
             raise EngineFailed("the engine failed; the server's log says why")
         group = self._groups.popleft()
-        self._buffered -= sum(map(_symbols, group))
+        self._taken += group.nbytes
         if not self._groups:
             self._wait_for_more()
-        return group[0] if len(group) == 1 else _joined(group)
+        return group.outputs[0] if len(group.outputs) == 1 else _joined(group.outputs)
 
     def _wait_for_more(self) -> None:
         if not self._failed:
@@ -69,27 +85,32 @@ class Stream:
             self._paused = False
             self._engine_thread.command(lambda engine: engine.resume(self._sequence))
 
+    def count(self, output: StepOutput) -> bool:
+        """Count `output` before it is delivered; return whether to pause the sequence. For the engine's thread.
+
+        A pause that waited for the event loop would come ticks too late, just when the loop is busy.
+        """
+        self._sent += output.nbytes
+        if self._paused or output.finish is not None or self._sent - self._taken <= HIGH_WATER:
+            return False
+        # Seen by the reader no later than with `output`, which it has not got yet: the sequence will be resumed.
+        self._paused = True
+        return True
+
     def deliver(self, output: StepOutput) -> None:
-        """Buffer `output`; if that is too much, pause the sequence."""
-        if self._groups and self._groups[-1][-1].state is None:
-            self._groups[-1].append(output)
+        """Buffer `output`."""
+        nbytes = output.nbytes
+        if self._groups and self._groups[-1].takes(nbytes):
+            self._groups[-1].outputs.append(output)
+            self._groups[-1].nbytes += nbytes
         else:
-            self._groups.append([output])
-        self._buffered += _symbols(output)
+            self._groups.append(_Group([output], nbytes))
         self._arrived.set()
-        if self._buffered > HIGH_WATER and not self._paused and output.finish is None:
-            self._paused = True
-            self._engine_thread.command(lambda engine: engine.pause(self._sequence))
 
     def fail(self) -> None:
         """Wake the reader with EngineFailed."""
         self._failed = True
         self._arrived.set()
-
-
-def _symbols(output: StepOutput) -> int:
-    """Return what an output counts for in a stream's buffer."""
-    return max(1, len(output.written))
 
 
 def _joined(group: list[StepOutput]) -> StepOutput:
@@ -183,6 +204,7 @@ class EngineThread:
             if time.monotonic() >= flushed + budget.flush_interval(self._engine.decoding):
                 outputs += self._engine.collect()
                 flushed = time.monotonic()
+            self._pause_unread(outputs)
             self._live = len(self._engine)
             if outputs:
                 self._loop.call_soon_threadsafe(self._deliver, outputs)
@@ -195,6 +217,13 @@ class EngineThread:
         outputs = engine.step(budget.steps(engine.rows), budget.prefill_work(alone=not engine.decoding))
         budget.observe(time.thread_time() - started, engine.work)
         return outputs
+
+    def _pause_unread(self, outputs: list[StepOutput]) -> None:
+        """Pause each sequence whose stream holds too much with its output."""
+        for output in outputs:
+            stream = self._streams.get(output.sequence)
+            if stream is not None and stream.count(output):
+                self._engine.pause(output.sequence)
 
     def _observe_rate(self) -> None:
         now, engine = time.monotonic(), self._engine

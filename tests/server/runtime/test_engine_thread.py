@@ -1,16 +1,18 @@
 """The engine's thread: what it does with stalled readers, and when the engine breaks."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from segue_server.engine.decode_batch import LONGEST_TICK, MOST_GATHERED
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
-from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
+from segue_server.engine.sequence import OBJECTS, Finish, Sequence, State, StepOutput
 from segue_server.errors import EngineFailed
-from segue_server.runtime.engine_thread import HIGH_WATER, EngineThread, Stream
+from segue_server.runtime.engine_thread import HIGH_WATER, MOST_JOINED, EngineThread, Stream
 
 FOREVER = 2**40
 PATIENCE = 60
@@ -76,26 +78,36 @@ async def test_a_stalled_reader_stops_the_stream_and_loses_nothing(model: Model)
         paused_at = endless.state
         assert len(text_of(await until_the_end(thread.open(sequence(model, seed=2, max_characters=200))))) == 200
         assert endless.state is paused_at, "a tick was spent on a stream that nobody reads"
-        assert stalled._buffered > HIGH_WATER
-        text = text_of([await stalled.next_output()])
-        assert len(text) + 1 == paused_at.position
-        while len(text) < paused_at.position + 2 * HIGH_WATER:  # read again, it goes on
+        assert stalled._sent - stalled._taken > HIGH_WATER
+        text = list[int]()
+        while len(text) + 1 < paused_at.position:
+            assert len(stalled._groups) > 0
+            text += text_of([await stalled.next_output()])
+        while len(text) < 4 * paused_at.position:  # read again, it goes on
             text += text_of([await stalled.next_output()])
         thread.close(endless)
     assert text == text_of(alone(model, sequence(model, seed=1, max_characters=len(text)), steps=64))
+
+
+def hold(stream: Stream, output: StepOutput) -> bool:
+    """What the two threads do with an output; return whether the sequence is to be paused."""
+    pause = stream.count(output)
+    stream.deliver(output)
+    return pause
 
 
 async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scores(model: Model) -> None:
     """Each output counts, also one without symbols."""
     stream = Stream(sequence(model, 1), EngineThread(Engine(model), asyncio.get_running_loop(), "test"))
     nothing = StepOutput(stream._sequence, np.empty(0, dtype=np.int64), np.empty(0), 1)
-    for _ in range(HIGH_WATER):
-        stream.deliver(nothing)
-    assert not stream._paused
-    stream.deliver(nothing)
-    assert stream._paused
-    await stream.next_output()
-    assert not stream._paused
+    held = HIGH_WATER // nothing.nbytes
+    assert not any(hold(stream, nothing) for _ in range(held))
+    assert hold(stream, nothing)
+    assert not hold(stream, nothing), "one pause is enough"
+    while stream._groups:
+        await stream.next_output()
+    assert not any(hold(stream, nothing) for _ in range(held))
+    assert hold(stream, nothing)
 
 
 @pytest.mark.parametrize("fails_in", ["step", "collect"])
@@ -182,27 +194,27 @@ async def test_what_waits_for_a_reader_is_one_output(model: Model) -> None:
     """With all symbols, scores and alternatives in order, and the position and the end of the last."""
 
     def reads_and_writes() -> Sequence:
-        return sequence(model, 0, 90, prefill_ids=500, score_prefill=True, score_decode=True, alternatives=3)
+        return sequence(model, 0, 60, prefill_ids=200, score_prefill=True, score_decode=True, alternatives=1)
 
     waits, engine = reads_and_writes(), Engine(model)
     stream = Stream(waits, EngineThread(engine, asyncio.get_running_loop(), "test"))
     engine.add(waits)
     delivered = 0
     while len(engine):
-        for output in [*engine.step(4, 500), *engine.collect()]:
-            stream.deliver(output)
+        for output in [*engine.step(6, 500), *engine.collect()]:
+            hold(stream, output)
             delivered += 1
-    assert delivered > 10
+    assert delivered > 8
     merged = await stream.next_output()
     expected = alone(model, reads_and_writes(), steps=64)
     assert text_of([merged]) == text_of(expected)
     assert merged.log_probabilities.tolist() == [p for a in expected for p in a.log_probabilities.tolist()]
-    assert len(merged.log_probabilities) == 590
+    assert len(merged.log_probabilities) == 260
     assert merged.alternatives is not None
     parts = [a.alternatives for a in expected if a.alternatives is not None]
     assert merged.alternatives.ids.tolist() == [row for part in parts for row in part.ids.tolist()]
-    assert merged.alternatives.log_probabilities.shape == (90, 3)
-    assert (merged.position, merged.finish) == (591, Finish.LENGTH)
+    assert merged.alternatives.log_probabilities.shape == (60, 1)
+    assert (merged.position, merged.finish) == (261, Finish.LENGTH)
     assert merged.state is not None
     assert expected[-1].state is not None
     assert merged.state.h.tobytes() == expected[-1].state.h.tobytes()
@@ -215,8 +227,53 @@ async def test_what_was_taken_does_not_come_again(model: Model) -> None:
     taken = []
     while len(engine):
         for output in [*engine.step(2, 1), *engine.collect()]:
-            stream.deliver(output)
+            hold(stream, output)
             taken.append(await stream.next_output())
     assert text_of(taken) == text_of(alone(model, sequence(model, 0, 30)))
     assert sum(len(a.log_probabilities) for a in taken) == 30
     assert sum(len(a.alternatives.ids) for a in taken if a.alternatives) == 30
+
+
+SYMBOL = 8
+"""Bytes of an id, or of a log-probability."""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"score_decode": True}, {"score_decode": True, "alternatives": 20}, {"state_interval": 1}],
+    ids=["text", "log-probabilities", "alternatives", "states"],
+)
+async def test_a_stalled_stream_holds_little_whatever_it_asks_for(model: Model, fields: dict[str, object]) -> None:
+    """Also while the event loop is busy, and counting what its arrays are views of."""
+    engine, endless = Engine(model), [sequence(model, seed, **fields) for seed in range(3)]
+    async with working(engine) as thread:
+        streams = [thread.open(each) for each in endless]
+        while not (all(stream._paused for stream in streams) and engine.idle):
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop delivers nothing meanwhile
+        await heard_by(thread)
+        held = [[output for group in stream._groups for output in group.outputs] for stream in streams]
+        assert [held_by(outputs) for outputs in held] == [stream._sent - stream._taken for stream in streams], (
+            "what is held is not what is counted"
+        )
+        assert all(HIGH_WATER < held_by(outputs) < HIGH_WATER + LARGEST for outputs in held)
+        for stream in streams:
+            while stream._groups:
+                assert held_by([await stream.next_output()]) <= max(MOST_JOINED, LARGEST)
+
+
+LARGEST = MOST_GATHERED + LONGEST_TICK * (2 + 2 * 20) * SYMBOL
+"""Bytes of one output, at most: what was gathered before a tick, and what the tick adds."""
+
+
+def held_by(outputs: list[StepOutput]) -> int:
+    """What outputs keep alive, in bytes."""
+    total = 0
+    for output in outputs:
+        arrays = [output.written, output.log_probabilities, output.ranks]
+        if output.alternatives is not None:
+            arrays += [output.alternatives.ids, output.alternatives.log_probabilities]
+        if output.state is not None:
+            arrays += [output.state.h, output.state.c]
+        total += OBJECTS + sum((array if array.base is None else array.base).nbytes for array in arrays)
+    return total

@@ -95,19 +95,19 @@ def test_every_symbol_read_and_written_is_counted_once(model: Model) -> None:
     """By ticks and by outputs."""
     state, engine = State.after_first(1, model.state_shape, 0), Engine(model)
     both = Sequence(state, np.ones(100, dtype=np.int64), 30, score_prefill=True, marks=(50,))
-    reads = Sequence(state, np.ones(70, dtype=np.int64))
-    for sequence in (both, reads):
+    reads, writes = Sequence(state, np.ones(70, dtype=np.int64)), writing(model, 1, 33)
+    by_tick, by_output = 0, {both: 0, reads: 0, writes: 0}
+    for sequence in by_output:
         engine.add(sequence)
-    by_tick, by_output = 0, {both: 0, reads: 0}
     while len(engine):
         before = both.unread + reads.unread
-        outputs = [*engine.step(4, 300), *engine.collect()]
+        outputs = [*engine.step(7, 300), *engine.collect()]
         by_tick += engine.symbols
         assert engine.symbols >= before - both.unread - reads.unread
         for output in outputs:
             by_output[output.sequence] += output.symbols
-    assert by_output == {both: 130, reads: 70}
-    assert by_tick == 200
+    assert by_output == {both: 130, reads: 70, writes: 33}
+    assert by_tick == 233
     assert both.unread == reads.unread == 0
 
 
@@ -128,12 +128,15 @@ async def test_a_thread_measures_while_it_works_and_not_while_it_waits(model: Mo
             for stream in [thread.open(sequence) for sequence in sequences]:
                 while (await stream.next_output()).finish is None:
                     pass
+            while thread.live:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)  # the last tick is observed after its outputs are on their way
             learned = thread.rate
             assert learned > 1000
             await asyncio.sleep(1)
             assert thread.rate == learned
             last = writing(model, 99, 10)  # after a pause, a tick counts from where it began
             assert (await thread.open(last).next_output()).written.size
-            assert thread.rate > 0.8 * learned
+            assert thread.rate > 0.5 * learned
     finally:
         thread.stop()
