@@ -1,4 +1,4 @@
-"""What a request may hold, checked on its bytes: before the parser makes objects of them, which may be many times larger.
+"""What a request may hold, checked on its bytes, before the parser makes far larger objects of them.
 
 A legitimate request has at most some thousand fields: its texts or candidates. The check counts the fields of a
 message and of those inside it, with the limits of `limits`, and bounds the size of those that hold no text.
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -33,6 +33,8 @@ _FIELDS_OF_A_STEP: Final = 512
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 """Wire types; all others are groups, which proto3 does not have, or undefined."""
+_MORE: Final = 0x80
+"""Set in every byte of a varint but the last."""
 _MAX_VARINT_BYTES: Final = 10
 
 _NOT_A_MESSAGE: Final = "the request is not a message of this method"
@@ -62,22 +64,25 @@ _MAX_BYTES: Final[Mapping[Descriptor, Mapping[str, int]]] = {
 """The size of a field, where it may be above MAX_OTHER_BYTES."""
 
 
-def parsed(data: bytes, message: type[M]) -> Steps[M]:
+def parse(data: bytes, message: type[M]) -> Steps[M]:
     """Check and parse a request; raises InvalidRequest."""
     if len(data) > SMALL_MESSAGE_BYTES:
-        yield from check_wire(data, message.DESCRIPTOR)
+        yield from check_wire(data, message)
         yield
     try:
-        return message.FromString(data)
+        parsed = message.FromString(data)
     except DecodeError:
         raise InvalidRequest(_NOT_A_MESSAGE) from None
+    if len(data) > SMALL_MESSAGE_BYTES:
+        yield  # that took some milliseconds
+    return parsed
 
 
-def check_wire(data: bytes, descriptor: Descriptor) -> Steps[None]:
+def check_wire(data: bytes, message: type[Message]) -> Steps[None]:
     """Refuse a message of the wire with more, or larger, fields than a request has; raises InvalidRequest."""
     counts = Counter[str]()
     try:
-        for number, (field, size) in enumerate(_fields(data, 0, len(data), _known(descriptor))):
+        for number, (field, size) in enumerate(_fields(data, 0, len(data), _known(message.DESCRIPTOR))):
             counts[field.what] += 1
             if counts[field.what] > field.max_count:
                 raise InvalidRequest(f"{field.what}: more than the {field.max_count:,} that are allowed")
@@ -106,7 +111,7 @@ _UNKNOWN: Final = _Field("an unknown field", "number of fields", MAX_OTHER_FIELD
 
 
 @cache
-def _known(descriptor: Descriptor) -> Mapping[int, _Field]:
+def _known(descriptor: Any) -> Mapping[int, _Field]:
     """Return the fields of a message by the key that stands before each on the wire, if they hold bytes."""
     fields = [field for field in descriptor.fields if field.type in _BYTES_TYPES]
     return {field.number << 3 | _LENGTH: _checked(field) for field in fields}
@@ -150,12 +155,12 @@ def _fields(data: bytes, at: int, end: int, known: Mapping[int, _Field]) -> Iter
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """Return the number at `at`, and where it ends; raises InvalidRequest and IndexError."""
     byte = data[at]
-    if byte < 0x80:  # nearly always
+    if byte < _MORE:  # nearly always
         return byte, at + 1
-    number = byte & 0x7F
+    number = byte % _MORE
     for place in range(1, _MAX_VARINT_BYTES):
         byte = data[at + place]
-        number |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
+        number |= (byte % _MORE) << 7 * place
+        if byte < _MORE:
             return number, at + place + 1
     raise InvalidRequest(_NOT_A_MESSAGE)
