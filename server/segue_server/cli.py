@@ -1,5 +1,6 @@
 """The `segue serve` command."""
 
+import os
 from pathlib import Path
 from typing import Final
 

@@ -66,8 +66,8 @@ class RequestLimits:
     """The same with alternatives to each character."""
     max_windows: int = 65_536
     """Of all texts of a request together. Also the most characters in a piece of a stream with windows."""
-    max_held_back: int = 65_536
-    """Characters of a streamed text that the next piece may still change, such as a long run of combining marks."""
+    max_held_back: int = 4_096
+    """Characters of a text that the next one may still change, such as a long run of combining marks."""
 
 
 LIMITS: Final = RequestLimits()

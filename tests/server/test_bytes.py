@@ -16,6 +16,7 @@ from segue_server.api.generation_request import read_generation
 from segue_server.engine.build import Build
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
+from segue_server.runtime.time_slices import at_once
 from segue_server.state.start import StartState
 from segue_training.train.checkpoint import Checkpoint
 from unsealing import unsealed
@@ -59,7 +60,7 @@ def score(channel: grpc.Channel, text: str, **fields: object) -> scoring_pb2.Tex
 def bytes_written(model: Model, asked: pb.GenerateRequest) -> bytes:
     """What the engine writes for a request, without any decoding on the way."""
     engine, written = Engine(model), []
-    (sequence,) = read_generation(asked, model, StartState.nothing(Build.of(model, bytes(16)))).sequences()
+    (sequence,) = at_once(read_generation(asked, model, StartState.nothing(Build.of(model, bytes(16))))).sequences()
     engine.add(sequence)
     while len(engine):
         written += [output.written - 1 for output in engine.step(50, 10_000)]

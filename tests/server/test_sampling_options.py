@@ -32,6 +32,7 @@ from segue_server.limits import TEXT_METHOD
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.owner import NOBODY
+from segue_server.runtime.time_slices import at_once
 from segue_server.state.start import StartResolver, StartState
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint, save_checkpoint
@@ -44,8 +45,12 @@ ABOVE_100 = math.nextafter(100, 101)
 
 
 def checked(asked: pb.GenerateRequest, model: Model) -> Generation:
-    check_limits(asked)
-    return read_generation(asked, model, StartState.nothing(Build.of(model, bytes(16))))
+    at_once(check_limits(asked))
+    return read(asked, model)
+
+
+def read(asked: pb.GenerateRequest, model: Model) -> Generation:
+    return at_once(read_generation(asked, model, StartState.nothing(Build.of(model, bytes(16)))))
 
 
 @pytest.mark.parametrize(
@@ -545,23 +550,10 @@ def test_a_bad_field_is_named_with_its_value_and_range(
 
 
 def test_what_normalization_makes_of_a_character_counts(wide_model: Model) -> None:
-    composed = read_generation(
-        asked_for("a", biases=biases({"é": 1})), wide_model, StartState.nothing(Build.of(wide_model, bytes(16)))
-    ).sampling
-    assert (
-        read_generation(
-            asked_for("a", biases=biases({"e\u0301": 1})),
-            wide_model,
-            StartState.nothing(Build.of(wide_model, bytes(16))),
-        ).sampling
-        == composed
-    )
+    composed = read(asked_for("a", biases=biases({"é": 1})), wide_model).sampling
+    assert read(asked_for("a", biases=biases({"e\u0301": 1})), wide_model).sampling == composed
     with pytest.raises(InvalidRequest, match="leave no character to write"):
-        read_generation(
-            asked_for("a", forbidden_characters="".join(CHINESE) + "aé\r"),
-            wide_model,
-            StartState.nothing(Build.of(wide_model, bytes(16))),
-        )
+        read(asked_for("a", forbidden_characters="".join(CHINESE) + "aé\r"), wide_model)
 
 
 # Places, and calls that end before their texts do.

@@ -8,7 +8,7 @@ most that it may have, since gRPC buffers it without telling how much there is.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from segue_server.api.call_tasks import abandon, current_task
 from segue_server.api.status import Status
 from segue_server.api.tenants import tenant_of
+from segue_server.api.wire_bounds import parse
 from segue_server.errors import InvalidRequest, RequestError, Stalled
 from segue_server.limits import MethodLimits
 from segue_server.runtime.admission import Admission
@@ -23,7 +24,10 @@ from segue_server.runtime.backlog import Backlog, nothing_expected
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.registry import Served
 from segue_server.runtime.shared import Holding
+from segue_server.runtime.time_slices import in_slices
 from segue_server.telemetry.rate_limited_log import client_faults
+
+M = TypeVar("M", bound=Message)
 
 CALL_BYTES: Final = 2**15
 """What a call takes without its messages: gRPC's and asyncio's objects, and what gRPC buffers unasked."""
@@ -111,7 +115,7 @@ class Call:
         """Hold what the largest message of the method takes to arrive; raises Overloaded."""
         self.hold(self._limits.message_bytes)
 
-    async def read(self, parse: Callable[[bytes], Message]) -> Message | None:
+    async def read(self, message: type[M]) -> M | None:
         """Return the client's first message, None if there is none; raises Stalled, Overloaded and InvalidRequest."""
         arrival = _Arrival(self, self._patience.request)
         try:
@@ -121,13 +125,13 @@ class Call:
             raise
         finally:
             arrival.end()
-        return self._parsed(data, parse)
+        return await self._parsed(data, message)
 
-    async def read_next(self, parse: Callable[[bytes], Message]) -> Message | None:
+    async def read_next(self, message: type[M]) -> M | None:
         """Return the client's next message, None after the last, however long it takes; raises as `read` does."""
-        return self._parsed(await self._context.read(), parse)
+        return await self._parsed(await self._context.read(), message)
 
-    def _parsed(self, data: Any, parse: Callable[[bytes], Message]) -> Message | None:
+    async def _parsed(self, data: Any, message: type[M]) -> M | None:
         if data is grpc.aio.EOF:
             return None
         if len(data) > self._limits.message_bytes:
@@ -136,7 +140,7 @@ class Call:
             )
         self._message_bytes = len(data) * self._limits.memory_factor
         self.hold(0)
-        return parse(data)
+        return await in_slices(parse(data, message))
 
     async def write(self, message: Message) -> None:
         """Send one message; raises Stalled if the client makes no room for it. Any number of tasks may write."""

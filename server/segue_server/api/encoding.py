@@ -1,4 +1,7 @@
-"""A request's texts as ids, and the state that a new text starts with."""
+"""A request's texts as ids, and the state that a new text starts with. Long texts are read in steps."""
+
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 from segue.v1 import common_pb2
@@ -9,6 +12,14 @@ from segue_server.engine.model import Model
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import State
 from segue_server.errors import InvalidRequest
+from segue_server.limits import LIMITS
+from segue_server.runtime.time_slices import Steps
+from segue_server.validation import check_at_most
+
+PART: Final = 16_384
+"""Characters of a text that are read in one step."""
+_COMPOSED_PART: Final = 1_024
+"""The same where characters may be composed, at up to a microsecond each."""
 
 
 def normalizer_after(state: State | None, model: Model) -> Normalizer:
@@ -17,20 +28,39 @@ def normalizer_after(state: State | None, model: Model) -> Normalizer:
     return Normalizer(model.manifest.normalization, begins=state is None, after=last)
 
 
-def normalize_after(state: State | None, text: str, model: Model) -> str:
-    """Normalize a whole text after `state`; None: the text begins."""
+def normalize_after(field: str, state: State | None, text: str, model: Model) -> Steps[str]:
+    """Normalize a whole text after `state`; None: the text begins. Raises InvalidRequest."""
     normalizer = normalizer_after(state, model)
-    return normalizer.feed(text) + normalizer.end()
+    normalized = yield from normalize_piece(field, text, normalizer)
+    return normalized + normalizer.end()
+
+
+def normalize_piece(field: str, piece: str, normalizer: Normalizer) -> Steps[str]:
+    """Return the normalized text that no further piece can change; raises InvalidRequest if that leaves too much."""
+    size = PART if piece.isascii() else _COMPOSED_PART
+    if len(piece) <= size:  # nearly always
+        return _fed(field, piece, normalizer)
+    parts = []
+    for at in range(0, len(piece), size):
+        yield
+        parts.append(_fed(field, piece[at : at + size], normalizer))
+    return "".join(parts)
+
+
+def _fed(field: str, piece: str, normalizer: Normalizer) -> str:
+    normalized, held_count = normalizer.feed(piece), normalizer.held_count
+    check_at_most(f"characters of {field} that a next one may still change", held_count, LIMITS.max_held_back)
+    return normalized
 
 
 def start_text(ids: Ids, seed: int, model: Model, *, with_begin: bool = False) -> tuple[State, Ids]:
-    """Return the state after the first symbol of a new text, and the remaining ids.
+    """Return the state after the first symbol of a new text, and all its ids.
 
     Documents, empty texts, and texts `with_begin` start with the begin symbol.
     """
     if with_begin or model.symbols.end is not None or not len(ids):
-        ids = np.concatenate([model.vocabulary.encode(model.manifest.begin), ids])
-    return State.after_first(int(ids[0]), model.state_shape, seed), ids[1:]
+        ids = np.concatenate([model.vocabulary.encode(model.manifest.begin).astype(ids.dtype), ids])
+    return State.after_first(int(ids[0]), model.state_shape, seed), ids
 
 
 def check_line_feeds(field: str, text: str, model: Model, *, offset: int = 0) -> None:
@@ -45,12 +75,28 @@ def check_line_feeds(field: str, text: str, model: Model, *, offset: int = 0) ->
 
 def encode(
     field: str, text: str, model: Model, policy: common_pb2.UnknownPolicy.ValueType, *, offset: int = 0
-) -> tuple[Ids, Ids]:
+) -> Steps[tuple[Ids, Ids]]:
     """Return the ids of a normalized text, and the positions among them that are `<unk>`.
 
     Raises InvalidRequest if `policy` refuses unknown characters; its message counts positions from `offset`.
     """
-    ids = model.vocabulary.encode(text)
+    if len(text) <= PART:  # nearly always
+        return _encoded(field, text, model, policy, offset)
+    ids, unknown_at, count = [], [], 0
+    for at in range(0, len(text), PART):
+        yield
+        some, unknown = _encoded(field, text[at : at + PART], model, policy, offset + at)
+        ids.append(some)
+        unknown_at.append(unknown + count)
+        count += len(some)
+    yield
+    return np.concatenate(ids), np.concatenate(unknown_at)
+
+
+def _encoded(
+    field: str, text: str, model: Model, policy: common_pb2.UnknownPolicy.ValueType, offset: int
+) -> tuple[Ids, Ids]:
+    ids: Ids = model.vocabulary.encode(text).astype(id_type(len(model.vocabulary)))
     unknown_at = np.flatnonzero(ids == UNKNOWN_ID)
     if len(unknown_at) and policy == common_pb2.UNKNOWN_POLICY_REFUSE:
         at = int(unknown_at[0])
@@ -59,3 +105,9 @@ def encode(
             "leave it out, or let unknown_policy replace it by <unk>"
         )
     return ids, unknown_at
+
+
+@cache
+def id_type(symbol_count: int) -> np.dtype[Any]:
+    """Return the smallest type for the ids of a vocabulary: while a text waits, they are most of what it holds."""
+    return np.min_scalar_type(symbol_count - 1)

@@ -10,7 +10,7 @@ import numpy as np
 from segue.v1 import common_pb2, generation_pb2
 from segue_training.text.vocabulary import UNKNOWN_ID
 
-from segue_server.api.encoding import check_line_feeds, encode, normalize_after, start_text
+from segue_server.api.encoding import PART, check_line_feeds, encode, normalize_after, start_text
 from segue_server.engine.model import Model
 from segue_server.engine.random_numbers import SEEDS
 from segue_server.engine.sampling import Ids, Sampling
@@ -18,9 +18,13 @@ from segue_server.engine.sequence import NO_IDS, Sequence, State, StopStrings
 from segue_server.errors import InvalidRequest
 from segue_server.limits import LIMITS
 from segue_server.prefix_cache.cache import Prefix
+from segue_server.runtime.time_slices import Steps
 from segue_server.state.session_record import snapshot_distance
 from segue_server.state.start import StartState, rewinding_marks
 from segue_server.validation import check_at_most, check_choice
+
+_LISTED_PART: Final = 512
+"""Characters of a list that are read in one step."""
 
 _SHORTEST_SNAPSHOT_INTERVAL: Final = 64
 """Symbols between two snapshots of a session that can be rewound, at least."""
@@ -49,6 +53,9 @@ class Generation:
     alternatives: int
     keep_state: bool
     """Whether the final states are needed."""
+    return_ticket: bool
+    ticket_interval: int
+    """As in the request."""
     state_interval: int
     """Symbols between the states that are needed while generating; 0: none."""
     marks: tuple[int, ...]
@@ -99,7 +106,7 @@ class Generation:
         )
 
 
-def check_limits(request: generation_pb2.GenerateRequest) -> None:
+def check_limits(request: generation_pb2.GenerateRequest) -> Steps[None]:
     """Raise InvalidRequest for a field above its limit."""
     sampling = request.sampling
     for what, value, limit in (
@@ -111,24 +118,28 @@ def check_limits(request: generation_pb2.GenerateRequest) -> None:
         ("number of stop strings", len(request.stop), LIMITS.max_stops),
         *(("characters of a stop string", len(stop), LIMITS.max_stop) for stop in request.stop),
         ("max_characters", request.max_characters, LIMITS.max_generated),
-        ("characters of prompt", len(request.prompt), LIMITS.max_prompt),
-        ("characters of written_before", len(request.written_before), LIMITS.max_generated),
     ):
         check_at_most(what, value, limit)
+    # The parser's strings become Python's when they are read: some milliseconds for each of these.
+    for what, limit in (("prompt", LIMITS.max_prompt), ("written_before", LIMITS.max_generated)):
+        count = len(getattr(request, what))
+        check_at_most(f"characters of {what}", count, limit)
+        if count > PART:
+            yield
 
 
-def read_generation(request: generation_pb2.GenerateRequest, model: Model, start: StartState) -> Generation:
+def read_generation(request: generation_pb2.GenerateRequest, model: Model, start: StartState) -> Steps[Generation]:
     """Check a `request` within the limits against `model`; raises InvalidRequest."""
     samples = request.samples or 1
     if samples > 1 and start.is_session:
         raise InvalidRequest(f"samples is {samples}; a session continues in one way: fork it for more")
     alternatives = _read_alternatives(request.top_alternatives, model)
-    sampling = _read_sampling(request.sampling, start.sampling, model)
+    sampling = yield from _read_sampling(request.sampling, start.sampling, model)
     stop_ids = _read_stops(list(request.stop), model)
+    # Not normalized again: the model wrote it.
+    written_before = model.vocabulary.encode(request.written_before[-(LIMITS.max_stop - 1) :])
     check_choice("unknown_policy", request.unknown_policy, common_pb2.UnknownPolicy)
-    prompt = normalize_after(start.state, request.prompt, model)
-    check_line_feeds("prompt", prompt, model)
-    ids, unknown_at = encode("prompt", prompt, model, request.unknown_policy)
+    ids, unknown_count = yield from _read_prompt(request, model, start)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
     state, prefill_ids = _start_prompt(start, ids, seed, model)
     intervals = (request.ticket_interval, _snapshot_interval(start))
@@ -136,7 +147,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, start
         state=state,
         prefill_ids=prefill_ids,
         session_ids=_ids_for_session(start, state, prefill_ids),
-        unknown_count=len(unknown_at),
+        unknown_count=unknown_count,
         samples=samples,
         max_characters=request.max_characters or LIMITS.default_generated,
         sampling=sampling,
@@ -144,14 +155,25 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, start
         stop_ids=stop_ids,
         log_probabilities=request.log_probabilities,
         alternatives=alternatives,
-        # Not normalized again: the model wrote it.
-        written_before=model.vocabulary.encode(request.written_before[-(LIMITS.max_stop - 1) :]),
+        written_before=written_before,
         keep_state=request.return_ticket or start.is_session,
+        return_ticket=request.return_ticket,
+        ticket_interval=request.ticket_interval,
         state_interval=min((interval for interval in intervals if interval), default=0),
         marks=rewinding_marks(state, prefill_ids, start, model),
         prompt_count=len(ids),
         prefix=Prefix(state),
     )
+
+
+def _read_prompt(request: generation_pb2.GenerateRequest, model: Model, start: StartState) -> Steps[tuple[Ids, int]]:
+    """Return the ids of the prompt, and how many of them are `<unk>`."""
+    if len(request.written_before) > PART:
+        yield
+    prompt = yield from normalize_after("prompt", start.state, request.prompt, model)
+    check_line_feeds("prompt", prompt, model)
+    ids, unknown_at = yield from encode("prompt", prompt, model, request.unknown_policy)
+    return ids, len(unknown_at)
 
 
 def _start_prompt(start: StartState, ids: Ids, seed: int | None, model: Model) -> tuple[State, Ids]:
@@ -160,14 +182,15 @@ def _start_prompt(start: StartState, ids: Ids, seed: int | None, model: Model) -
     if seed is None:
         seed = secrets.randbits(32)
     if start.state is None:
-        return start_text(ids, seed, model)
+        state, ids = start_text(ids, seed, model)
+        return state, ids[1:]
     return replace(start.state, seed=seed), ids
 
 
 def _ids_for_session(start: StartState, state: State, prefill_ids: Ids) -> Ids:
     if not start.is_session:
         return NO_IDS
-    return prefill_ids if start.state else np.append(state.last, prefill_ids)
+    return prefill_ids if start.state else np.insert(prefill_ids, 0, state.last)
 
 
 def _snapshot_interval(start: StartState) -> int:
@@ -184,7 +207,7 @@ def _read_alternatives(count: int, model: Model) -> int:
     return count
 
 
-def _read_sampling(sampling: generation_pb2.Sampling, before: Sampling, model: Model) -> Sampling:
+def _read_sampling(sampling: generation_pb2.Sampling, before: Sampling, model: Model) -> Steps[Sampling]:
     """Return the settings; unset ones are taken from `before`."""
     temperature = sampling.temperature if sampling.HasField("temperature") else before.temperature
     if not 0 <= temperature <= LIMITS.max_temperature:  # NaN fails every comparison
@@ -196,15 +219,17 @@ def _read_sampling(sampling: generation_pb2.Sampling, before: Sampling, model: M
     if not 0 <= min_p < 1:
         raise InvalidRequest(f"min_p is {min_p:g}; it must be at least 0 and below 1")
     top_k = sampling.top_k if sampling.HasField("top_k") else before.top_k
-    return Sampling(temperature, top_k, top_p, min_p, _read_bias(sampling, model))
+    return Sampling(temperature, top_k, top_p, min_p, (yield from _read_bias(sampling, model)))
 
 
-def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> tuple[tuple[int, float], ...]:
+def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> Steps[tuple[tuple[int, float], ...]]:
     """Return what is added to the logits: the biases, and minus infinity for forbidden characters."""
-    biases = _read_biases(sampling.biases, model)
-    allowed = _read_set("allowed_characters", sampling.allowed_characters, model)
-    forbidden = _read_set("forbidden_characters", sampling.forbidden_characters, model)
+    biases = yield from _read_biases(sampling.biases, model)
+    allowed = yield from _read_set("allowed_characters", sampling.allowed_characters, model)
+    forbidden = yield from _read_set("forbidden_characters", sampling.forbidden_characters, model)
     known = range(UNKNOWN_ID + 1, len(model.vocabulary))
+    if len(allowed) + len(forbidden) > _LISTED_PART:
+        yield
     if allowed:
         forbidden |= set(known) - allowed
     if len(forbidden) == len(known):
@@ -214,8 +239,8 @@ def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> tuple[tuple[i
     return tuple(sorted((biases | dict.fromkeys(forbidden, -math.inf)).items()))
 
 
-def _read_biases(biases: Collection[generation_pb2.CharacterBias], model: Model) -> dict[int, float]:
-    symbols = _read_characters("biases", [entry.character for entry in biases], model)
+def _read_biases(biases: Collection[generation_pb2.CharacterBias], model: Model) -> Steps[dict[int, float]]:
+    symbols = yield from _read_characters("biases", [entry.character for entry in biases], model)
     by_symbol: dict[int, float] = {}
     for symbol, entry in zip(symbols, biases, strict=True):
         if symbol in by_symbol:
@@ -229,13 +254,31 @@ def _read_biases(biases: Collection[generation_pb2.CharacterBias], model: Model)
     return by_symbol
 
 
-def _read_set(field: str, characters: str, model: Model) -> set[int]:
-    return set(_read_characters(field, list(dict.fromkeys(characters)), model))
+def _read_set(field: str, characters: str, model: Model) -> Steps[set[int]]:
+    return set((yield from _read_characters(field, list(dict.fromkeys(characters)), model)))
 
 
-def _read_characters(field: str, characters: list[str], model: Model) -> list[int]:
+def _read_characters(field: str, characters: list[str], model: Model) -> Steps[list[int]]:
     """Return the symbol of each of `characters`, normalized like the model's text."""
-    normalized = [model.manifest.normalize(character) for character in characters]
+    normalized = []
+    for at in range(0, len(characters), _LISTED_PART):
+        if at:
+            yield
+        normalized += _normalized_characters(field, characters[at : at + _LISTED_PART], model)
+    ids = model.vocabulary.encode("".join(normalized))
+    unknown = np.flatnonzero(ids == UNKNOWN_ID)
+    if len(unknown):
+        raise InvalidRequest(
+            f"{field}: character {characters[int(unknown[0])]!r:.80} is not in the model's vocabulary; leave it out"
+        )
+    symbols: list[int] = ids.tolist()
+    return symbols
+
+
+def _normalized_characters(field: str, characters: list[str], model: Model) -> list[str]:
+    """Return each of `characters`, normalized like the model's text."""
+    # One may be several before it is normalized, but not many.
+    normalized = [model.manifest.normalize(c) if len(c) <= LIMITS.max_stop else c for c in characters]
     for character, after in zip(characters, normalized, strict=True):
         if len(after) != 1:
             raise InvalidRequest(
@@ -246,14 +289,7 @@ def _read_characters(field: str, characters: list[str], model: Model) -> list[in
                 f"{field}: character {character!r:.80} takes {len(after.encode())} bytes; this model's symbols are "
                 "bytes, so only characters of one byte (ASCII) can be named"
             )
-    ids = model.vocabulary.encode("".join(normalized))
-    unknown = np.flatnonzero(ids == UNKNOWN_ID)
-    if len(unknown):
-        raise InvalidRequest(
-            f"{field}: character {characters[int(unknown[0])]!r:.80} is not in the model's vocabulary; leave it out"
-        )
-    symbols: list[int] = ids.tolist()
-    return symbols
+    return normalized
 
 
 def _read_stops(stops: list[str], model: Model) -> tuple[tuple[int, ...], ...]:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from segue_server.api.call import Call, Patience
 from segue_server.api.call_tasks import current_task
@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_Parse = Callable[[bytes], Message]
 _Answer = Callable[[Call], Awaitable[bytes]]
 
 
@@ -78,8 +77,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, handler: Any, method: str) -> _Handler:
         limits = SHORT_METHOD if method.startswith(_SHORT_SERVICES) else TEXT_METHOD
-        parse: _Parse = _parser(handler.request_deserializer)
-        answer = self._guard(_answer_of(handler, parse), method, limits)
+        answer = self._guard(_answer_of(handler), method, limits)
         # Without deserializer and serializer, messages are bytes here. The type stubs declare synchronous handlers.
         make: Any = grpc.stream_unary_rpc_method_handler
         if handler.response_streaming:
@@ -135,44 +133,35 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._none_in_progress.set()
 
 
-def _answer_of(handler: Any, parse: _Parse) -> _Answer:
+def _answer_of(handler: Any) -> _Answer:
     """Return how to answer a call of `handler`, which takes a request, or an iterator of them, and the call."""
     behavior = handler.stream_stream or handler.unary_stream or handler.unary_unary
+    message: type[Message] = handler.request_deserializer.__self__  # it is the class's `FromString`
 
     async def answer_stream(call: Call) -> bytes:
-        await behavior(_messages(call, parse), call)
+        await behavior(_messages(call, message), call)
         return b""
 
     async def answer_with_stream(call: Call) -> bytes:
-        await behavior(await _only_message(call, parse), call)
+        await behavior(await _only_message(call, message), call)
         return b""
 
     async def answer(call: Call) -> bytes:
-        return call.reply(await behavior(await _only_message(call, parse), call))
+        return call.reply(await behavior(await _only_message(call, message), call))
 
     if handler.request_streaming:
         return answer_stream
     return answer_with_stream if handler.response_streaming else answer
 
 
-async def _only_message(call: Call, parse: _Parse) -> Message:
-    if (message := await call.read(parse)) is None:
+async def _only_message(call: Call, message: type[Message]) -> Message:
+    if (request := await call.read(message)) is None:
         raise InvalidRequest("the call ended without a request; send one")
-    return message
+    return request
 
 
-async def _messages(call: Call, parse: _Parse) -> AsyncIterator[Message]:
-    message = await call.read(parse)
-    while message is not None:
-        yield message
-        message = await call.read_next(parse)
-
-
-def _parser(deserialize: _Parse) -> _Parse:
-    def parse(data: bytes) -> Message:
-        try:
-            return deserialize(data)
-        except DecodeError:
-            raise InvalidRequest("the request is not a message of this method") from None
-
-    return parse
+async def _messages(call: Call, message: type[Message]) -> AsyncIterator[Message]:
+    request = await call.read(message)
+    while request is not None:
+        yield request
+        request = await call.read_next(message)

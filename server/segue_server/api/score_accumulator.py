@@ -8,6 +8,7 @@ import numpy as np
 from segue_server.api.windows import ScoredCharacters, Window, WindowCutter
 from segue_server.engine.sampling import Floats, Ids
 from segue_server.engine.scores import Alternatives
+from segue_server.runtime.time_slices import Steps
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class CharacterScores:
 
 @dataclass(slots=True)
 class Details:
-    """What a score reports for each character and window, as far as requested."""
+    """What a score reports for each character and window, as far as requested; arrays in order."""
 
-    log_probabilities: list[float] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)
+    log_probabilities: list[Floats] = field(default_factory=list)
+    ranks: list[Ids] = field(default_factory=list)
     alternatives: list[Alternatives] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     text: str = ""
@@ -62,22 +63,22 @@ class ScoreAccumulator:
         size = self.wanted.windows
         self._cutter = None if size is None else WindowCutter(size, self.wanted.window_before)
 
-    def add(self, text: str, unknown_at: Ids, scores: CharacterScores) -> None:
+    def add(self, text: str, unknown_at: Ids, scores: CharacterScores) -> Steps[None]:
         """Add the next characters; `unknown_at`: positions in `text` that were read as `<unk>`."""
         log_probabilities, details = scores.log_probabilities, self._details
         self.sum_log_probability += float(log_probabilities.sum())
         self.scored_count += len(log_probabilities)
         self.unknown_count += len(unknown_at)
         if self.wanted.log_probabilities:
-            details.log_probabilities += log_probabilities.tolist()
+            details.log_probabilities.append(log_probabilities)
         if self.wanted.ranks:
-            details.ranks += scores.ranks.tolist()
+            details.ranks.append(scores.ranks)
         if scores.alternatives is not None:
             details.alternatives.append(scores.alternatives)
         if self.wanted.text:
             details.text += text
         if self._cutter:
-            details.windows += self._cutter.add(ScoredCharacters(text, log_probabilities, unknown_at))
+            details.windows += yield from self._cutter.add(ScoredCharacters(text, log_probabilities, unknown_at))
 
     def end(self) -> None:
         """Close the last window."""

@@ -2,17 +2,22 @@
 
 # Shape suffixes: N characters of a piece, W windows that end in it, S windows that start in it.
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from segue.v1 import scoring_pb2 as pb
 
+from segue_server.api.encoding import PART
 from segue_server.engine.sampling import Floats, Ids
 from segue_server.errors import InvalidRequest
+from segue_server.runtime.time_slices import Steps
 
 LINES: Final = 0
 """The size that stands for lines, each with its line feed."""
+
+_WINDOWS_OF_A_STEP: Final = 512
 
 
 def read_windows(asked: pb.Windows) -> int | None:
@@ -57,6 +62,22 @@ class ScoredCharacters:
     unknown_at: Ids
     """Positions in `text` that were read as `<unk>`."""
 
+    def parts(self) -> "Iterator[ScoredCharacters]":
+        """Yield the characters in parts of up to PART."""
+        if len(self.text) <= PART:  # nearly always
+            if self.text:
+                yield self
+            return
+        unscored = len(self.text) - len(self.log_probabilities)
+        for begin in range(0, len(self.text), PART):
+            end = begin + PART
+            first, last = np.searchsorted(self.unknown_at, (begin, end))
+            yield ScoredCharacters(
+                self.text[begin:end],
+                self.log_probabilities[max(0, begin - unscored) : end - unscored],
+                self.unknown_at[first:last] - begin,
+            )
+
     def by_character(self) -> tuple[Floats, Ids, Ids]:
         """Return for each character [N] its log-probability, and 1 or 0 for scored and for unknown."""
         log_probabilities_N = np.zeros(len(self.text))
@@ -79,10 +100,16 @@ class WindowCutter:
     _open: Window = field(default_factory=Window)
     """The window that the text has reached."""
 
-    def add(self, characters: ScoredCharacters) -> list[Window]:
+    def add(self, characters: ScoredCharacters) -> Steps[list[Window]]:
         """Return the windows that end in the next characters of the text."""
-        if not characters.text:
-            return []
+        windows = []
+        for part in characters.parts():
+            windows += yield from self._add(part)
+        return windows
+
+    def _add(self, characters: ScoredCharacters) -> Steps[list[Window]]:
+        if len(characters.text) > _WINDOWS_OF_A_STEP:
+            yield
         end_W = self._ends(characters.text)
         start_S = np.concatenate([[0], end_W])
         is_last_open = start_S[-1] < len(characters.text)
@@ -90,7 +117,7 @@ class WindowCutter:
             start_S = start_S[:-1]
         sums = [np.add.reduceat(values_N, start_S).tolist() for values_N in characters.by_character()]
         counts = np.diff(start_S, append=len(characters.text)).tolist()
-        complete = []
+        complete: list[Window] = []
         for log_probability, scored, unknown, count in zip(*sums, counts, strict=True):
             self._open.sum_log_probability += log_probability
             self._open.scored_count += scored
@@ -98,6 +125,8 @@ class WindowCutter:
             self._open.character_count += count
             complete.append(self._open)
             self._open = Window(self._open.first + self._open.character_count)
+            if len(complete) % _WINDOWS_OF_A_STEP == 0:
+                yield
         if is_last_open:
             self._open = complete.pop()
         if complete:

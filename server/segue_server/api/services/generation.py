@@ -9,7 +9,7 @@ from segue.v1 import generation_pb2_grpc
 
 from segue_server.api.call import Call
 from segue_server.api.generation_request import Generation, check_limits, read_generation
-from segue_server.api.score_messages import alternatives_messages
+from segue_server.api.score_messages import add_alternatives
 from segue_server.api.services.streams import (
     check_finish,
     prefill_to_end,
@@ -24,6 +24,7 @@ from segue_server.prefix_cache.cache import Prefix, PrefixCache
 from segue_server.runtime.admission import Admission, GiveBack
 from segue_server.runtime.engine_thread import Stream
 from segue_server.runtime.registry import Registry, Served
+from segue_server.runtime.time_slices import in_slices
 from segue_server.state.start import StartResolver, StartState
 
 _REASONS: Final = {
@@ -53,16 +54,18 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> None:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
         served, tenant = call.use(self._registry.find(request.model.name, request.model.version)), call.tenant
-        check_limits(request)
+        await in_slices(check_limits(request))
         with self._admission.exactly(request.samples or 1, call.owner) as give_back:
             start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
 
             def find_prefix(state: State, ids: Ids, covered: int) -> Prefix:
                 return self._prefixes.find(state, ids, served.model, tenant, covered)
 
-            generation = read_generation(request, served.model, start).after_prefix(find_prefix)
+            generation = await in_slices(read_generation(request, served.model, start))
+            del request  # a prompt may be long, and the call too
+            generation = generation.after_prefix(find_prefix)
             ticket = self._start_resolver.tickets(start, generation.sampling, served, tenant)
-            await _Call(request, generation, start, served, call, ticket, give_back).answer()
+            await _Call(generation, start, served, call, ticket, give_back).answer()
 
 
 class _Call:
@@ -70,7 +73,6 @@ class _Call:
 
     def __init__(  # noqa: PLR0913, PLR0917 - everything that belongs to a call
         self,
-        request: pb.GenerateRequest,
         generation: Generation,
         start: StartState,
         served: Served,
@@ -78,7 +80,6 @@ class _Call:
         ticket: Callable[[State], bytes],
         give_back: GiveBack,
     ) -> None:
-        self._request = request
         self._generation = generation
         self._start = start
         self._served = served
@@ -111,14 +112,17 @@ class _Call:
 
     async def _write_sample(self, sample: int, stream: Stream) -> None:
         """Send the text of one sample, from its first message to its last."""
-        progress = _Progress(self._generation, self._start, self._request.ticket_interval)
+        progress = _Progress(self._generation, self._start)
         output: StepOutput | None = None
+        model = self._served.model
         while output is None or output.finish is None:
             output = await stream.next_output()
             ticket_due = progress.record(output)
             if len(output.written):
-                text = self._text(output, ticket_due=ticket_due)
-                await self._call.write(pb.GenerateResponse(text=text, sample=sample))
+                response = pb.GenerateResponse(text=self._text(output, ticket_due=ticket_due), sample=sample)
+                if output.alternatives is not None:
+                    await in_slices(add_alternatives(response.text.alternatives, output.alternatives, model))
+                await self._call.write(response)
         check_finish(output)
         if self._start.is_session and output.finish is not Finish.DRAINED:  # a drained call can be repeated whole
             await self._start.advance(state_after(output), progress.ids(), self._generation.sampling)
@@ -146,14 +150,13 @@ class _Call:
             text=model.vocabulary.decode(output.written),
             log_probabilities=output.log_probabilities.tolist(),
             position=output.position,
-            alternatives=None if output.alternatives is None else alternatives_messages(output.alternatives, model),
             ticket=self._ticket(state_after(output)) if ticket_due else b"",
         )
 
     def _finished(self, last: StepOutput) -> pb.GenerationFinished:
         assert last.finish is not None
         generation = self._generation
-        wants_ticket = self._request.return_ticket or last.finish is Finish.DRAINED
+        wants_ticket = generation.return_ticket or last.finish is Finish.DRAINED
         return pb.GenerationFinished(
             reason=_REASONS[last.finish],
             stop="" if last.stop is None else generation.stops[last.stop],
@@ -166,10 +169,10 @@ class _Call:
 class _Progress:
     """What one sample has read and written, as far as its session or its next ticket needs it."""
 
-    def __init__(self, generation: Generation, start: StartState, ticket_interval: int) -> None:
+    def __init__(self, generation: Generation, start: StartState) -> None:
         self._generation = generation
         self._start = start
-        self._ticket_interval = ticket_interval
+        self._ticket_interval = generation.ticket_interval
         self._prompt_end = generation.state.position + len(generation.prefill_ids)
         self._ticket_position = self._prompt_end
         self._written: list[Ids] = []

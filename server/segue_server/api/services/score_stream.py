@@ -8,9 +8,9 @@ import numpy as np
 from segue.v1 import scoring_pb2 as pb
 
 from segue_server.api.call import Call
-from segue_server.api.encoding import normalizer_after
+from segue_server.api.encoding import normalize_piece, normalizer_after
 from segue_server.api.score_accumulator import ScoreAccumulator
-from segue_server.api.score_messages import text_score
+from segue_server.api.score_messages import fill_score
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import TextStart, max_characters, read_piece, read_wanted
 from segue_server.api.services.score_texts import score_from
@@ -20,6 +20,7 @@ from segue_server.engine.sequence import NO_IDS, State
 from segue_server.errors import InvalidRequest, Stopping
 from segue_server.limits import LIMITS
 from segue_server.runtime.registry import Served
+from segue_server.runtime.time_slices import at_once, in_slices
 from segue_server.state.session_record import snapshot_distance
 from segue_server.state.start import StartState
 from segue_server.validation import check_at_most
@@ -78,11 +79,9 @@ class ScoreStreamCall:
         )
         try:
             async for piece in self._pieces(requests):
-                await self._score(self._normalizer.feed(piece))
+                await self._score(await in_slices(normalize_piece("text", piece, self._normalizer)))
                 self._sent_count += len(piece)
-                held_count = self._normalizer.held_count
-                check_at_most("characters that a next one may still change", held_count, LIMITS.max_held_back)
-                self._covered_count = self._sent_count - held_count
+                self._covered_count = self._sent_count - self._normalizer.held_count
                 await self._send_progress()
             await self._score_end()
             if self._start.is_session:
@@ -93,15 +92,16 @@ class ScoreStreamCall:
             await self._send_progress(stopping=True)
             raise
         await self._start.advance(self._state, self._tail.ids(), self._start.sampling)
-        await self._call.write(pb.ScoreStreamResponse(finished=self._finished()))
+        await self._send_finished()
 
     async def _pieces(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> AsyncIterator[str]:
         """Yield the texts of all messages; raises InvalidRequest and Stopping."""
         while (request := await next_request(requests, self._served.engine.draining)) is not None:
             if request.WhichOneof("event") != "text":
                 raise InvalidRequest("a message after `start` is not `text`; send only text after it")
-            check_at_most("characters of a piece", len(request.text), self._max_characters)
-            yield request.text
+            text = request.text
+            check_at_most("characters of a piece", len(text), self._max_characters)
+            yield text
 
     async def _score(self, text: str) -> None:
         """Score the next characters of the normalized text."""
@@ -114,9 +114,9 @@ class ScoreStreamCall:
                 "send the next one in another stream"
             )
         start = TextStart(self._state, self._seed, self._read_count)
-        piece = read_piece("text", text, start, self._policies, model)
+        piece = await in_slices(read_piece("text", text, start, self._policies, model))
         scores, self._state = await score_from(self._start, piece, self._wanted, self._served)
-        self._accumulator.add(text, piece.unknown_at, scores)
+        await in_slices(self._accumulator.add(text, piece.unknown_at, scores))
         self._last_character = text[-1]
         self._read_count += len(text)
         if self._start.is_session and self._state is not None:
@@ -129,7 +129,7 @@ class ScoreStreamCall:
         await self._score(ended[len(self._last_character) :])
         self._covered_count = self._sent_count
         if self._state is None and self._policies.with_begin:  # an empty text
-            piece = read_piece("text", "", TextStart(None, self._seed), self._policies, self._served.model)
+            piece = at_once(read_piece("text", "", TextStart(None, self._seed), self._policies, self._served.model))
             self._state = piece.state
             self._tail.add(piece.session_ids)
         self._accumulator.end()
@@ -141,17 +141,21 @@ class ScoreStreamCall:
         ticket = self._ticket(self._state) if due and self._state is not None else b""
         if ticket:
             self._ticket_count = self._covered_count
-        progress = pb.ScoreStreamProgress(total=self._total(ticket), sent_count=self._covered_count)
-        await self._call.write(pb.ScoreStreamResponse(progress=progress))
+        response = pb.ScoreStreamResponse(progress=pb.ScoreStreamProgress(sent_count=self._covered_count))
+        await self._fill(response.progress.total, ticket)
+        await self._call.write(response)
 
-    def _finished(self) -> pb.ScoreStreamFinished:
+    async def _send_finished(self) -> None:
         wants_ticket = self._request.return_ticket and self._state is not None
         ticket = self._ticket(self._state) if wants_ticket and self._state is not None else b""
-        return pb.ScoreStreamFinished(total=self._total(ticket))
+        response = pb.ScoreStreamResponse(finished=pb.ScoreStreamFinished())
+        await self._fill(response.finished.total, ticket)
+        await self._call.write(response)
 
-    def _total(self, ticket: bytes) -> pb.TextScore:
+    async def _fill(self, total: pb.TextScore, ticket: bytes) -> None:
         position = 0 if self._state is None else self._state.position
-        return text_score(self._accumulator, self._served.model, position, ticket)
+        total.SetInParent()
+        await in_slices(fill_score(total, self._accumulator, self._served.model, position, ticket))
 
 
 class _Tail:

@@ -10,9 +10,17 @@ from segue.v1 import scoring_pb2_grpc
 
 from segue_server.api.call import Call
 from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
-from segue_server.api.score_messages import text_score
+from segue_server.api.score_messages import fill_score
 from segue_server.api.scoring_policies import read_policies
-from segue_server.api.scoring_request import TextStart, TextToScore, read_context, read_text, read_texts, read_wanted
+from segue_server.api.scoring_request import (
+    FEW_TEXTS,
+    TextStart,
+    TextToScore,
+    read_candidates,
+    read_context,
+    read_texts,
+    read_wanted,
+)
 from segue_server.api.services.score_stream import ScoreStreamCall, next_request
 from segue_server.api.services.score_texts import score_all, score_from, score_one
 from segue_server.api.start_message import continuation, read_start
@@ -21,12 +29,16 @@ from segue_server.engine.sequence import State
 from segue_server.errors import InvalidRequest
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry, Served
+from segue_server.runtime.time_slices import Steps, in_slices
 from segue_server.state.start import StartResolver, StartState
 
 WINDOW: Final = 256
 """How many texts of one call are in the engine at once, sharing its batches."""
 
 _SUMS_ONLY: Final = Wanted(log_probabilities=False, ranks=False, alternatives=0, windows=None, text=False)
+
+_Result = tuple[CharacterScores, State | None]
+"""The scores of a text, and the state after it."""
 
 
 class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
@@ -46,21 +58,22 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
             policies = read_policies(request.policies, served.model)
             wanted = read_wanted(request, served.model, text=request.return_texts)
-            texts = read_texts(request, served.model, TextStart.of(start), policies, wanted)
+            texts = await in_slices(read_texts(request, served.model, TextStart.of(start), policies, wanted))
             if start.is_session:
                 results = [await _score_in_session(texts, wanted, served, start)]
             else:
                 results = await score_all(texts, wanted, served, places)
         tickets = self._start_resolver.tickets(start, start.sampling, served, tenant)
         reply = _Reply(wanted, served.model, tickets if request.return_tickets else None)
-        return pb.ScoreResponse(
+        response = pb.ScoreResponse(
             model=served.model.name,
             version=served.model.version,
-            scores=[reply.score(text, *result) for text, result in zip(texts, results, strict=True)],
             policies=policies.message(),
             continuation=continuation(start, served.build),
             repeated=start.is_repeated,
         )
+        await in_slices(reply.fill(response, texts, results))
+        return response
 
     # The stubs declare a generator; grpc.aio also takes a coroutine that writes to its context.
     async def ScoreStream(  # type: ignore[override] # noqa: N802
@@ -92,27 +105,24 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             start = await self._start_resolver.resolve(read_start(request.start), served, tenant)
             policies = read_policies(request.policies, model, begins=True)
             context_start = TextStart.of(start)
-            context_text = read_context(request, model, context_start, policies)
+            context_text = await in_slices(read_context(request, model, context_start, policies))
             context_scores, state = await score_one(context_text, _SUMS_ONLY, served)
             candidate_start = replace(context_start, state=state)
             wanted = replace(_SUMS_ONLY, log_probabilities=request.log_probabilities)
-            texts = [
-                read_text(f"candidates[{i}]", candidate, candidate_start, policies, model)
-                for i, candidate in enumerate(request.candidates)
-            ]
+            texts = await in_slices(read_candidates(request, model, candidate_start, policies))
             results = await score_all(texts, wanted, served, places)
 
         tickets = self._start_resolver.tickets(start, start.sampling, served, tenant)
         reply = _Reply(wanted, model, tickets if request.return_tickets else None)
-        scores = [reply.score(text, *result) for text, result in zip(texts, results, strict=True)]
-        return pb.ScoreCandidatesResponse(
+        response = pb.ScoreCandidatesResponse(
             model=model.name,
             version=model.version,
-            context=reply.score(context_text, context_scores, state),
-            candidates=_ranked(scores, request.ranking),
             policies=policies.message(),
             continuation=continuation(start, served.build),
         )
+        await in_slices(reply.fill_context(response.context, context_text, context_scores, state))
+        await in_slices(reply.fill_ranked(response, texts, results, request.ranking))
+        return response
 
 
 @dataclass(frozen=True)
@@ -124,14 +134,52 @@ class _Reply:
     ticket: Callable[[State], bytes] | None
     """None if no tickets are requested."""
 
-    def score(self, text: TextToScore, scores: CharacterScores, state: State | None) -> pb.TextScore:
-        """Return the score of one text; `state` is the one after it."""
+    def fill(self, response: pb.ScoreResponse, texts: list[TextToScore], results: list[_Result]) -> Steps[None]:
+        """Add the scores of the texts, in order."""
+        for number, (text, (scores, state)) in enumerate(zip(texts, results, strict=True)):
+            if number >= FEW_TEXTS:
+                yield
+            accumulator = yield from self._accumulated(text, scores)
+            yield from self._fill_score(response.scores.add(), accumulator, state)
+
+    def fill_context(
+        self, score: pb.TextScore, text: TextToScore, scores: CharacterScores, state: State | None
+    ) -> Steps[None]:
+        """Set the score of the context."""
+        yield from self._fill_score(score, (yield from self._accumulated(text, scores)), state)
+
+    def fill_ranked(
+        self,
+        response: pb.ScoreCandidatesResponse,
+        texts: list[TextToScore],
+        results: list[_Result],
+        ranking: pb.CandidateRanking.ValueType,
+    ) -> Steps[None]:
+        """Add the candidates, best first, with their shares of the probability."""
+        accumulators = list[ScoreAccumulator]()
+        for text, (scores, _) in zip(texts, results, strict=True):
+            if len(accumulators) >= FEW_TEXTS:
+                yield
+            accumulators.append((yield from self._accumulated(text, scores)))
+        order, shares = _ranked(accumulators, ranking)
+        for number, index in enumerate(order):
+            if number >= FEW_TEXTS:
+                yield
+            candidate = response.candidates.add(index=index, probability=shares[index])
+            yield from self._fill_score(candidate.score, accumulators[index], results[index][1])
+
+    def _accumulated(self, text: TextToScore, scores: CharacterScores) -> Steps[ScoreAccumulator]:
         accumulator = ScoreAccumulator(self.wanted)
-        accumulator.add(text.text, text.unknown_at, scores)
+        yield from accumulator.add(text.text, text.unknown_at, scores)
         accumulator.end()
-        if state is None:
-            return text_score(accumulator, self.model, 0, b"")
-        return text_score(accumulator, self.model, state.position, self.ticket(state) if self.ticket else b"")
+        return accumulator
+
+    def _fill_score(self, score: pb.TextScore, accumulator: ScoreAccumulator, state: State | None) -> Steps[None]:
+        """Set the score of one text; `state` is the one after it."""
+        position = 0 if state is None else state.position
+        ticket = self.ticket(state) if self.ticket and state is not None else b""
+        score.SetInParent()
+        yield from fill_score(score, accumulator, self.model, position, ticket)
 
 
 async def _score_in_session(
@@ -146,13 +194,13 @@ async def _score_in_session(
     return scores, state
 
 
-def _ranked(scores: list[pb.TextScore], ranking: pb.CandidateRanking.ValueType) -> list[pb.CandidateScore]:
-    """Return the candidates, best first (ties in request order), with their shares of the probability."""
-    sums = np.array([score.sum_log_probability for score in scores])
+def _ranked(
+    accumulators: list[ScoreAccumulator], ranking: pb.CandidateRanking.ValueType
+) -> tuple[list[int], list[float]]:
+    """Return the indices of the candidates, best first (ties in order), and the share of the probability of each."""
+    sums = np.array([each.sum_log_probability for each in accumulators])
     weights = np.exp(sums - sums.max())
     keys = sums
     if ranking == pb.CANDIDATE_RANKING_MEAN:
-        keys = sums / np.maximum([score.scored_count for score in scores], 1)
-    order = np.argsort(-keys, kind="stable").tolist()
-    shares = (weights / weights.sum()).tolist()
-    return [pb.CandidateScore(index=i, score=scores[i], probability=shares[i]) for i in order]
+        keys = sums / np.maximum([each.scored_count for each in accumulators], 1)
+    return np.argsort(-keys, kind="stable").tolist(), (weights / weights.sum()).tolist()

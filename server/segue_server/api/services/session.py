@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,6 +21,7 @@ from segue_server.errors import InvalidRequest, NotRewindable
 from segue_server.limits import LIMITS
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry, Served
+from segue_server.runtime.time_slices import Steps, in_slices
 from segue_server.state.clock import CLOCK
 from segue_server.state.session_record import Record
 from segue_server.state.sessions import Sessions, StoredSession, check_position
@@ -27,6 +29,9 @@ from segue_server.state.snapshot import Snapshot
 from segue_server.state.start import StartResolver, check_exact
 from segue_server.state.tickets import TicketCodec
 from segue_server.validation import check_at_most
+
+_FEW_SESSIONS: Final = 16
+"""Sessions that are listed at once."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,9 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         check_at_most("length of page_token", len(request.page_token), LIMITS.max_page_token)
         size = request.page_size or LIMITS.default_page
         page, last = await self._sessions.page(request.page_token, size, served, tenant)
-        listed = [_session_message(stored.name, stored.record, stored.expiry, served.model) for stored in page]
-        return pb.ListSessionsResponse(sessions=listed, next_page_token=last)
+        response = pb.ListSessionsResponse(next_page_token=last)
+        await in_slices(_add_sessions(response, page, served.model))
+        return response
 
     async def ForkSession(self, request: pb.ForkSessionRequest, call: Call) -> pb.ForkSessionResponse:  # type: ignore[override] # noqa: N802
         """Answer one call; see the contract."""
@@ -145,6 +151,13 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         if record.current is None:
             return b""
         return self._ticket_codec.encode(record.current, record.build, served.model, tenant)
+
+
+def _add_sessions(response: pb.ListSessionsResponse, page: list[StoredSession], model: Model) -> Steps[None]:
+    for number, stored in enumerate(page):
+        if number >= _FEW_SESSIONS:
+            yield
+        response.sessions.append(_session_message(stored.name, stored.record, stored.expiry, model))
 
 
 def _fresh_session_message(name: str, record: Record, model: Model) -> pb.Session:
