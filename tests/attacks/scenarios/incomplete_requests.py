@@ -16,7 +16,7 @@ from attacks.harness.servers import Serve
 BUDGET: Final = 64
 """MiB that the server may hold for calls."""
 _SEND_SECONDS: Final = 60.0
-_END_SECONDS: Final = 60.0
+_END_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)

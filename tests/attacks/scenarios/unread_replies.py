@@ -34,7 +34,7 @@ _REQUESTS: Final = {
     GET_MODEL: get_model,
 }
 _OPEN_SECONDS: Final = 60.0
-_END_SECONDS: Final = 60.0
+_END_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
