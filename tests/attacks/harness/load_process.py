@@ -54,6 +54,7 @@ class Load:
         self._health: Any = health_pb2_grpc.HealthStub(channels[0])
         self._random = random.Random(1)
         self._number = 0
+        self._under_way: set[asyncio.Task[None]] = set()
         self.seen = Seen()
 
     async def phase(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -74,11 +75,7 @@ class Load:
             "under_way": len(calls),
             "cpu_share": (_cpu() - cpu) / seconds,
         }
-        if calls:
-            _, late = await asyncio.wait(calls, timeout=order.get("patience", 0.01))
-            for call in late:
-                call.cancel()
-            report["cancelled"] = len(late)
+        self._under_way |= calls
         health.cancel()
         return report | {
             "statuses": dict(seen.statuses),
@@ -94,7 +91,10 @@ class Load:
         }
 
     async def recovery(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Try ten calls a second; return when the last one began that was refused or had to wait longer than normal."""
+        """Try ten calls a second; return when the last one began that was refused or had to wait longer than normal.
+
+        What the phase before left under way goes on until then.
+        """
         began, last_bad = time.monotonic(), 0.0
 
         async def probe(at: float) -> None:
@@ -109,6 +109,9 @@ class Load:
             probes.append(asyncio.create_task(probe(at)))
             await asyncio.sleep(0.1)
         await asyncio.wait(probes, timeout=60)
+        for call in self._under_way:
+            call.cancel()
+        self._under_way.clear()
         return {"recovery": last_bad, "probes": len(probes)}
 
     async def _open_loop(self, order: dict[str, Any]) -> "tuple[set[asyncio.Task[None]], int]":
@@ -189,7 +192,6 @@ class Load:
         """The score of 504 characters."""
         request = scoring_pb2.ScoreRequest(texts=[PASSAGE])
         await self._scoring[number % CONNECTIONS].Score(request, timeout=deadline)
-        seen.details["scored"] += 0
 
     async def _check_health(self, seen: Seen) -> None:
         while True:

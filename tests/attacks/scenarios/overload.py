@@ -71,6 +71,31 @@ def _phase(
     return findings
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """Streams that are all called at once, by clients that can wait."""
+
+    streams: int
+    kind: str = "short text"
+    deadline: float = 120.0
+
+
+def well_behaved(serve: Serve, crowd: Crowd) -> list[Finding]:
+    """Call every stream at once with a deadline that leaves the server the time for all; none may be refused."""
+    server_cores, client_cores = cores()
+    with serve(cores=server_cores) as server, load(server, client_cores) as generator:
+        generator.order(kind=crowd.kind, at_once=48, seconds=1)
+        seen = generator.order(kind=crowd.kind, at_once=crowd.streams, seconds=0, deadline=crowd.deadline)
+    attack = f"{crowd.streams:,} streams at once of kind {crowd.kind}, {crowd.deadline:g} s each"
+    failed = {name: count for name, count in seen["statuses"].items() if name != "OK"}
+    return [
+        Finding(f"{attack}: not finished", crowd.streams - seen["answered"], "streams", 0, notes=f"{failed or ''} {seen['details'] or ''} {seen['seconds']:.1f} s"),
+        Finding(f"{attack}: health, p99", 1e3 * seen["health_p99"], "ms", 100, by_clock=True),
+    ]
+
+
+CROWD_SMALL: Final = Crowd(600)
+CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text"), Crowd(5000, "score"))
 SMALL: Final = Sizes((10.0,))
 FULL: Final = tuple(
     Sizes(multiples, kind, burst, closed_seconds=6, seconds=15, recovery_seconds=5)
