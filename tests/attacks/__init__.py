@@ -1,0 +1,1 @@
+"""Attacks on the server: small ones among the tests, full ones for `make stress`."""

@@ -1,0 +1,1 @@
+"""What the attacks are made with: servers, clients that misbehave and that do not, and figures."""

@@ -1,0 +1,67 @@
+"""HTTP/2 by hand: many frames in one write, right or wrong, faster than a real client makes them."""
+
+import socket
+import struct
+from contextlib import suppress
+from typing import Final
+
+import hpack
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Return one frame."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def headers_block(path: str, *extra: tuple[str, str]) -> bytes:
+    """Return the compressed headers of a call."""
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "attack")]
+    return bytes(hpack.Encoder().encode([*headers, ("te", "trailers"), ("content-type", "application/grpc"), *extra]))
+
+
+class Wire:
+    """A connection on which anything can be written; what comes back is dropped."""
+
+    def __init__(self, port: int, first: bytes = PREFACE + frame(SETTINGS, 0, 0)) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.open = self.write(first)
+
+    def write(self, data: bytes) -> bool:
+        """Write all; return whether the server still takes it."""
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            self.open = False
+            return False
+        self.open = True
+        self._drop()
+        return self.open
+
+    def ended(self, seconds: float) -> bool:
+        """Wait so long for the server to close the connection; return whether it did."""
+        self._socket.settimeout(seconds)
+        with suppress(OSError):
+            while self._socket.recv(2**20):
+                pass
+            self.open = False
+        return not self.open
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def _drop(self) -> None:
+        self._socket.setblocking(False)
+        try:
+            while data := self._socket.recv(2**20):
+                pass
+            self.open = bool(data)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.open = False
+        self._socket.settimeout(30)

@@ -1,0 +1,245 @@
+"""Calls at a rate that does not wait for answers (open loop), or a number at once (closed loop). A process of its own.
+
+    python load_process.py HOST:PORT
+
+Reads one JSON object a line: {"kind": "text", "rate": 100, "burst": 1, "seconds": 5, "deadline": null} for an open loop
+with Poisson arrivals, or {"kind": ..., "at_once": 48, "seconds": 5, ...} for a closed one; prints what it saw as one JSON
+line. {"at_once": N, "seconds": 0} makes N calls and waits for all. Health is checked all the time on a connection of its
+own. Times are in seconds.
+"""
+
+import asyncio
+import json
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from segue.v1 import generation_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+
+CONNECTIONS: Final = 8
+MOST_AT_ONCE: Final = 20_000
+PASSAGE: Final = "The cat sat on the mat. " * 21
+
+
+class Seen:
+    """What one phase saw."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.statuses: Counter[str] = Counter()
+        self.ended: list[float] = []
+        self.first: list[float] = []
+        self.refused: list[float] = []
+        self.without_hint = 0
+        self.health: list[float] = []
+        self.details: Counter[str] = Counter()
+
+
+class Load:
+    """The calls of one process."""
+
+    def __init__(self, address: str) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(CONNECTIONS + 1)]
+        self._generation: list[Any] = [generation_pb2_grpc.GenerationServiceStub(each) for each in channels[1:]]
+        self._scoring: list[Any] = [scoring_pb2_grpc.ScoringServiceStub(each) for each in channels[1:]]
+        self._health: Any = health_pb2_grpc.HealthStub(channels[0])
+        self._random = random.Random(1)
+        self._number = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+        self.seen = Seen()
+
+    async def phase(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Run one order; return what was seen until its time was up, and how it ended."""
+        self.seen = seen = Seen()
+        cpu = _cpu()
+        health = asyncio.create_task(self._check_health(seen))
+        if "rate" in order:
+            calls, offered = await self._open_loop(order)
+        else:
+            calls, offered = await self._closed_loop(order)
+        seconds = time.monotonic() - seen.began
+        report = {
+            "offered": offered,
+            "seconds": seconds,
+            "answered": len(seen.ended),
+            "answered_late": sum(each > seen.began + seconds / 2 for each in seen.ended) * 2,
+            "under_way": len(calls),
+            "cpu_share": (_cpu() - cpu) / seconds,
+        }
+        self._under_way |= calls
+        health.cancel()
+        return report | {
+            "statuses": dict(seen.statuses),
+            "details": dict(seen.details.most_common(4)),
+            "first_p50": _percentile(seen.first, 50),
+            "first_p99": _percentile(seen.first, 99),
+            "refused": len(seen.refused),
+            "refused_p50": _percentile(seen.refused, 50),
+            "refused_p99": _percentile(seen.refused, 99),
+            "without_hint": seen.without_hint,
+            "health_checks": len(seen.health),
+            "health_p99": _percentile(seen.health, 99),
+        }
+
+    async def recovery(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Try ten calls a second; return when the last one began that was refused or had to wait longer than normal.
+
+        What the phase before left under way goes on until then.
+        """
+        began, last_bad = time.monotonic(), 0.0
+
+        async def probe(at: float) -> None:
+            nonlocal last_bad
+            self.seen = seen = Seen()
+            await self._call(order["kind"], seen, None)
+            if not seen.first or seen.first[0] > order["normal"]:
+                last_bad = max(last_bad, at)
+
+        probes: list[asyncio.Task[None]] = []
+        while (at := time.monotonic() - began) < order["seconds"]:
+            probes.append(asyncio.create_task(probe(at)))
+            await asyncio.sleep(0.1)
+        await asyncio.wait(probes, timeout=60)
+        for call in self._under_way:
+            call.cancel()
+        self._under_way.clear()
+        return {"recovery": last_bad, "probes": len(probes)}
+
+    async def _open_loop(self, order: dict[str, Any]) -> "tuple[set[asyncio.Task[None]], int]":
+        calls: set[asyncio.Task[None]] = set()
+        burst, offered = int(order.get("burst", 1)), 0
+        began = due = time.monotonic()
+        while (now := time.monotonic()) < began + order["seconds"]:
+            while due <= now:
+                for _ in range(burst):
+                    offered += 1
+                    if len(calls) < MOST_AT_ONCE:
+                        call = asyncio.create_task(self._call(order["kind"], self.seen, order.get("deadline")))
+                        calls.add(call)
+                        call.add_done_callback(calls.discard)
+                due += self._random.expovariate(order["rate"] / burst)
+            await asyncio.sleep(0.001)
+        return calls, offered
+
+    async def _closed_loop(self, order: dict[str, Any]) -> "tuple[set[asyncio.Task[None]], int]":
+        end, offered = time.monotonic() + order["seconds"], 0
+
+        async def repeat() -> None:
+            nonlocal offered
+            while True:
+                offered += 1
+                await self._call(order["kind"], self.seen, order.get("deadline"))
+                if time.monotonic() >= end:
+                    return
+
+        calls = {asyncio.create_task(repeat()) for _ in range(order["at_once"])}
+        if order["seconds"]:
+            _, calls = await asyncio.wait(calls, timeout=order["seconds"])
+        else:
+            await asyncio.wait(calls)
+            calls = set()
+        return calls, offered
+
+    async def _call(self, kind: str, seen: Seen, deadline: float | None) -> None:
+        self._number += 1
+        began, before = time.monotonic(), len(seen.first)
+        try:
+            await _CALLS[kind](self, self._number, seen, deadline)
+        except grpc.aio.AioRpcError as error:
+            seen.statuses[error.code().name] += 1
+            seen.details[(error.details() or "")[:120]] += 1
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                seen.refused.append(time.monotonic() - began)
+                seen.without_hint += not _hints(error)
+        else:
+            seen.statuses["OK"] += 1
+            seen.ended.append(time.monotonic())
+            if len(seen.first) == before and kind == "score":
+                seen.first.append(time.monotonic() - began)
+
+    async def _generate(self, number: int, seen: Seen, deadline: float | None, prompt: str, characters: int) -> None:
+        request = generation_pb2.GenerateRequest(
+            prompt=prompt, max_characters=characters, sampling=generation_pb2.Sampling(seed=number)
+        )
+        began, first = time.monotonic(), False
+        async for response in self._generation[number % CONNECTIONS].Generate(request, timeout=deadline):
+            if not first and response.text.text:
+                first = True
+                seen.first.append(time.monotonic() - began)
+
+    def text(self, number: int, seen: Seen, deadline: float | None) -> Awaitable[None]:
+        """A text of 512 characters."""
+        return self._generate(number, seen, deadline, "The ", 512)
+
+    def short_text(self, number: int, seen: Seen, deadline: float | None) -> Awaitable[None]:
+        """A text of 64 characters."""
+        return self._generate(number, seen, deadline, "The ", 64)
+
+    def prompt(self, number: int, seen: Seen, deadline: float | None) -> Awaitable[None]:
+        """A prompt of 20,000 characters, a new one each time, and 64 characters."""
+        return self._generate(number, seen, deadline, f"{number} {PASSAGE * 40}"[:20_000], 64)
+
+    async def score(self, number: int, seen: Seen, deadline: float | None) -> None:
+        """The score of 504 characters."""
+        request = scoring_pb2.ScoreRequest(texts=[PASSAGE])
+        await self._scoring[number % CONNECTIONS].Score(request, timeout=deadline)
+
+    async def _check_health(self, seen: Seen) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self._health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+                seen.health.append(time.monotonic() - began)
+            except grpc.aio.AioRpcError as error:
+                seen.health.append(10.0)
+                seen.statuses[f"health {error.code().name}"] += 1
+            await asyncio.sleep(0.05)
+
+
+_CALLS: Final[dict[str, Any]] = {
+    "text": Load.text,
+    "short text": Load.short_text,
+    "prompt": Load.prompt,
+    "score": Load.score,
+}
+
+
+def _hints(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether a refusal says when to retry, in both ways."""
+    trailers = {str(key): value for key, value in error.trailing_metadata() or ()}
+    status = status_pb2.Status.FromString(bytes(trailers.get("grpc-status-details-bin", b"")))
+    told = any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
+    return told and str(trailers.get("grpc-retry-pushback-ms", "")).isdigit()
+
+
+def _percentile(values: list[float], percent: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def main() -> None:
+    """Obey each line."""
+    load = Load(sys.argv[1])
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        order = json.loads(line)
+        report = await (load.recovery(order) if "normal" in order else load.phase(order))
+        sys.stdout.write(json.dumps(report) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

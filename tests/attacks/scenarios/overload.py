@@ -1,0 +1,108 @@
+"""More work than the server can do: what it still does, how it refuses the rest, and how soon it is itself again."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from attacks.harness.finding import Finding
+from attacks.harness.load import LoadProcess, cores, load
+from attacks.harness.servers import Serve
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of it."""
+
+    multiples: tuple[float, ...]
+    """Of the capacity, one phase each."""
+    kind: str = "text"
+    """Of the calls; see `load_process`."""
+    burst: int = 1
+    """Calls that arrive together."""
+    at_once: int = 48
+    """Calls of the closed loop that measures the capacity."""
+    closed_seconds: float = 2.0
+    seconds: float = 3.0
+    recovery_seconds: float = 3.0
+    goodput: float = 0.25
+    """The least share of the capacity above it; a test that shares its cores with others asks for less than the bar."""
+
+
+def overload(serve: Serve, sizes: Sizes) -> list[Finding]:
+    """Measure the capacity C in a closed loop; then let calls arrive at multiples of it, with default settings."""
+    server_cores, client_cores = cores()
+    findings: list[Finding] = []
+    with serve(cores=server_cores) as server, load(server, client_cores) as generator:
+        generator.order(kind=sizes.kind, at_once=sizes.at_once, seconds=1)
+        closed = generator.order(kind=sizes.kind, at_once=sizes.at_once, seconds=sizes.closed_seconds)
+        capacity = closed["answered"] / closed["seconds"]
+        for multiple in sizes.multiples:
+            findings += _phase(generator, sizes, multiple, capacity, closed)
+    return findings
+
+
+def _phase(
+    generator: LoadProcess, sizes: Sizes, multiple: float, capacity: float, closed: dict[str, Any]
+) -> list[Finding]:
+    order = {"kind": sizes.kind, "rate": multiple * capacity, "burst": sizes.burst, "seconds": sizes.seconds}
+    seen = generator.order(**order)
+    normal = max(3 * closed["first_p99"], 0.1)
+    back = generator.order(kind=sizes.kind, seconds=sizes.recovery_seconds, normal=normal)
+    bursts = f" in bursts of {sizes.burst}" if sizes.burst > 1 else ""
+    attack = f"{multiple:g} x the capacity ({capacity:.0f} calls/s of kind {sizes.kind}{bursts})"
+    offered = f"offered {seen['offered'] / seen['seconds']:.0f}/s; load generator's CPU {seen['cpu_share']:.0%}"
+    others = {name: count for name, count in seen["statuses"].items() if name not in {"OK", "RESOURCE_EXHAUSTED"}}
+    findings = [
+        Finding(f"{attack}: refusals without RetryInfo or pushback", seen["without_hint"], "calls", 0),
+        Finding(f"{attack}: other errors", sum(others.values()), "calls", 0, notes=str(others or "")),
+        Finding(f"{attack}: first characters, p99", 1e3 * seen["first_p99"], "ms", 2e3, by_clock=True, notes=f"p50 {1e3 * seen['first_p50']:.0f}, without load {1e3 * closed['first_p99']:.0f}"),
+        Finding(f"{attack}: health, p99", 1e3 * seen["health_p99"], "ms", 100, by_clock=True),
+        Finding(f"{attack}: back to normal first characters", back["recovery"], "s", 2, by_clock=True),
+    ]
+    if multiple < 1:
+        return [*findings, Finding(f"{attack}: refused", seen["refused"], "calls", 0, by_clock=True)]
+    share = seen["answered"] / seen["seconds"] / capacity
+    if multiple > 1:
+        findings += [
+            Finding(f"{attack}: refused", seen["refused"], "calls", 1, at_least=True, notes=str(seen["details"])),
+            Finding(f"{attack}: goodput in a test", share, "of C", sizes.goodput, at_least=True, notes=offered),
+            Finding(f"{attack}: goodput", share, "of C", 0.95, at_least=True, by_clock=True, notes=offered),
+            Finding(f"{attack}: refusals, p99", 1e3 * seen["refused_p99"], "ms", 50, by_clock=True, notes=f"p50 {1e3 * seen['refused_p50']:.1f}"),
+        ]
+    return findings
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Streams that are all called at once, by clients that can wait."""
+
+    streams: int
+    kind: str = "short text"
+    deadline: float = 120.0
+
+
+def well_behaved(serve: Serve, crowd: Crowd) -> list[Finding]:
+    """Call every stream at once with a deadline that leaves the server the time for all; none may be refused."""
+    server_cores, client_cores = cores()
+    with serve(cores=server_cores) as server, load(server, client_cores) as generator:
+        generator.order(kind=crowd.kind, at_once=48, seconds=1)
+        seen = generator.order(kind=crowd.kind, at_once=crowd.streams, seconds=0, deadline=crowd.deadline)
+    attack = f"{crowd.streams:,} streams at once of kind {crowd.kind}, {crowd.deadline:g} s each"
+    failed = {name: count for name, count in seen["statuses"].items() if name != "OK"}
+    return [
+        Finding(f"{attack}: not finished", crowd.streams - seen["answered"], "streams", 0, notes=f"{failed or ''} {seen['details'] or ''} {seen['seconds']:.1f} s"),
+        Finding(f"{attack}: health, p99", 1e3 * seen["health_p99"], "ms", 100, by_clock=True),
+    ]
+
+
+CROWD_SMALL: Final = Crowd(600)
+CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text"), Crowd(5000, "score"))
+SMALL: Final = Sizes((10.0,))
+FULL: Final = tuple(
+    Sizes(multiples, kind, burst, closed_seconds=6, seconds=15, recovery_seconds=5)
+    for multiples, kind, burst in (
+        ((0.8, 1.0, 2.0, 5.0, 10.0), "text", 1),
+        ((10.0,), "text", 100),
+        ((2.0, 10.0), "score", 1),
+        ((10.0,), "prompt", 1),
+    )
+)
