@@ -15,9 +15,10 @@ The portable graph (L layers, B sequences, T characters, H units, V characters i
 architecture without a memory cell (GRU, RNN) returns c unchanged, so that all have one signature. A version's folder
 is written atomically and never changes afterwards.
 
-A folder may come from anywhere, so nothing in it is trusted: its files must be regular, of bounded size and inside the
-folder, the manifest's numbers are bounded, and the graph must be exactly the one that the manifest implies
-(`graphs.portable_check`).
+A folder may come from anywhere, so nothing in it is trusted: it must be inside the folder of models, its files must be
+regular, of bounded size and inside the folder, the manifest's numbers are bounded, and the graph must be exactly the
+one that the manifest implies (`graphs.portable_check`). What is not of its form or its hash is refused before it is
+read into memory.
 """
 
 import hashlib
@@ -27,15 +28,16 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from segue_training.atomic import sync_folder, write_atomically
 
 from segue_export.errors import ArtifactError, DamagedArtifact, ForeignGraph, InvalidName, ModelsNotFound
-from segue_export.graphs.portable_check import check_graph, largest_graph
+from segue_export.graphs.portable_check import check_frame, check_graph, largest_graph
 from segue_export.manifest import Manifest, Weights
 
 MODEL_FILE: Final = "model.onnx"
@@ -106,26 +108,40 @@ def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
 def read_artifact(folder: Path) -> Artifact:
     """Read and verify `models/<name>/<version>`; DamagedArtifact names the file at fault."""
     manifest = _read_manifest(folder)
-    graph = _read(folder, MODEL_FILE, largest_graph(manifest))
-    if hashlib.sha256(graph).hexdigest() != manifest.files.get(MODEL_FILE):
-        raise DamagedArtifact(
-            f"{folder / MODEL_FILE} is not the file in its manifest (SHA-256 differs); export it again"
-        )
     try:
+        with _opened(folder, MODEL_FILE, largest_graph(manifest)) as file:
+            graph = _read_graph(file, manifest, folder / MODEL_FILE)
         weights = check_graph(graph, manifest)
     except ForeignGraph as error:
         raise ForeignGraph(f"{folder / MODEL_FILE} {error}; use only artifacts of segue export") from error
     return Artifact(folder.parent.name, int(folder.name), manifest, graph, weights)
 
 
+def _read_graph(file: BinaryIO, manifest: Manifest, path: Path) -> bytes:
+    """Return what `file`, open at `path`, holds. Raises DamagedArtifact, or ForeignGraph with the reason alone."""
+    check_frame(file, manifest)
+    file.seek(0)
+    if hashlib.file_digest(file, "sha256").hexdigest() == manifest.files.get(MODEL_FILE):
+        graph = _content(file)
+        if hashlib.sha256(graph).hexdigest() == manifest.files[MODEL_FILE]:  # it may have changed meanwhile
+            return graph
+    raise DamagedArtifact(f"{path} is not the file in its manifest (SHA-256 differs); export it again")
+
+
 def find_artifacts(models: Path) -> list[Path]:
-    """Return the folders of all versions of all models in `models`, by name, then version."""
+    """Return the folders of all versions of all models in `models`, by name, then version.
+
+    Raises ModelsNotFound, or DamagedArtifact if one of them is a link that leads out of `models`.
+    """
     if not models.is_dir():
         raise ModelsNotFound(f"{models} is not a folder; write a model there with: segue export CHECKPOINT")
     homes = sorted(path for path in models.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
     found = [home / str(version) for home in homes for version in sorted(_versions(home))]
     if not found:
         raise ModelsNotFound(f"{models} holds no model (<name>/<version>/); write one with: segue export CHECKPOINT")
+    for folder in found:
+        if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(models)):
+            raise DamagedArtifact(f"{folder} is a link to a folder outside {models}; copy the folder there instead")
     return found
 
 
@@ -141,7 +157,8 @@ def _versions(home: Path) -> Iterator[int]:
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    document = _read(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    with _opened(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES) as file:
+        document = _content(file)
     try:
         return Manifest.from_json(document)
     except msgspec.MsgspecError as error:
@@ -149,8 +166,9 @@ def _read_manifest(folder: Path) -> Manifest:
         raise DamagedArtifact(f"{folder / MANIFEST_FILE}: {reason}; export the model again") from error
 
 
-def _read(folder: Path, name: str, limit: int) -> bytes:
-    """Read a file of at most `limit` bytes in `folder`; a link must lead to a file in it too."""
+@contextmanager
+def _opened(folder: Path, name: str, limit: int) -> Iterator[BinaryIO]:
+    """Open a regular file of at most `limit` bytes in `folder`; a link must lead to a file in it too."""
     path = folder / name
     try:
         target = os.path.realpath(path, strict=True)
@@ -165,9 +183,16 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
                     f"{path} has {status.st_size:,} bytes, more than the {limit:,} of any such model; "
                     "export the model again"
                 )
-            return file.read(status.st_size)
+            yield file
     except OSError as error:
         raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); export the model again") from error
+
+
+def _content(file: BinaryIO) -> bytes:
+    """Read as much as the file has now: a limit would be allocated."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return file.read(size)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

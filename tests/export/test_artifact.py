@@ -82,3 +82,28 @@ def test_a_folder_without_models_is_named(tmp_path: Path) -> None:
         find_artifacts(tmp_path)
     with pytest.raises(ModelsNotFound, match="is not a folder"):
         find_artifacts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("link", ["made-up", "made-up/1"])
+def test_a_link_out_of_the_folder_of_models_is_refused(checkpoint_folder: Path, tmp_path: Path, link: str) -> None:
+    models = tmp_path / "models"
+    export_checkpoint(checkpoint_folder, models, None)
+    (models / link).rename(tmp_path / "elsewhere")
+    (models / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedArtifact, match="link to a folder outside"):
+        find_artifacts(models)
+
+
+def test_links_within_the_folder_of_models_and_to_it_are_followed(checkpoint_folder: Path, tmp_path: Path) -> None:
+    folder = export_checkpoint(checkpoint_folder, tmp_path / "models", None).folder
+    (folder.parent / "2").symlink_to("1")
+    (folder.parent.parent / "other").symlink_to("made-up")
+    (tmp_path / "link").symlink_to("models")
+    found = find_artifacts(tmp_path / "link")
+    assert [(each.parent.name, each.name) for each in found] == [
+        ("made-up", "1"),
+        ("made-up", "2"),
+        ("other", "1"),
+        ("other", "2"),
+    ]
+    assert {read_artifact(each).sha256 for each in found} == {read_artifact(folder).sha256}

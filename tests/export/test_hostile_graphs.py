@@ -12,6 +12,7 @@ import os
 import pickle
 import random
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -809,6 +810,35 @@ def test_a_file_larger_than_its_manifest_allows_is_not_read(sound: Sound, folder
     plant(folder, sound.manifest, sound.graph)
     os.truncate(folder / MODEL_FILE, 2**40)  # sparse: it takes no room on the disk, but would in memory
     assert_refused(folder, "1,099,511,627,776 bytes")
+
+
+class ReadOnError(Exception):
+    """More was read of a file than tells that it is no model."""
+
+
+def test_of_a_huge_file_of_zeros_only_the_beginning_is_read(sound: Sound, folder: Path, monkeypatch) -> None:
+    plant(folder, replace(sound.manifest, layers=64, hidden=2**14), sound.graph)
+    os.truncate(folder / MODEL_FILE, 0)
+    os.truncate(folder / MODEL_FILE, 2**31 - 1)  # as large as a model of that shape may be
+
+    def read_away(*_: object) -> None:
+        raise ReadOnError
+
+    monkeypatch.setattr(hashlib, "file_digest", read_away)
+    assert_refused(folder, "is not an ONNX model")
+
+
+def test_a_file_with_another_hash_is_not_read_into_memory(make_sound, folder: Path) -> None:
+    sound = make_sound(1, 512, "lstm")
+    plant(folder, sound.manifest, sound.graph)
+    with (folder / MODEL_FILE).open("r+b") as file:
+        file.seek(len(sound.graph) // 2)
+        file.write(bytes(64))
+    tracemalloc.start()
+    assert_refused(folder, "SHA-256 differs", DamagedArtifact)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(sound.graph) / 2
 
 
 # Files that are not files.

@@ -7,12 +7,15 @@ graphs, operators from libraries. So the manifest, which is small and validated,
     tensors   names, types and shapes before any array is made; raw bytes in the file itself; finite numbers
     the rest  equal to `graph_without_constants`, with the manifest in the metadata
 
-The file is parsed in memory, never opened by a path, and nothing in it is run.
+The file is parsed in memory, never opened by a path, and nothing in it is run. Its outer form, up to its raw bytes, is
+checked in the file (`check_frame`), so that only what may be a model is read into memory.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from io import BytesIO
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import numpy as np
@@ -36,6 +39,7 @@ from segue_export.manifest import METADATA_KEY, Manifest, Weights, to_json
 
 _MAX_EMBEDDING: Final = 2**16
 _MAX_PROTOBUF: Final = 2**31 - 1  # bytes; no larger message can be written or parsed
+_FIRST_TAG: Final = 8  # field 1, as a varint
 _RAW_DATA: Final = (7, 5, 9)  # the fields that lead to the weights: ModelProto.graph, .initializer, .raw_data
 
 
@@ -50,7 +54,7 @@ def check_graph(graph: bytes, manifest: Manifest) -> Weights:
 
     Raises ForeignGraph with the reason if `graph` is not what `portable_graph` writes for `manifest`.
     """
-    _check_size(graph, manifest)
+    check_frame(BytesIO(graph), manifest)
     model, expected = _parse(graph), graph_without_constants(manifest)
     _check_head(model)
     _check_nodes(model.graph.node, expected.graph.node)
@@ -62,12 +66,40 @@ def check_graph(graph: bytes, manifest: Manifest) -> Weights:
     return weights_of_constants(manifest, constants)
 
 
-def _check_size(graph: bytes, manifest: Manifest) -> None:
-    if len(graph) > largest_graph(manifest):
-        raise ForeignGraph(f"has {len(graph):,} bytes; a model of its shape has at most {largest_graph(manifest):,}")
+def check_frame(file: BinaryIO, manifest: Manifest) -> None:
+    """Check size and outer form of a model file without reading its weights. Raises ForeignGraph with the reason."""
+    _check_size(_Message(file, 0, file.seek(0, os.SEEK_END)), manifest)
+
+
+class _Message:
+    """A part of a file, read where it is looked at."""
+
+    def __init__(self, file: BinaryIO, start: int, stop: int) -> None:
+        self._file = file
+        self._start = start
+        self._stop = stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def byte(self, position: int) -> int:
+        """Return one byte; raises IndexError after the last."""
+        if position >= len(self):
+            raise IndexError(position)
+        self._file.seek(self._start + position)
+        return self._file.read(1)[0]
+
+    def part(self, start: int, stop: int) -> "_Message":
+        """Return a part of this part."""
+        return _Message(self._file, self._start + start, self._start + stop)
+
+
+def _check_size(message: _Message, manifest: Manifest) -> None:
+    if len(message) > largest_graph(manifest):
+        raise ForeignGraph(f"has {len(message):,} bytes; a model of its shape has at most {largest_graph(manifest):,}")
     limit = _largest_frame(manifest)
     try:
-        frame = _frame(memoryview(graph), _RAW_DATA, limit)
+        frame = _frame(message, _RAW_DATA, limit)
     except (IndexError, ValueError) as error:
         raise ForeignGraph("is not an ONNX model, or not a whole one") from error
     if frame > limit:
@@ -79,7 +111,7 @@ def _largest_frame(manifest: Manifest) -> int:
     return 2**15 + 2**12 * manifest.layers + 2 * len(manifest.to_json())
 
 
-def _frame(message: memoryview, path: Sequence[int], limit: int) -> int:
+def _frame(message: _Message, path: Sequence[int], limit: int) -> int:
     """Return how many bytes of `message` are outside the fields at `path`; stop counting beyond `limit`.
 
     Raises IndexError or ValueError if `message` is not a complete protobuf message.
@@ -89,17 +121,19 @@ def _frame(message: memoryview, path: Sequence[int], limit: int) -> int:
     count = position = 0
     while position < len(message) and count <= limit:
         tag, start = _varint(message, position)
+        if tag < _FIRST_TAG:
+            raise ValueError("fields are numbered from 1")
         size, start = _content(message, start, tag & 7)
         if start + size > len(message):
             raise ValueError("a field ends after its message")
         count += start - position
         position = start + size
         on_path = tag == path[0] << 3 | 2
-        count += _frame(message[start:position], path[1:], limit - count) if on_path else size
+        count += _frame(message.part(start, position), path[1:], limit - count) if on_path else size
     return count
 
 
-def _content(message: memoryview, position: int, wire_type: int) -> tuple[int, int]:
+def _content(message: _Message, position: int, wire_type: int) -> tuple[int, int]:
     """Return the size and the position of a field's content."""
     match wire_type:
         case 0:  # a varint
@@ -114,11 +148,11 @@ def _content(message: memoryview, position: int, wire_type: int) -> tuple[int, i
             raise ValueError(f"wire type {wire_type}")
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def _varint(message: _Message, position: int) -> tuple[int, int]:
     """Return the number at `position`, encoded in 7 bits a byte, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
-        byte = message[position]
+        byte = message.byte(position)
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:  # noqa: PLR2004 - the last one

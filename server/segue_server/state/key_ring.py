@@ -6,6 +6,9 @@ of them unseal. To retire a key, remove its line. To introduce one:
     servers that share the file     append the new key; a server that meets an unknown id rereads the file
     servers with copies of it       insert the new key above the last one everywhere, then move it to the end everywhere
 
+Only the server may read the file: its mode is 0600 or 0400. One exception, for the secrets of containers: a file of
+root, mode 0440 or 0640, that a server of another user reads through its group.
+
 Sealed bytes:
 
     magic       4 bytes   "SGS1"
@@ -43,7 +46,7 @@ _HEADER: Final = struct.Struct("<4sI16s12s")
 _TAG_BYTES: Final = 16
 _PURPOSE: Final = b"segue.seal.key1"
 _LAST_ID: Final = 2**32 - 1
-_OTHERS: Final = stat.S_IRWXO
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 SEAL_BYTES: Final = _HEADER.size + _TAG_BYTES
 """How much longer sealed bytes are than the plain text."""
@@ -150,13 +153,16 @@ def _read_keys(path: Path) -> dict[int, bytes]:
     """Return the keys by id, in the order of their lines."""
     try:
         with path.open() as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise StartupError(f"user {os.getuid()} cannot read the key file {path}: {reason}") from error
-    if mode & _OTHERS:
-        raise StartupError(f"everybody can read the key file {path}; run: chmod o= {path}")
+    if is_open_to_others(status.st_mode, status.st_uid, os.geteuid()):
+        raise StartupError(
+            f"other users may read the key file {path} (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}"
+            ", or mount it with mode 0400 for the server's user, or 0440 for root and a group of the server"
+        )
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     keys = dict(_parse_key(line, f"{path}, line {number}") for number, line in numbered)
     if not keys:
@@ -164,6 +170,12 @@ def _read_keys(path: Path) -> dict[int, bytes]:
     if len(keys) < len(numbered):
         raise StartupError(f"the key file {path} has two keys with the same id; give each key its own")
     return keys
+
+
+def is_open_to_others(mode: int, owner: int, user: int) -> bool:
+    """Return whether a file of `owner` is open to more than `user`, except through a group that root chose."""
+    allowed = stat.S_IRGRP if owner == 0 != user else 0
+    return bool(mode & _OTHERS & ~allowed)
 
 
 def _parse_key(line: str, place: str) -> tuple[int, bytes]:

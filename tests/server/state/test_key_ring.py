@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_server.errors import StartupError
-from segue_server.state.key_ring import REREAD_SECONDS, SEAL_BYTES, KeyRing, make_key_file
+from segue_server.state.key_ring import REREAD_SECONDS, SEAL_BYTES, KeyRing, is_open_to_others, make_key_file
 
 ONE, OTHER = "1 " + "ab" * 32, "7 " + "cd" * 32
 
@@ -135,11 +135,28 @@ def test_a_wrong_file_is_refused_with_its_line_and_without_its_key(tmp_path: Pat
     assert "abab" not in str(refusal.value)
 
 
-def test_a_file_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o644, 0o610, 0o601, 0o444, 0o777])
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     path = written(tmp_path / "keys", ONE)
-    path.chmod(0o604)
-    with pytest.raises(StartupError, match="chmod o= "):
+    path.chmod(mode)
+    with pytest.raises(StartupError, match=f"mode {mode:04o}\\); run: chmod 600 {path}"):
         KeyRing(path)
+    path.chmod(0o400)
+    KeyRing(path)
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o640])
+def test_root_may_give_the_file_to_a_group_of_a_server_that_is_not_root(mode: int) -> None:
+    root, server, somebody = 0, 65534, 1000
+    assert not is_open_to_others(mode, root, server)
+    assert is_open_to_others(mode, root, root)
+    assert is_open_to_others(mode, server, server)
+    assert is_open_to_others(mode, somebody, server)
+    assert is_open_to_others(mode | 0o020, root, server)
+    assert is_open_to_others(mode | 0o004, root, server)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="No such file"):
         KeyRing(tmp_path / "absent")
 
