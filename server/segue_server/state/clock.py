@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Final, Protocol
 
@@ -23,7 +24,8 @@ _FOLLOWED_SECONDS: Final = 10.0
 """A step below this is followed at once: it matters to nobody."""
 _LOG_SECONDS: Final = 60.0
 """Least time between two lines about steps."""
-_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_since_boot: Final = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Seconds since the machine was started; suspended ones count, where the system knows them."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,18 +50,13 @@ class _Step:
     """In elapsed time."""
 
 
-def since_boot() -> float:
-    """Return the seconds since the machine was started; suspended ones count, where the system knows them."""
-    return time.clock_gettime(_BOOT_CLOCK)
-
-
 class SteadyClock:
     """A `Clock`; may be used by any thread."""
 
     def __init__(
         self,
         wall: Callable[[], float] = time.time,
-        elapsed: Callable[[], float] = since_boot,
+        elapsed: Callable[[], float] = _since_boot,
     ) -> None:
         """`wall`: the machine's clock, seconds of Unix time; `elapsed`: seconds that no setting of it changes."""
         self._wall = wall
@@ -72,9 +69,12 @@ class SteadyClock:
 
     def now(self) -> float:
         """Return seconds of Unix time."""
+        wall, elapsed = self._wall(), self._elapsed()
+        if self._step is None and abs(wall - elapsed - self._offset) <= _FOLLOWED_SECONDS:  # the usual case
+            self._offset = wall - elapsed
+            return wall
         with self._lock:
-            elapsed = self._elapsed()
-            self._follow(self._wall() - elapsed, elapsed)
+            self._look(wall - elapsed, elapsed)
             return self._offset + elapsed
 
     def surely_past(self) -> float:
@@ -83,8 +83,8 @@ class SteadyClock:
         steady = self._step is None and self._elapsed() - self._steady_since >= LASTING_SECONDS
         return now - LASTING_SECONDS if steady else -inf
 
-    def _follow(self, offset: float, elapsed: float) -> None:
-        """Look at the machine's clock."""
+    def _look(self, offset: float, elapsed: float) -> None:
+        """Look at what may be a step of the machine's clock."""
         if abs(offset - self._offset) <= _FOLLOWED_SECONDS:
             self._offset, self._step = offset, None
         elif self._step is None or abs(offset - self._step.offset) > _FOLLOWED_SECONDS:

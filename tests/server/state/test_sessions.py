@@ -60,6 +60,7 @@ class Caller:
 
     def __init__(self, channel: grpc.Channel, model: str = "", tenant: str = "") -> None:
         self.metadata = [("segue-tenant", tenant)] if tenant else []
+        self.channel = channel
         self.model = common_pb2.ModelReference(name=model)
         self._generation = generation_pb2_grpc.GenerationServiceStub(channel)
         self._sessions = session_pb2_grpc.SessionServiceStub(channel)
@@ -702,6 +703,14 @@ def test_a_bad_field_of_a_new_session_is_named(caller: Caller, fields: dict[str,
     assert caller.names() == []
 
 
+def test_a_page_token_is_no_longer_than_a_name(caller: Caller) -> None:
+    stub = session_pb2_grpc.SessionServiceStub(caller.channel)
+    assert not stub.ListSessions(spb.ListSessionsRequest(page_token="z" * 64), metadata=caller.metadata).sessions
+    for length in (65, 50_000):
+        with refused(*INVALID, "page_token"):
+            stub.ListSessions(spb.ListSessionsRequest(page_token="z" * length), metadata=caller.metadata)
+
+
 def test_a_bad_ticket_opens_no_session(caller: Caller) -> None:
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TICKET"):
         caller.open("mine", start=ticket(b"forged"))
@@ -845,6 +854,71 @@ def test_records_open_under_their_own_names_alone(start_server, tmp_path: Path) 
         caller.metadata = [("segue-tenant", "other")]
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "FOREIGN_SESSION"):
             caller.generate(session("a"))
+
+
+def test_one_damaged_record_harms_no_other_session(start_server, tmp_path: Path, redis) -> None:
+    options = ("--keys", str(tmp_path / "keys"), "--sessions", patient(redis))
+    names = ("empty", "list", "random", "short")
+    with (
+        start_server(*options) as server,
+        grpc.insecure_channel(server.address) as channel,
+        redis.client() as client,
+    ):
+        caller = Caller(channel)
+        for name in (*names, "sound"):
+            caller.open(name)
+        [key] = client.keys("*/sound")
+        keys = {name: key.replace(b"sound", name.encode()) for name in names}
+        client.set(keys["empty"], b"", ex=1000)
+        client.set(keys["short"], client.get(key)[:17], ex=1000)
+        client.set(keys["random"], random.Random(1).randbytes(500), ex=1000)
+        client.delete(keys["list"])
+        client.lpush(keys["list"], b"x")
+        for name in names:
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "FOREIGN_SESSION", "damaged"):
+                caller.get(name)
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "FOREIGN_SESSION", "damaged"):
+                caller.generate(session(name), "The", 5)
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "FOREIGN_SESSION", "damaged"):
+                caller.close(name)
+        assert caller.names() == ["sound"]
+        assert caller.names(page_size=1) == ["sound"]
+        assert caller.generate(session("sound"), "The", 5).position == 8
+        log = server.log.read_text()
+    assert log.count("is damaged") == 1
+    assert "cannot be reached" not in log
+
+
+def test_sessions_whose_file_was_deleted_are_refused_and_other_calls_go_on(start_server, tmp_path: Path) -> None:
+    path, aside = tmp_path / "sessions", tmp_path / "aside"
+    options = ("--keys", str(tmp_path / "keys"), "--sessions", f"sqlite:{path}")
+    with start_server(*options) as server, grpc.insecure_channel(server.address) as channel:
+        caller = Caller(channel)
+        caller.open("mine", seed=SEED)
+        first = caller.generate(session("mine"), "The", 20)
+        path.rename(aside)
+        for _ in range(5):
+            for call in (
+                lambda: caller.generate(session("mine"), "", 5),
+                lambda: caller.get("mine"),
+                lambda: caller.open("new"),
+                caller.names,
+            ):
+                with refused(*UNREACHABLE, "restarted the server"):
+                    call()
+            assert caller.generate(ticket(first.ticket), count=5).position == 28
+        assert not path.exists()
+        aside.rename(path)
+        assert (
+            caller.generate(session("mine"), count=5).content == caller.generate(ticket(first.ticket), count=5).content
+        )
+        log = server.log.read_text()
+        assert log.count("SESSIONS IN") == 1
+        assert str(path) in log
+        path.unlink()
+        with refused(*UNREACHABLE):
+            caller.get("mine")
+        assert server.terminate() == 0
 
 
 def test_a_server_with_another_key_does_not_open_sessions(start_server, tmp_path: Path) -> None:

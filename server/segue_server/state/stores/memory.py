@@ -39,24 +39,26 @@ class MemoryStore:
 
     async def fetch(self, space: str, name: str) -> Entry | None:
         """Return a session and restart its idle time."""
-        self._remove_expired(_REMOVED_EACH_TIME)
-        entry = self._find(space, name)
-        return entry and self._put(space, name, entry.revision, entry.record, entry.idle_seconds)
+        now = self._clock.now()
+        self._remove_expired(now, _REMOVED_EACH_TIME)
+        entry = self._find(space, name, now)
+        return entry and self._put(space, name, entry.revision, entry.record, entry.idle_seconds, now)
 
     async def peek(self, space: str, name: str) -> Entry | None:
         """Return a session without restarting its idle time."""
-        return self._find(space, name)
+        return self._find(space, name, self._clock.now())
 
     async def create(self, space: str, records: Mapping[str, bytes], idle_seconds: int) -> str | None:
         """Store new sessions, all or none; return None, or a name that is taken."""
-        self._remove_expired(_REMOVED_EACH_TIME)
+        now = self._clock.now()
+        self._remove_expired(now, _REMOVED_EACH_TIME)
         for name in records:
-            if self._find(space, name):
+            if self._find(space, name, now):
                 return name
-        self._make_room(sum(len(record) + ENTRY_BYTES for record in records.values()))
+        self._make_room(sum(len(record) + ENTRY_BYTES for record in records.values()), now)
         for name, record in records.items():
             self._remove(space, name)  # it may have expired
-            entry = self._put(space, name, new_revision(), record, idle_seconds)
+            entry = self._put(space, name, new_revision(), record, idle_seconds, now)
             self._count += 1
             self._bytes += len(record) + ENTRY_BYTES
             heapq.heappush(self._due, (entry.expiry, space, name))
@@ -65,19 +67,20 @@ class MemoryStore:
 
     async def replace(self, space: str, name: str, expected_revision: int, record: bytes) -> bool:
         """Replace the record of `expected_revision`; return False if that revision is gone."""
-        self._remove_expired(_REMOVED_EACH_TIME)
-        entry = self._find(space, name)
+        now = self._clock.now()
+        self._remove_expired(now, _REMOVED_EACH_TIME)
+        entry = self._find(space, name, now)
         if entry is None or entry.revision != expected_revision:
             return False
         grown = len(record) - len(entry.record)
-        self._make_room(grown)
-        self._put(space, name, new_revision(), record, entry.idle_seconds)
+        self._make_room(grown, now)
+        self._put(space, name, new_revision(), record, entry.idle_seconds, now)
         self._bytes += grown
         return True
 
     async def delete(self, space: str, name: str, expected_revision: int) -> bool:
         """Delete the session of `expected_revision`; return False if that revision is gone."""
-        entry = self._find(space, name)
+        entry = self._find(space, name, self._clock.now())
         if entry is None or entry.revision != expected_revision:
             return False
         self._remove(space, name)
@@ -86,20 +89,22 @@ class MemoryStore:
 
     async def names(self, space: str, after: str, limit: int) -> list[str]:
         """Return the first `limit` names after `after`, in order."""
-        self._remove_expired(_REMOVED_AT_ONCE)
         now, entries = self._clock.now(), self._spaces.get(space, {})
+        self._remove_expired(now, _REMOVED_AT_ONCE)
         return heapq.nsmallest(limit, (name for name, e in entries.items() if name > after and e.expiry > now))
 
     async def close(self) -> None:
         """Release everything."""
         self._spaces.clear()
 
-    def _find(self, space: str, name: str) -> Entry | None:
+    def _find(self, space: str, name: str, now: float) -> Entry | None:
         entry = self._spaces.get(space, {}).get(name)
-        return entry if entry and entry.expiry > self._clock.now() else None
+        return entry if entry and entry.expiry > now else None
 
-    def _put(self, space: str, name: str, revision: int, record: bytes, idle_seconds: int) -> Entry:
-        entry = Entry(revision, record, idle_seconds, self._clock.now() + idle_seconds)
+    def _put(  # noqa: PLR0913, PLR0917 - a session
+        self, space: str, name: str, revision: int, record: bytes, idle_seconds: int, now: float
+    ) -> Entry:
+        entry = Entry(revision, record, idle_seconds, now + idle_seconds)
         self._spaces.setdefault(space, {})[name] = entry
         return entry
 
@@ -112,14 +117,16 @@ class MemoryStore:
             if not entries:
                 del self._spaces[space]
 
-    def _make_room(self, needed: int) -> None:
+    def _make_room(self, needed: int, now: float) -> None:
         """Make room for `needed` more bytes; raises StoreFull."""
         if self._bytes + needed > self._max_bytes:
-            self._remove_expired(_REMOVED_AT_ONCE)
+            self._remove_expired(now, _REMOVED_AT_ONCE)
         if needed > 0 and self._bytes + needed > self._max_bytes:
             raise StoreFull("the server has no room for more sessions; close some, or retry after some have expired")
 
-    def _remove_expired(self, limit: int) -> None:
+    def _remove_expired(self, now: float, limit: int) -> None:
+        if not self._due or self._due[0][0] > now:
+            return
         past = self._clock.surely_past()
         while limit and self._due and self._due[0][0] <= past:
             _, space, name = heapq.heappop(self._due)

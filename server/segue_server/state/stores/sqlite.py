@@ -150,9 +150,11 @@ class _Database:
 
     def run(self, commands: Sequence[_Command]) -> list[Any]:
         """Run commands in one transaction, or, if that fails, each in its own; raises StoreLost."""
-        self._check_files()
+        writes = any(command.writes for command in commands)
+        if writes or self._is_lost or not self._files.is_database_there():
+            self._check_files()
         answers = self._answers(commands)
-        if any(command.writes for command in commands):
+        if writes:
             self._check_files()  # before anybody relies on what was written
         return answers
 

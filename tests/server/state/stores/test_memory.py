@@ -46,3 +46,12 @@ async def test_sessions_that_are_closed_and_opened_again_leave_nothing_behind(cl
             assert await store.delete("/tiny", f"{turn % 10}", entry.revision)
     assert await store.names("/tiny", "", 99) == ["0"]
     assert len(store._due) < 100
+
+
+async def test_names_that_are_taken_again_after_they_expired_leave_nothing_behind(clock) -> None:
+    store = MemoryStore(clock=clock)
+    for _ in range(1000):
+        assert await store.create("/tiny", {"a": b"1"}, 1) is None
+        clock.move(2)
+    assert len(store._due) < 100
+    assert store._count == 1

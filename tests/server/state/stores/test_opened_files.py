@@ -49,6 +49,8 @@ async def opened(path: Path) -> SqliteStore:
 
 
 async def all_are_refused(store: SqliteStore) -> None:
+    with pytest.raises(StoreLost):
+        await store.delete("/tiny", "none", 1)  # what only reads may be answered until then, rightly
     answers = await asyncio.gather(
         store.fetch("/tiny", "a"),
         store.peek("/tiny", "a"),
@@ -157,7 +159,7 @@ async def test_a_file_that_was_cut_is_used_no_more(tmp_path: Path, name: str, si
     assert (tmp_path / name).stat().st_size > 1_000_000
     os.truncate(tmp_path / name, size if size >= 0 else (tmp_path / name).stat().st_size - 1)
     with pytest.raises(StoreLost):
-        await store.create("/tiny", {"new": b"1"}, IDLE)
+        await (store.create("/tiny", {"new": b"1"}, IDLE) if name == "sessions-wal" else store.peek("/tiny", "0.1"))
     os.truncate(tmp_path / name, 50_000_000)  # as long again is as good as new to nobody
     with pytest.raises(StoreLost):
         await store.peek("/tiny", "0.1")
