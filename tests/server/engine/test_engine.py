@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_export.artifact import read_artifact
 from segue_server.engine import decode_batch as module
-from segue_server.engine.decode_batch import DecodeBatch, _Rows
+from segue_server.engine.decode_batch import MOST_GATHERED, DecodeBatch, _Rows
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model, WriteResult
 from segue_server.engine.prefill_batch import PrefillBatch
@@ -743,6 +743,27 @@ def first_completed(stops: list[list[int]], before: list[int], chunk: list[int])
             if text[-len(stop) :] == stop:
                 return taken, i
     return None
+
+
+def test_alternatives_wait_in_the_engine_only_up_to_a_bound(models: dict[str, Model]) -> None:
+    """They come before anybody collects, and hold nothing that is not theirs."""
+    model, steps = models["characters"], 16
+    many, few = (make(model, 1, alternatives=most, max_characters=1000, stops=StopStrings()) for most in (20, 0))
+    engine, outputs = Engine(model), list[StepOutput]()
+    for sequence in (many, few):
+        engine.add(sequence)
+    for _ in range(20):
+        outputs += engine.step(steps, 10_000)
+        waiting = sum(found.nbytes for found in many.alternatives_found)
+        kept = sum(_owner(found.ids).nbytes + found.log_probabilities.nbytes for found in many.alternatives_found)
+        assert kept == waiting == many.alternatives_bytes < MOST_GATHERED + steps * 20 * 16
+    assert [output.sequence for output in outputs].count(few) == 1, "its first characters"
+    assert [output.sequence for output in outputs].count(many) > 10
+    assert all(output.nbytes < 2 * MOST_GATHERED for output in outputs)
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    return array if array.base is None else array.base
 
 
 def test_a_sequence_must_have_something_to_do(models: dict[str, Model]) -> None:
