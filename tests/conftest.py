@@ -169,12 +169,16 @@ def model(models_folder: Path) -> Model:
 
 @pytest.fixture(scope="session")
 def start_server(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> StartServer:
-    """Return a context manager that runs `segue serve` with the given options on a free port."""
+    """Return a context manager that runs `segue serve` with the given options on a free port.
+
+    `under` is a command that runs the server's.
+    """
 
     @contextmanager
-    def start(*options: str, models: Path = models_folder) -> Iterator[RunningServer]:
+    def start(*options: str, models: Path = models_folder, under: tuple[str, ...] = ()) -> Iterator[RunningServer]:
         log = tmp_path_factory.mktemp("server") / "log"
         command = [
+            *under,
             sys.executable,
             "-c",
             "from segue_server.cli import serve; serve()",

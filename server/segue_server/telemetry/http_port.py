@@ -7,6 +7,7 @@ end, and a scrape gets through. Pages of metrics are made in one thread of their
 
 import asyncio
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,9 @@ from segue_server.telemetry.http_message import (
 )
 
 PLACES: Final = 16
-"""Connections open at once. Also how many wait to be accepted: a turn of the event loop accepts so many."""
+"""Connections open at once."""
+_QUEUE: Final = 256
+"""How many wait to be accepted."""
 CONNECTION_SECONDS: Final = 5.0
 _BETWEEN_PAGES_SECONDS: Final = 0.05
 
@@ -59,14 +62,19 @@ class HttpPort:
         """Listen; return the port. Raises StartupError."""
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Connection(self), host, port, backlog=PLACES)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.create_server((host, port), family=family)
+            # A turn of the loop accepts `backlog` connections: not more than there are places, so that each one is read
+            # once before others take its place. The queue of the kernel is longer: who finds it full waits a second.
+            self._server = await loop.create_server(lambda: _Connection(self), sock=listener, backlog=PLACES)
+            listener.listen(_QUEUE)
         except OSError as error:
             raise StartupError(
                 f"cannot serve metrics on {host}:{port}: {error.strerror}; "
                 "choose another --metrics-port (0: any free one)"
             ) from error
         self._answering = loop.create_task(self._answer_scrapes())
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(listener.getsockname()[1])
 
     def close(self) -> None:
         """Stop listening and end every connection."""
@@ -183,8 +191,11 @@ class _Connection(asyncio.Protocol):
         self._transport.write(reply(page, with_body=with_body))
         if self._client_is_done:
             self._transport.close()
-        else:
+            return
+        try:
             self._transport.write_eof()
+        except OSError:  # the client has reset the connection, which the event loop has not seen yet
+            self._transport.abort()
 
     def abort(self) -> None:
         """End the connection at once."""
