@@ -64,6 +64,13 @@ _MEGABYTE: Final = 1_000_000
     help="Seconds that a client may leave a reply or its stream unread before the call fails.",
 )
 @click.option(
+    "--idle-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds that a stream of text to score may send nothing before it ends with a ticket.",
+)
+@click.option(
     "--drain-lag",
     type=click.FloatRange(0),
     default=0.0,
@@ -141,6 +148,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     max_wait: float,
     request_timeout: float,
     stall_timeout: float,
+    idle_timeout: float,
     drain_lag: float,
     drain_grace: float,
     state: Path | None,
@@ -194,7 +202,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         memory_bytes=None if memory_gb is None else max(1, round(memory_gb * 1e9)),
         max_sequences=max_sequences,
         longest_wait=max_wait,
-        patience=Patience(request_timeout, stall_timeout),
+        patience=Patience(request_timeout, stall_timeout, idle_timeout),
         drain_lag=drain_lag,
         drain_grace=drain_grace,
         ticket_lifetime=ticket_days * _DAY,

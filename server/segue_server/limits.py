@@ -16,16 +16,18 @@ class MethodLimits:
 
     message_bytes: int = MAX_MESSAGE_BYTES
     """Of one request, or one message of a stream."""
-    memory_factor: int = 16
-    """Bytes that the server holds for each byte of a message: the text, its code points, its ids."""
+    memory_factor: int = 6
+    """Bytes that the server holds for each byte of a message: the bytes, the text, its normal form, its ids."""
     uses_engine: bool = True
     """Whether its calls wait for the engine."""
 
 
 TEXT_METHOD: Final = MethodLimits()
-"""Of generation and scoring."""
+"""Generate and ScoreStream."""
+TEXTS_METHOD: Final = MethodLimits(memory_factor=14)
+"""Score and ScoreCandidates, which keep the texts for the reply, and a log-probability for each character."""
 SHORT_METHOD: Final = MethodLimits(64 * 1024, uses_engine=False)
-"""Of sessions and models: names, tickets and numbers."""
+"""The methods of sessions and models: names, tickets and numbers."""
 
 
 @dataclass(frozen=True)

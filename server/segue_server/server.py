@@ -41,12 +41,14 @@ from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.loading import LoadedModel, load_models
+from segue_server.telemetry.memory_guard import MemoryGuard, resident_bytes
 from segue_server.runtime.memory_limit import memory_limit
 from segue_server.runtime.registry import Registry, Served
 from segue_server.state.key_ring import KeyRing, open_key_ring
 from segue_server.state.sessions import Sessions
 from segue_server.state.start import StartResolver
 from segue_server.state.stores import open_store
+from segue_server.state.stores.memory import DEFAULT_MAX_BYTES
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec, ticket_bytes
 from segue_server.stop_signals import StopSignals
@@ -121,7 +123,8 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     prefixes = PrefixCache(config.prefix_cache_bytes)
     server = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
-    telemetry = Telemetry(collect_metrics(registry, prefixes))
+    telemetry = Telemetry(collect_metrics(registry, prefixes, admission))
+    guard = MemoryGuard(admission, _most_bytes(config))
     if config.metrics_port is not None:
         await telemetry.listen(config.host, config.metrics_port)
     for served in registry:
@@ -140,6 +143,7 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
         await _finish_calls(signals, interceptor, config)
     await _end(server, registry, health, interceptor)
     telemetry.close()
+    guard.stop()
     if failed:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
@@ -158,6 +162,13 @@ def _served(loaded: LoadedModel, loop: asyncio.AbstractEventLoop) -> Served:
     model, found = loaded.model, loaded.found
     worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}", loaded.rate)
     return Served.of(model, worker, Build.of(model, found.host_class), reproducible=found.reproducible)
+
+
+def _most_bytes(config: ServerConfig) -> int:
+    """Return how much memory the process may use, with what it uses now."""
+    clients = config.memory_bytes or memory_limit() // 2
+    sessions = (config.max_session_bytes or DEFAULT_MAX_BYTES) if config.sessions == "memory:" else 0
+    return min(round(0.9 * memory_limit()), resident_bytes() + clients + config.prefix_cache_bytes + sessions)
 
 
 def _capacity(registry: Registry, config: ServerConfig) -> Capacity:

@@ -24,7 +24,8 @@ class Attack:
         with tempfile.TemporaryDirectory() as folder:
             servers = Servers(models, Path(folder))
             found = self.function(servers, self.sizes)
-            Path("/tmp/last.log").write_text(servers._ends[-1].log); return [*found, *servers.findings(self.name)]
+            Path("/tmp/last.log").write_text(servers._ends[-1].log)
+            return [*found, *servers.findings(self.name)]
 
 
 SMALL = (

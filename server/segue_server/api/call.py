@@ -34,6 +34,8 @@ CALL_BYTES: Final = 2**15
 
 _SLOW_SECONDS: Final = 0.1
 """A request that takes longer to arrive is charged the most that it may have."""
+WAITING_CHECK_SECONDS: Final = 1.0
+"""Between two looks at a stream whose client sends nothing."""
 _STATUS_SECONDS: Final = 5.0
 """For a client that did not read its stream to take what is under way, and the status."""
 
@@ -46,6 +48,8 @@ class Patience:
     """For a request to arrive."""
     reply: float = 60.0
     """For a message to be read."""
+    idle: float = 300.0
+    """For the next piece of a streamed text."""
 
 
 class Call:
@@ -111,6 +115,11 @@ class Call:
         """Hold `extra` bytes beside those of the call and its latest message; raises Overloaded."""
         self._memory.hold(CALL_BYTES + self._message_bytes + extra)
 
+    def drop_message(self) -> None:
+        """Note that nothing of the latest message is needed any more."""
+        self._message_bytes = 0
+        self.hold(0)
+
     def hold_largest(self) -> None:
         """Hold what the largest message of the method takes to arrive; raises Overloaded."""
         self.hold(self._limits.message_bytes)
@@ -126,6 +135,14 @@ class Call:
         finally:
             arrival.end()
         return await self._parsed(data, message)
+
+    def check_waiting(self, seconds: float) -> None:
+        """Raise Stalled if a client has sent nothing for too many `seconds`, or Overloaded if memory is short."""
+        if seconds > self._patience.idle:
+            raise Stalled(
+                f"no text arrived for {self._patience.idle:g} seconds; continue from the last ticket when there is some"
+            )
+        self._admission.check_memory()
 
     async def read_next(self, message: type[M]) -> M | None:
         """Return the client's next message, None after the last, however long it takes; raises as `read` does."""

@@ -18,12 +18,14 @@ from segue_server.api.call import Call, Patience
 from segue_server.api.call_tasks import current_task
 from segue_server.api.status import INTERNAL, status_of
 from segue_server.errors import InvalidRequest, RequestError, Stopping
-from segue_server.limits import SHORT_METHOD, TEXT_METHOD, MethodLimits
+from segue_server.limits import SHORT_METHOD, TEXT_METHOD, TEXTS_METHOD, MethodLimits
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry
 
 _OWN_SERVICES: Final = "/segue."
 _SHORT_SERVICES: Final = ("/segue.v1.SessionService/", "/segue.v1.ModelService/")
+
+_TEXTS_METHODS: Final = ("/segue.v1.ScoringService/Score", "/segue.v1.ScoringService/ScoreCandidates")
 
 _log = logging.getLogger(__name__)
 
@@ -76,8 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: Any, method: str) -> _Handler:
-        limits = SHORT_METHOD if method.startswith(_SHORT_SERVICES) else TEXT_METHOD
-        answer = self._guard(_answer_of(handler), method, limits)
+        answer = self._guard(_answer_of(handler), method, _limits_of(method))
         # Without deserializer and serializer, messages are bytes here. The type stubs declare synchronous handlers.
         make: Any = grpc.stream_unary_rpc_method_handler
         if handler.response_streaming:
@@ -131,6 +132,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._in_progress -= 1
             if not self._in_progress:
                 self._none_in_progress.set()
+
+
+def _limits_of(method: str) -> MethodLimits:
+    if method.startswith(_SHORT_SERVICES):
+        return SHORT_METHOD
+    return TEXTS_METHOD if method in _TEXTS_METHODS else TEXT_METHOD
 
 
 def _answer_of(handler: Any) -> _Answer:

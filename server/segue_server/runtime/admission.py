@@ -58,7 +58,17 @@ class Admission:
         """`longest_wait`: seconds that the work before a call without a deadline may take."""
         self.places = Shared("places for sequences", capacity.places, ASSURED_PLACES)
         self.memory = Shared("bytes", capacity.memory // 2, ASSURED_BYTES)
+        self.is_memory_short = False
+        """Whether the process uses more than it may, whatever was counted."""
+        self.late = 0
+        """How many calls would have waited too long."""
         self._longest_wait = longest_wait
+
+    def check_memory(self) -> None:
+        """Raise Overloaded if memory is short."""
+        if self.is_memory_short:
+            self.memory.refused += 1
+            raise Overloaded("the server's memory is short; retry shortly")
 
     def is_patient(self, time_left: float | None) -> bool:
         """Whether a call that has `time_left` seconds (None: no deadline) may wait longer than others."""
@@ -69,6 +79,7 @@ class Admission:
 
         The returned function ends the expectation. Which of several models a call is for is not known yet.
         """
+        self.check_memory()
         for backlog in backlogs[1:]:
             if self._admits(backlog, owner, time_left):
                 return nothing_expected
@@ -79,6 +90,7 @@ class Admission:
         """Raise Overloaded if the work before a call takes too long."""
         if self._admits(backlog, owner, time_left):
             return
+        self.late += 1
         longest, wait = self._longest(time_left), backlog.wait(owner)
         # Spread, so that those who are refused together do not return together.
         delay = max(_SHORTEST_RETRY, wait - longest / 2) * random.uniform(0.75, 1.25)  # noqa: S311

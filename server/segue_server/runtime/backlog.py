@@ -42,6 +42,11 @@ class Backlog:
         self._by_connection: Counter[str] = Counter()
         self._usual = TURN / 4
 
+    @property
+    def seconds(self) -> float:
+        """How long all of it takes."""
+        return self._by_group.total() / self._rate()
+
     def wait(self, owner: Owner) -> float:
         """Return the seconds until a call of `owner` that comes now would have had its turn."""
         own = self._by_group[owner.group]

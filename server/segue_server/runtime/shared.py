@@ -23,6 +23,8 @@ class Shared:
         self.what = what
         self.total = total
         self.taken = 0
+        self.refused = 0
+        """How many calls have asked in vain."""
         self._assured = assured
         self._by_connection: Counter[str] = Counter()
         self._by_tenant: Counter[str] = Counter()
@@ -37,8 +39,10 @@ class Shared:
         if amount > self.total:
             raise InvalidRequest(f"{amount:,} {self.what} are needed; this server has {self.total:,}: send less")
         if amount > self.free:
+            self.refused += 1
             raise Overloaded(f"{amount:,} {self.what} are needed, {self.free:,} of {self.total:,} free; retry shortly")
         if not self.is_fair(owner, amount):
+            self.refused += 1
             raise Overloaded(
                 f"{amount:,} {self.what} are needed, and your connection or tenant has its share of {self.total:,}; "
                 "wait for its other calls to end, or retry shortly"

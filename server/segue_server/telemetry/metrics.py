@@ -5,6 +5,11 @@
     segue_prefix_cache_symbols_saved_total   symbols that were cached
     segue_prefix_cache_states                states in the cache now
     segue_prefix_cache_bytes                 memory used by the cache
+    segue_backlog_seconds                    how long what an engine has to do will take
+    segue_symbols_per_second                 what an engine reads and writes in full batches, as measured lately
+    segue_places, segue_places_taken         for streams and texts
+    segue_memory_bytes, ..._taken_bytes      for requests, prompts, replies and buffers
+    segue_refused_calls_total                calls refused for want of a `resource`: "time", "places" or "memory"
     process_...                              CPU time, memory and open files of the server
 
 The labels of the models' metrics are name and version. Nothing from a client becomes a label.
@@ -18,6 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from segue_server.prefix_cache.cache import PrefixCache
+from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry
 
 _LABELS: Final = ("model", "version")
@@ -39,6 +45,8 @@ class _Models(Collector):
         )
         states = GaugeMetricFamily("segue_prefix_cache_states", "States in the cache.", labels=_LABELS)
         taken = GaugeMetricFamily("segue_prefix_cache_bytes", "Memory used by the cache.", labels=_LABELS)
+        backlog = GaugeMetricFamily("segue_backlog_seconds", "The time that an engine's work takes.", labels=_LABELS)
+        rate = GaugeMetricFamily("segue_symbols_per_second", "The speed of full batches.", labels=_LABELS)
         for served, counts in self._models:
             labels = (served.model.name, str(served.model.version))
             live.add_metric(labels, served.engine_thread.live)
@@ -47,12 +55,33 @@ class _Models(Collector):
             saved.add_metric(labels, counts.symbols_saved)
             states.add_metric(labels, counts.states)
             taken.add_metric(labels, counts.bytes)
-        yield from (live, prompts, saved, states, taken)
+            backlog.add_metric(labels, served.engine_thread.backlog.seconds)
+            rate.add_metric(labels, served.engine_thread.rate)
+        yield from (live, prompts, saved, states, taken, backlog, rate)
 
 
-def collect_metrics(registry: Registry, prefixes: PrefixCache) -> CollectorRegistry:
+class _Capacity(Collector):
+    """What the clients share, and what was refused."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def collect(self) -> Iterator[Metric]:
+        places, memory = self._admission.places, self._admission.memory
+        yield GaugeMetricFamily("segue_places", "Places for streams and texts.", places.total)
+        yield GaugeMetricFamily("segue_places_taken", "Places that are taken.", places.taken)
+        yield GaugeMetricFamily("segue_memory_bytes", "Memory for requests, replies and buffers.", memory.total)
+        yield GaugeMetricFamily("segue_memory_taken_bytes", "How much of it is taken.", memory.taken)
+        refused = CounterMetricFamily("segue_refused_calls", "Calls refused for want of it.", labels=("resource",))
+        for resource, count in (("time", self._admission.late), ("places", places.refused), ("memory", memory.refused)):
+            refused.add_metric((resource,), count)
+        yield refused
+
+
+def collect_metrics(registry: Registry, prefixes: PrefixCache, admission: Admission) -> CollectorRegistry:
     """Return what is to be served, for others to add theirs."""
     metrics = CollectorRegistry()
     metrics.register(_Models(registry, prefixes))
+    metrics.register(_Capacity(admission))
     ProcessCollector(registry=metrics)
     return metrics

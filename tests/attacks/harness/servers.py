@@ -114,11 +114,17 @@ class Servers:
     def findings(self, attack: str) -> list[Finding]:
         """What must hold for every server, whatever was done to it."""
         tracebacks = sum(end.log.count("Traceback") for end in self._ends)
-        raised = [line for end in self._ends for line in re.findall(r"^[\w.]+(?:Error|Exception|Iteration)\b.*", end.log, re.M)]
+        raised = [
+            line
+            for end in self._ends
+            for line in re.findall(r"^[\w.]+(?:Error|Exception|Iteration)\b.*", end.log, re.MULTILINE)
+        ]
         bad_ends = [end.status for end in self._ends if end.status != 0]
         longest = max((len(end.log) / 1024 for end in self._ends), default=0.0)
         return [
-            Finding(f"{attack}: tracebacks in the log", tracebacks, "tracebacks", 0, notes="; ".join(sorted(set(raised)))),
+            Finding(
+                f"{attack}: tracebacks in the log", tracebacks, "tracebacks", 0, notes="; ".join(sorted(set(raised)))
+            ),
             Finding(f"{attack}: ends other than by a clean exit at SIGTERM", len(bad_ends), "servers", 0),
             Finding(f"{attack}: log", longest, "KiB", 64),
         ]

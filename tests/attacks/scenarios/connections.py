@@ -57,7 +57,9 @@ def idle_connections(serve: Serve, sizes: Sizes) -> list[Finding]:
             connection.close()
         time.sleep(0.5)
         return [
-            Finding(f"{attack}: health checks on new connections answered", healthy, "checks", sizes.checks, at_least=True),
+            Finding(
+                f"{attack}: health checks on new connections answered", healthy, "checks", sizes.checks, at_least=True
+            ),
             Finding(f"{attack}: descriptors of the server", files, "descriptors", sizes.open_files - 8),
             Finding(f"{attack}: memory", peak, "MiB", 64 + sizes.connections / 32),
             Finding(f"{attack}: health afterwards", _healthy(server), "checks", 1, at_least=True),

@@ -21,7 +21,12 @@ _END_SECONDS: Final = 20.0
 class Sizes:
     """How much of it."""
 
-    kind: Literal["idle streams of text", "streams fed a byte a second", "calls of up to 64 samples of 1,000,000 characters", "long texts"]
+    kind: Literal[
+        "idle streams of text",
+        "streams fed a byte a second",
+        "calls of up to 64 samples of 1,000,000 characters",
+        "long texts",
+    ]
     calls: int
     connections: int = 1
     tenant: str = ""

@@ -68,7 +68,9 @@ def unread_replies(serve: Serve, sizes: Sizes) -> list[Finding]:
             Finding(f"{attack}: memory, of a budget of {BUDGET} MiB", growth.peak, "MiB", BUDGET + 64),
             Finding(f"{attack}: calls still held long after the stall timeout", unanswered, "calls", 0),
             *undisturbed(attack, quiet, other.settled()),
-            Finding(f"{attack}: a like call that is read, served afterwards", _served(server), "calls", 1, at_least=True),
+            Finding(
+                f"{attack}: a like call that is read, served afterwards", _served(server), "calls", 1, at_least=True
+            ),
         ]
         for connection in connections:
             connection.close()

@@ -1,14 +1,16 @@
 """One call of ScoreStream: a text of any length, scored as it arrives, in constant memory."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 from segue.v1 import scoring_pb2 as pb
 
-from segue_server.api.call import Call
+from segue_server.api.call import WAITING_CHECK_SECONDS, Call
 from segue_server.api.encoding import normalize_piece, normalizer_after
+from segue_server.api.reply_size import reply_bytes
 from segue_server.api.score_accumulator import ScoreAccumulator
 from segue_server.api.score_messages import fill_score
 from segue_server.api.scoring_policies import read_policies
@@ -17,7 +19,7 @@ from segue_server.api.services.score_texts import score_from
 from segue_server.api.start_message import continuation
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import NO_IDS, State
-from segue_server.errors import InvalidRequest, Stopping
+from segue_server.errors import InvalidRequest, Overloaded, Stalled, Stopping
 from segue_server.limits import LIMITS
 from segue_server.runtime.registry import Served
 from segue_server.runtime.time_slices import at_once, in_slices
@@ -83,6 +85,7 @@ class ScoreStreamCall:
                 self._sent_count += len(piece)
                 self._covered_count = self._sent_count - self._normalizer.held_count
                 await self._send_progress()
+                self._call.drop_message()
             await self._score_end()
             if self._start.is_session:
                 # In grpc.aio a cancelled call looks like one whose text has ended, except that writing fails: the
@@ -96,12 +99,19 @@ class ScoreStreamCall:
 
     async def _pieces(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> AsyncIterator[str]:
         """Yield the texts of all messages; raises InvalidRequest and Stopping."""
-        while (request := await next_request(requests, self._served.engine.draining)) is not None:
+        while (request := await self._next_request(requests)) is not None:
             if request.WhichOneof("event") != "text":
                 raise InvalidRequest("a message after `start` is not `text`; send only text after it")
             text = request.text
             check_at_most("characters of a piece", len(text), self._max_characters)
             yield text
+
+    async def _next_request(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamRequest | None:
+        try:
+            return await next_request(requests, self._call, self._served.engine.draining)
+        except (Stalled, Overloaded):  # the text can go on later, from the ticket
+            await self._send_progress(stopping=True)
+            raise
 
     async def _score(self, text: str) -> None:
         """Score the next characters of the normalized text."""
@@ -115,6 +125,7 @@ class ScoreStreamCall:
             )
         start = TextStart(self._state, self._seed, self._read_count)
         piece = await in_slices(read_piece("text", text, start, self._policies, model))
+        self._call.hold(reply_bytes([piece], self._wanted, model, tickets=False))
         scores, self._state = await score_from(self._start, piece, self._wanted, self._served)
         await in_slices(self._accumulator.add(text, piece.unknown_at, scores))
         self._last_character = text[-1]
@@ -180,16 +191,23 @@ class _Tail:
 
 
 async def next_request(
-    requests: AsyncIterator[pb.ScoreStreamRequest], *draining: asyncio.Event
+    requests: AsyncIterator[pb.ScoreStreamRequest], call: Call, *draining: asyncio.Event
 ) -> pb.ScoreStreamRequest | None:
-    """Return the next message, None at the end of the stream; raises Stopping once one of the events is set."""
+    """Return the next message, None at the end of the stream.
+
+    Raises Stopping once one of the events is set, and what `Call.check_waiting` does.
+    """
+    began = time.monotonic()
     request = asyncio.ensure_future(anext(requests, None))
     stopping = [asyncio.ensure_future(event.wait()) for event in draining]
     try:
-        await asyncio.wait([request, *stopping], return_when=asyncio.FIRST_COMPLETED)
-        if any(event.done() for event in stopping):
-            raise Stopping("the server is stopping; continue from the last ticket on another one")
+        while not request.done():
+            call.check_waiting(time.monotonic() - began)
+            waiting = [request, *stopping]
+            await asyncio.wait(waiting, timeout=WAITING_CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if any(event.done() for event in stopping):
+                raise Stopping("the server is stopping; continue from the last ticket on another one")
         return request.result()
     finally:
-        for waiting in (request, *stopping):
-            waiting.cancel()
+        for waiting_for in (request, *stopping):
+            waiting_for.cancel()

@@ -9,6 +9,7 @@ from segue.v1 import scoring_pb2 as pb
 from segue.v1 import scoring_pb2_grpc
 
 from segue_server.api.call import Call
+from segue_server.api.reply_size import reply_bytes
 from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
 from segue_server.api.score_messages import fill_score
 from segue_server.api.scoring_policies import read_policies
@@ -59,6 +60,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             policies = read_policies(request.policies, served.model)
             wanted = read_wanted(request, served.model, text=request.return_texts)
             texts = await in_slices(read_texts(request, served.model, TextStart.of(start), policies, wanted))
+            call.hold(reply_bytes(texts, wanted, served.model, tickets=request.return_tickets))
             if start.is_session:
                 results = [await _score_in_session(texts, wanted, served, start)]
             else:
@@ -82,15 +84,15 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """Answer one call; see the contract."""
         requests = aiter(request_iterator)
         with self._admission.exactly(1, call.owner):
-            first = await self._first_request(requests)
+            first = await self._first_request(requests, call)
             served, tenant = call.use(self._registry.find(first.model.name, first.model.version)), call.tenant
             start = await self._start_resolver.resolve(read_start(first.start), served, tenant)
             ticket = self._start_resolver.tickets(start, start.sampling, served, tenant)
             await ScoreStreamCall(first, start, served, call, ticket).answer(requests)
 
-    async def _first_request(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamStart:
+    async def _first_request(self, requests: AsyncIterator[pb.ScoreStreamRequest], call: Call) -> pb.ScoreStreamStart:
         """Return the first message of a stream; raises InvalidRequest and Stopping."""
-        first = await next_request(requests, *(served.engine_thread.draining for served in self._registry))
+        first = await next_request(requests, call, *(served.engine_thread.draining for served in self._registry))
         if first is None or first.WhichOneof("event") != "start":
             raise InvalidRequest("the first message of the stream is not `start`; send that, then the text")
         return first.start
@@ -110,6 +112,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             candidate_start = replace(context_start, state=state)
             wanted = replace(_SUMS_ONLY, log_probabilities=request.log_probabilities)
             texts = await in_slices(read_candidates(request, model, candidate_start, policies))
+            call.hold(reply_bytes(texts, wanted, model, tickets=request.return_tickets))
             results = await score_all(texts, wanted, served, places)
 
         tickets = self._start_resolver.tickets(start, start.sampling, served, tenant)

@@ -12,7 +12,7 @@ from segue_server.errors import StoreFull
 from segue_server.state.clock import CLOCK, Clock
 from segue_server.state.stores.store import Entry, new_revision
 
-_MAX_BYTES: Final = 1_000_000_000
+DEFAULT_MAX_BYTES: Final = 1_000_000_000
 """Default limit."""
 ENTRY_BYTES: Final = 700
 """Of a session beside its record: objects and keys, measured (`benchmarks/sessions.py`)."""
@@ -29,7 +29,7 @@ class MemoryStore:
 
     def __init__(self, max_bytes: int | None = None, clock: Clock = CLOCK) -> None:
         """`max_bytes`: for all sessions; None: the default."""
-        self._max_bytes = max_bytes or _MAX_BYTES
+        self._max_bytes = max_bytes or DEFAULT_MAX_BYTES
         self._clock = clock
         self._spaces: dict[str, dict[str, Entry]] = {}
         self._due: list[tuple[float, str, str]] = []
