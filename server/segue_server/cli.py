@@ -180,7 +180,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
 
     # gRPC's core writes lines of its own about what clients send, past any limit; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from segue_server.api.call import Patience
+    from segue_server.api.calls.call import Patience
     from segue_server.api.services.session import IdleTimes
     from segue_server.engine.model import Device
     from segue_server.server import ServerConfig, serve

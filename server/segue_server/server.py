@@ -22,17 +22,17 @@ from segue.v1 import (
     session_pb2_grpc,
 )
 
-from segue_server.api.call import Patience
-from segue_server.api.call_tasks import install
-from segue_server.api.channel_options import CHANNEL_OPTIONS
-from segue_server.api.connections import connection_options, limits_for
-from segue_server.api.health import Health
-from segue_server.api.interceptor import CallInterceptor
+from segue_server.api.calls.call import Patience
+from segue_server.api.calls.call_tasks import install
+from segue_server.api.calls.interceptor import CallInterceptor
+from segue_server.api.listener.channel_options import CHANNEL_OPTIONS
+from segue_server.api.listener.connections import connection_options, limits_for
+from segue_server.api.listener.undecodable_paths import answer_undecodable_paths
 from segue_server.api.services.generation import GenerationService
+from segue_server.api.services.health import Health
 from segue_server.api.services.model import ModelService
 from segue_server.api.services.scoring import ScoringService
 from segue_server.api.services.session import IdleTimes, SessionService
-from segue_server.api.undecodable_paths import answer_undecodable_paths
 from segue_server.engine.build import Build
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Device
@@ -41,7 +41,6 @@ from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.loading import LoadedModel, load_models
-from segue_server.telemetry.memory_guard import MemoryGuard, resident_bytes
 from segue_server.runtime.memory_limit import memory_limit
 from segue_server.runtime.registry import Registry, Served
 from segue_server.state.key_ring import KeyRing, open_key_ring
@@ -52,6 +51,7 @@ from segue_server.state.stores.memory import DEFAULT_MAX_BYTES
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec, ticket_bytes
 from segue_server.stop_signals import StopSignals
+from segue_server.telemetry.memory_guard import MemoryGuard, resident_bytes
 from segue_server.telemetry.metrics import collect_metrics
 from segue_server.telemetry.telemetry import Telemetry
 

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
 from segue.v1 import generation_pb2 as pb
-from segue_server.api.tenants import TENANT_KEY
+from segue_server.api.calls.tenants import TENANT_KEY
 from segue_server.prefix_cache.cache import WORTH
 
 KINDS = ("characters", "bytes", "lines", "gru", "int8")

@@ -21,7 +21,7 @@ from segue.v1 import common_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_g
 from segue.v1 import generation_pb2 as pb
 from segue_export.artifact import read_artifact
 from segue_export.export import export_checkpoint
-from segue_server.api.call import Call, Patience
+from segue_server.api.calls.call import Call, Patience
 from segue_server.api.generation_request import Generation, check_limits, read_generation
 from segue_server.api.services.generation import GenerationService
 from segue_server.engine.build import Build

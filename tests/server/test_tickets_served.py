@@ -21,7 +21,7 @@ from segue.v1 import (
     session_pb2_grpc,
 )
 from segue.v1 import generation_pb2 as pb
-from segue_server.api.tenants import TENANT_KEY
+from segue_server.api.calls.tenants import TENANT_KEY
 from segue_server.engine.build import Build
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Sampling

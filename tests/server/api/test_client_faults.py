@@ -20,7 +20,7 @@ from raw_http2 import (
     reset_on_close,
 )
 from segue.v1 import generation_pb2, generation_pb2_grpc
-from segue_server.api.undecodable_paths import answer_undecodable_paths
+from segue_server.api.listener.undecodable_paths import answer_undecodable_paths
 
 GENERATE = b"/segue.v1.GenerationService/Generate"
 CHECK = b"/grpc.health.v1.Health/Check"

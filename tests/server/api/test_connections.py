@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_http2 import GOAWAY, GREETING, PING, PREFACE, SETTINGS, connection, frame, received
-from segue_server.api.connections import (
+from segue_server.api.listener.connections import (
     DEFAULT_CONNECTIONS,
     RESERVED_FILES,
     ConnectionLimits,
@@ -150,8 +150,8 @@ def test_the_options_are_those_that_grpc_knows() -> None:
 
 
 def in_a_process_with(files: str, expression: str) -> str:
-    """What `expression` of segue_server.api.connections is where `ulimit` was called with `files`."""
-    code = f"from segue_server.api.connections import *; import resource; print({expression})"
+    """What `expression` of segue_server.api.listener.connections is where `ulimit` was called with `files`."""
+    code = f"from segue_server.api.listener.connections import *; import resource; print({expression})"
     command = ["sh", "-c", f'{files}; exec "$@"', "sh", sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.strip()
 

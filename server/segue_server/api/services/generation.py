@@ -7,7 +7,7 @@ import numpy as np
 from segue.v1 import generation_pb2 as pb
 from segue.v1 import generation_pb2_grpc
 
-from segue_server.api.call import Call
+from segue_server.api.calls.call import Call
 from segue_server.api.generation_request import Generation, check_limits, read_generation
 from segue_server.api.score_messages import add_alternatives
 from segue_server.api.services.streams import (

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 from segue.v1 import scoring_pb2 as pb
 
-from segue_server.api.call import WAITING_CHECK_SECONDS, Call
+from segue_server.api.calls.call import WAITING_CHECK_SECONDS, Call
 from segue_server.api.encoding import normalize_piece, normalizer_after
 from segue_server.api.reply_size import reply_bytes
 from segue_server.api.score_accumulator import ScoreAccumulator

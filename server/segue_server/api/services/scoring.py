@@ -8,7 +8,7 @@ import numpy as np
 from segue.v1 import scoring_pb2 as pb
 from segue.v1 import scoring_pb2_grpc
 
-from segue_server.api.call import Call
+from segue_server.api.calls.call import Call
 from segue_server.api.reply_size import reply_bytes
 from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
 from segue_server.api.score_messages import fill_score

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from segue.v1 import common_pb2, session_pb2_grpc
 from segue.v1 import session_pb2 as pb
 
-from segue_server.api.call import Call
+from segue_server.api.calls.call import Call
 from segue_server.api.services.streams import prefill_to_end, running
 from segue_server.api.start_message import read_start
 from segue_server.engine.model import Model

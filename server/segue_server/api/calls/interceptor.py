@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from segue_server.api.call import Call, Patience
-from segue_server.api.call_tasks import current_task
-from segue_server.api.status import INTERNAL, status_of
+from segue_server.api.calls.call import Call, Patience
+from segue_server.api.calls.call_tasks import current_task
+from segue_server.api.calls.status import INTERNAL, status_of
 from segue_server.errors import InvalidRequest, RequestError, Stopping
 from segue_server.limits import SHORT_METHOD, TEXT_METHOD, TEXTS_METHOD, MethodLimits
 from segue_server.runtime.admission import Admission

@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar
 import grpc.aio
 from google.protobuf.message import Message
 
-from segue_server.api.call_tasks import abandon, current_task
-from segue_server.api.status import Status
-from segue_server.api.tenants import tenant_of
-from segue_server.api.wire_bounds import parse
+from segue_server.api.calls.call_tasks import abandon, current_task
+from segue_server.api.calls.status import Status
+from segue_server.api.calls.tenants import tenant_of
+from segue_server.api.calls.wire_bounds import parse
 from segue_server.errors import InvalidRequest, RequestError, Stalled
 from segue_server.limits import MethodLimits
 from segue_server.runtime.admission import Admission

@@ -1,0 +1,1 @@
+"""How gRPC listens, and what it bounds by itself."""
