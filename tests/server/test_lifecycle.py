@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import numpy as np
 import onnxruntime
 import pytest
 from google.rpc import error_details_pb2, status_pb2
@@ -18,6 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
 from segue.v1 import generation_pb2 as pb
+from segue_export.artifact import read_artifact, write_artifact
+from segue_export.graphs.portable import portable_graph
 from segue_training.train.checkpoint import Checkpoint
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -257,4 +260,27 @@ def test_a_damaged_artifact_is_named(models_folder: Path, tmp_path: Path, damage
     done = segue_serve(str(models), "--port", "0", "--device", "cpu")
     assert done.returncode in (1, 2)
     assert words in one_line(done.stderr)
+    assert not done.stdout
+
+
+def test_weights_that_overflow_after_the_first_step_are_named(models_folder: Path, tmp_path: Path) -> None:
+    sound = read_artifact(models_folder / "tiny" / "1")
+    weights = {
+        name: np.sign(values) * np.float32(3e38) if "weight_hh" in name else values
+        for name, values in sound.weights.items()
+    }
+    write_artifact(tmp_path / "models", "tiny", sound.manifest, portable_graph(sound.manifest, weights))
+    done = segue_serve(str(tmp_path / "models"), "--port", "0", "--device", "cpu", "--state", str(tmp_path / "state"))
+    assert done.returncode == 1
+    assert "model tiny version 1: its results are not finite numbers within" in one_line(done.stderr)
+    assert "train it again" in one_line(done.stderr)
+    assert not done.stdout
+
+
+def test_a_model_outside_the_folder_is_named(models_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(models_folder / "tiny")
+    done = segue_serve(str(tmp_path / "models"), "--port", "0", "--device", "cpu", "--state", str(tmp_path / "state"))
+    assert done.returncode == 1
+    assert f"{tmp_path}/models/tiny/1 is a link to a folder outside" in one_line(done.stderr)
     assert not done.stdout

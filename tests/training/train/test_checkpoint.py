@@ -1,4 +1,6 @@
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,35 @@ def test_a_cut_file_is_refused(tmp_path: Path, checkpoint: Checkpoint, name: str
     path = weights_file(tmp_path) if name == "weights" else tmp_path / name
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(CheckpointError, match=r"cannot be used: .*; train it again"):
+        load_checkpoint(tmp_path)
+
+
+def enlarge(path: Path) -> None:
+    os.truncate(path, 2**40)  # sparse: it takes no room on the disk, but would in memory
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", "weights"])
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(enlarge, "has 1,099,511,627,776 bytes"), (make_pipe, "is not a regular file")]
+)
+def test_what_cannot_be_such_a_file_is_not_read(
+    tmp_path: Path, checkpoint: Checkpoint, name: str, damage: Callable[[Path], None], reason: str
+) -> None:
+    save_checkpoint(tmp_path, checkpoint)
+    damage(weights_file(tmp_path) if name == "weights" else tmp_path / name)
+    with pytest.raises(CheckpointError, match=f"{reason}.*; train it again"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_document_nested_too_deeply_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    save_checkpoint(tmp_path, checkpoint)
+    (tmp_path / "checkpoint.json").write_text('{"x":' + "[" * 1_000_000 + "]" * 1_000_000 + "}")
+    with pytest.raises(CheckpointError, match="cannot be used"):
         load_checkpoint(tmp_path)
 
 

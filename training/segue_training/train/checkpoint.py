@@ -9,6 +9,9 @@ The JSON names its weights file and is written last, by an atomic rename. Until 
 """
 
 import hashlib
+import os
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +33,10 @@ from segue_training.train.train_state import Evaluation
 
 FORMAT: Final = 1
 DOCUMENT: Final = "checkpoint.json"
+MAX_DOCUMENT_BYTES: Final = 2**26
+"""Many times the largest vocabulary with a long history."""
+_MAX_HEADER_BYTES: Final = 2**20
+"""Of the safetensors file: some hundred bytes for each tensor."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +143,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read and verify the checkpoint in `folder`. Raises CheckpointError."""
     try:
-        document = msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=_Document)
-        weights = _read_weights(folder, document.weights)
-        _check_weights(weights, document.model)
+        document = msgspec.json.decode(_read(folder / DOCUMENT, MAX_DOCUMENT_BYTES), type=_Document)
+        shapes = _shapes(document.model)
+        weights = _read_weights(folder, document.weights, shapes)
+        _check_weights(weights, shapes)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {missing}; see segue train") from None
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {folder}: {error.strerror}") from error
-    except (ValueError, ConfigurationError, msgspec.MsgspecError) as error:
+    except (ValueError, RecursionError, ConfigurationError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"the checkpoint {folder} cannot be used: {error}; train it again") from error
     return Checkpoint(**_record_fields(document), weights=weights)
 
@@ -153,10 +161,34 @@ def _record_fields(record: Record) -> dict[str, Any]:
     return {entry.name: getattr(record, entry.name) for entry in fields(Record)}
 
 
-def _read_weights(folder: Path, expected: _WeightsFile) -> dict[str, Tensor]:
+def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """Return the shapes of the weights of such a model, by name."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in to_checkpoint(build_model(config)).items()}
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path.name} is not a regular file")
+        if status.st_size > limit:
+            raise ValueError(
+                f"{path.name} has {status.st_size:,} bytes, more than the {limit:,} of any such checkpoint"
+            )
+        return file.read(status.st_size)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would be waited for
+
+
+def _read_weights(folder: Path, expected: _WeightsFile, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     if Path(expected.file).name != expected.file:
         raise ValueError(f"weights.file is {expected.file!r}, which is not in the folder")
-    content = (folder / expected.file).read_bytes()
+    numbers = sum(shape.numel() for shape in shapes.values())
+    content = _read(folder / expected.file, torch.float32.itemsize * numbers + _MAX_HEADER_BYTES)
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected.sha256:
         raise ValueError(f"{expected.file} has SHA-256 {actual}, not {expected.sha256}")
@@ -166,10 +198,8 @@ def _read_weights(folder: Path, expected: _WeightsFile) -> dict[str, Tensor]:
         raise ValueError(f"{expected.file} is not a safetensors file ({error})") from error
 
 
-def _check_weights(weights: dict[str, Tensor], config: ModelConfig) -> None:
-    """Raise ValueError unless `weights` are the finite float32 tensors of a model of this shape."""
-    with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in to_checkpoint(build_model(config)).items()}
+def _check_weights(weights: dict[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
+    """Raise ValueError unless `weights` are finite float32 tensors of the shapes `expected`."""
     if wrong := sorted(expected.keys() ^ weights.keys()):
         raise ValueError(f"the tensor {wrong[0]} is {'missing' if wrong[0] in expected else 'unknown'}")
     for name, tensor in weights.items():
