@@ -43,8 +43,9 @@ def ended(opened: list[socket.socket]) -> int:
 
 
 def _ended(opened: socket.socket) -> bool:
+    opened.setblocking(False)
     try:
-        while opened.recv(1000, socket.MSG_DONTWAIT):
+        while opened.recv(1000):
             pass
     except BlockingIOError:
         return False
