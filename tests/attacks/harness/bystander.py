@@ -69,8 +69,20 @@ def undisturbed(attack: str, quiet: Report, seen: Report, gap: float | None = No
     """What a bystander must not notice. `gap`: the longest that is allowed, in s; None: twice that without attack."""
     allowed = max(2 * quiet.longest_gap, 0.1) if gap is None else gap
     return [
-        Finding(f"{attack}: a bystander's calls that failed", sum(seen.errors.values()), "calls", 0, notes=str(seen.errors or "")),
-        Finding(f"{attack}: a bystander's calls that were answered", seen.scores + seen.health_checks, "calls", 2, at_least=True),
+        Finding(
+            f"{attack}: a bystander's calls that failed",
+            sum(seen.errors.values()),
+            "calls",
+            0,
+            notes=str(seen.errors or ""),
+        ),
+        Finding(
+            f"{attack}: a bystander's calls that were answered",
+            seen.scores + seen.health_checks,
+            "calls",
+            2,
+            at_least=True,
+        ),
         Finding(f"{attack}: a bystander's longest gap", seen.longest_gap, "s", allowed, by_clock=True),
         Finding(f"{attack}: a bystander's health checks, p99", 1e3 * seen.health_p99, "ms", 100, by_clock=True),
     ]

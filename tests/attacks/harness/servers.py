@@ -91,7 +91,7 @@ class Servers:
         state.mkdir(parents=True)
         log = state / "log"
         command = [sys.executable, "-c", program, str(models or self.models), "--port", "0", "--device", "cpu"]
-        command += ["--state", str(state), "--drain-grace", "1", "--sessions", "memory:"]
+        command += ["--drain-grace", "1", "--sessions", "memory:"]
 
         def confine() -> None:
             if open_files is not None:
@@ -101,7 +101,12 @@ class Servers:
 
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=confine
+                [*command, *options],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=confine,
+                env={**os.environ, "SEGUE_STATE": str(state)},
             )
         try:
             assert process.stdout is not None
@@ -114,11 +119,17 @@ class Servers:
     def findings(self, attack: str) -> list[Finding]:
         """What must hold for every server, whatever was done to it."""
         tracebacks = sum(end.log.count("Traceback") for end in self._ends)
-        raised = [line for end in self._ends for line in re.findall(r"^[\w.]+(?:Error|Exception|Iteration)\b.*", end.log, re.M)]
+        raised = [
+            line
+            for end in self._ends
+            for line in re.findall(r"^[\w.]+(?:Error|Exception|Iteration)\b.*", end.log, re.MULTILINE)
+        ]
         bad_ends = [end.status for end in self._ends if end.status != 0]
         longest = max((len(end.log) / 1024 for end in self._ends), default=0.0)
         return [
-            Finding(f"{attack}: tracebacks in the log", tracebacks, "tracebacks", 0, notes="; ".join(sorted(set(raised)))),
+            Finding(
+                f"{attack}: tracebacks in the log", tracebacks, "tracebacks", 0, notes="; ".join(sorted(set(raised)))
+            ),
             Finding(f"{attack}: ends other than by a clean exit at SIGTERM", len(bad_ends), "servers", 0),
             Finding(f"{attack}: log", longest, "KiB", 64),
         ]

@@ -43,7 +43,9 @@ def hostile_messages(serve: Serve, sizes: Sizes) -> list[Finding]:
         quiet = other.quiet(1)
         growth = Growth(server.process)
         with ThreadPoolExecutor(sizes.at_once) as threads:
-            jobs = [(method, message) for _ in range(sizes.rounds) for method in METHODS for message in _messages(method)]
+            jobs = [
+                (method, message) for _ in range(sizes.rounds) for method in METHODS for message in _messages(method)
+            ]
             statuses = Counter(threads.map(lambda job: _status(server, *job), jobs))
         seen, peak = other.settled(), growth.peak
         growth = Growth(server.process)
@@ -51,7 +53,13 @@ def hostile_messages(serve: Serve, sizes: Sizes) -> list[Finding]:
         return [
             Finding(f"{attack}: memory", peak, "MiB", 64),
             Finding(f"{attack}: kept afterwards", growth.now, "MiB", 64),
-            Finding(f"{attack}: INTERNAL or UNKNOWN", sum(statuses[name] for name in _FAULTS), "calls", 0, notes=str(dict(statuses))),
+            Finding(
+                f"{attack}: INTERNAL or UNKNOWN",
+                sum(statuses[name] for name in _FAULTS),
+                "calls",
+                0,
+                notes=str(dict(statuses)),
+            ),
             *undisturbed(attack, quiet, seen),
             Finding("messages framed wrongly: memory", growth.peak, "MiB", 64),
             Finding("messages framed wrongly: without an answer", unanswered, "calls", 0),
@@ -77,7 +85,9 @@ def _request_fields(method: str) -> tuple[bytes, bytes]:
     files = (generation_pb2, scoring_pb2, session_pb2, model_pb2)
     file = next(file for file in files if service in file.DESCRIPTOR.services_by_name)
     request: Descriptor = file.DESCRIPTOR.services_by_name[service].methods_by_name[name].input_type
-    lengths = [field for field in request.fields if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)]
+    lengths = [
+        field for field in request.fields if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+    ]
     many = next((field.number for field in lengths if field.is_repeated), _UNUSED_FIELD)
     one = next((field.number for field in lengths if not field.is_repeated), _UNUSED_FIELD)
     return _empty(many), _empty(one)
@@ -132,5 +142,5 @@ def _frame_wrongly(server: Server, rounds: int) -> int:
     return unanswered
 
 
-SMALL: Final = Sizes(1)
-FULL: Final = Sizes(3, at_once=4, framing_rounds=3)
+SMALL: Final = (Sizes(1),)
+FULL: Final = (Sizes(3, framing_rounds=3), Sizes(3, at_once=4))

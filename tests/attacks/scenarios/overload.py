@@ -54,7 +54,14 @@ def _phase(
     findings = [
         Finding(f"{attack}: refusals without RetryInfo or pushback", seen["without_hint"], "calls", 0),
         Finding(f"{attack}: other errors", sum(others.values()), "calls", 0, notes=str(others or "")),
-        Finding(f"{attack}: first characters, p99", 1e3 * seen["first_p99"], "ms", 2e3, by_clock=True, notes=f"p50 {1e3 * seen['first_p50']:.0f}, without load {1e3 * closed['first_p99']:.0f}"),
+        Finding(
+            f"{attack}: first characters, p99",
+            1e3 * seen["first_p99"],
+            "ms",
+            2e3,
+            by_clock=True,
+            notes=f"p50 {1e3 * seen['first_p50']:.0f}, without load {1e3 * closed['first_p99']:.0f}",
+        ),
         Finding(f"{attack}: health, p99", 1e3 * seen["health_p99"], "ms", 100, by_clock=True),
         Finding(f"{attack}: back to normal first characters", back["recovery"], "s", 2, by_clock=True),
     ]
@@ -66,7 +73,14 @@ def _phase(
             Finding(f"{attack}: refused", seen["refused"], "calls", 1, at_least=True, notes=str(seen["details"])),
             Finding(f"{attack}: goodput in a test", share, "of C", sizes.goodput, at_least=True, notes=offered),
             Finding(f"{attack}: goodput", share, "of C", 0.95, at_least=True, by_clock=True, notes=offered),
-            Finding(f"{attack}: refusals, p99", 1e3 * seen["refused_p99"], "ms", 50, by_clock=True, notes=f"p50 {1e3 * seen['refused_p50']:.1f}"),
+            Finding(
+                f"{attack}: refusals, p99",
+                1e3 * seen["refused_p99"],
+                "ms",
+                50,
+                by_clock=True,
+                notes=f"p50 {1e3 * seen['refused_p50']:.1f}",
+            ),
         ]
     return findings
 
@@ -89,14 +103,20 @@ def well_behaved(serve: Serve, crowd: Crowd) -> list[Finding]:
     attack = f"{crowd.streams:,} streams at once of kind {crowd.kind}, {crowd.deadline:g} s each"
     failed = {name: count for name, count in seen["statuses"].items() if name != "OK"}
     return [
-        Finding(f"{attack}: not finished", crowd.streams - seen["answered"], "streams", 0, notes=f"{failed or ''} {seen['details'] or ''} {seen['seconds']:.1f} s"),
+        Finding(
+            f"{attack}: not finished",
+            crowd.streams - seen["answered"],
+            "streams",
+            0,
+            notes=f"{failed or ''} {seen['details'] or ''} {seen['seconds']:.1f} s",
+        ),
         Finding(f"{attack}: health, p99", 1e3 * seen["health_p99"], "ms", 100, by_clock=True),
     ]
 
 
-CROWD_SMALL: Final = Crowd(600)
+CROWD_SMALL: Final = (Crowd(600),)
 CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text"), Crowd(5000, "score"))
-SMALL: Final = Sizes((10.0,))
+SMALL: Final = (Sizes((10.0,)),)
 FULL: Final = tuple(
     Sizes(multiples, kind, burst, closed_seconds=6, seconds=15, recovery_seconds=5)
     for multiples, kind, burst in (
