@@ -91,7 +91,7 @@ class Servers:
         state.mkdir(parents=True)
         log = state / "log"
         command = [sys.executable, "-c", program, str(models or self.models), "--port", "0", "--device", "cpu"]
-        command += ["--state", str(state), "--drain-grace", "1", "--sessions", "memory:"]
+        command += ["--drain-grace", "1", "--sessions", "memory:"]
 
         def confine() -> None:
             if open_files is not None:
@@ -101,7 +101,12 @@ class Servers:
 
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=confine
+                [*command, *options],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=confine,
+                env={**os.environ, "SEGUE_STATE": str(state)},
             )
         try:
             assert process.stdout is not None

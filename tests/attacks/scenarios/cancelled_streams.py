@@ -95,5 +95,5 @@ def _live(server: Server) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("segue_live_sequences"))
 
 
-SMALL: Final = Sizes(800)
-FULL: Final = Sizes(5000, connections_cut=50)
+SMALL: Final = (Sizes(800),)
+FULL: Final = (Sizes(5000, connections_cut=50), Sizes(70_000))

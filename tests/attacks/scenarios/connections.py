@@ -31,7 +31,7 @@ class Sizes:
     open_files: int
     """Of the server."""
     kind: Literal["silent", "half of a preface", "idle", "half of a frame"] = "idle"
-    checks: int = 5
+    checks: int = 3
     """Of health, each on a connection of its own."""
 
 
@@ -93,7 +93,7 @@ def _connect(port: int, count: int, first: bytes) -> list[socket.socket]:
     mine: list[socket.socket] = []
     for _ in range(count):
         with suppress(OSError):
-            connection = socket.create_connection(("127.0.0.1", port), timeout=1)
+            connection = socket.create_connection(("127.0.0.1", port), timeout=0.3)
             mine.append(connection)
             connection.sendall(first)
     return mine
@@ -103,17 +103,16 @@ def _healthy(server: Server) -> bool:
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(server.address, options=options) as channel, suppress(grpc.RpcError):
         stub = health_pb2_grpc.HealthStub(channel)
-        return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True).status == 1)
+        return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=3, wait_for_ready=True).status == 1)
     return False
 
 
-SMALL: Final = Sizes(400, open_files=256)
-HALF_SMALL: Final = Sizes(400, open_files=256, kind="half of a preface")
-METRICS_SMALL: Final = MetricsSizes(100)
+SMALL: Final = (Sizes(400, open_files=256),)
+METRICS_SMALL: Final = (MetricsSizes(100),)
 FULL: Final = (
     Sizes(5200, open_files=4096),
     Sizes(5200, open_files=4096, kind="silent"),
     Sizes(5200, open_files=4096, kind="half of a preface"),
     Sizes(5200, open_files=4096, kind="half of a frame"),
 )
-METRICS_FULL: Final = MetricsSizes(400)
+METRICS_FULL: Final = (MetricsSizes(400),)

@@ -164,5 +164,5 @@ def _slowly(server: Server, sizes: Sizes) -> None:
         wire.close()
 
 
-SMALL: Final = Sizes(3000)
-FULL: Final = Sizes(100_000, slow_connections=500, seconds=30)
+SMALL: Final = (Sizes(3000),)
+FULL: Final = (Sizes(100_000, slow_connections=500, seconds=30),)

@@ -105,14 +105,16 @@ def _held_in_the_end(connections: list[Connection]) -> int:
     return held
 
 
-IDLE: Final = Sizes("idle streams of text", 300)
-FED: Final = Sizes("streams fed a byte a second", 300, seconds=10)
-SAMPLES: Final = Sizes("calls of up to 64 samples of 1,000,000 characters", 64)
-MANY_CONNECTIONS: Final = Sizes("long texts", 320, connections=16, tenant="hog")
+SMALL: Final = (
+    Sizes("idle streams of text", 300),
+    Sizes("calls of up to 64 samples of 1,000,000 characters", 64),
+    Sizes("long texts", 320, connections=16, tenant="hog"),
+)
 FULL: Final = (
     Sizes("idle streams of text", 512, seconds=25, idle_seconds=5),
     Sizes("streams fed a byte a second", 512, seconds=25),
     Sizes("calls of up to 64 samples of 1,000,000 characters", 64, seconds=20),
     Sizes("long texts", 640, connections=16, tenant="hog", seconds=20),
     Sizes("idle streams of text", 640, connections=16, tenant="hog", seconds=20),
+    Sizes("calls of up to 64 samples of 1,000,000 characters", 160, connections=16, tenant="hog", seconds=20),
 )

@@ -142,5 +142,5 @@ def _frame_wrongly(server: Server, rounds: int) -> int:
     return unanswered
 
 
-SMALL: Final = Sizes(1)
-FULL: Final = Sizes(3, at_once=4, framing_rounds=3)
+SMALL: Final = (Sizes(1),)
+FULL: Final = (Sizes(3, framing_rounds=3), Sizes(3, at_once=4))

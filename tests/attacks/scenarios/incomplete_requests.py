@@ -8,7 +8,7 @@ from typing import Final, Literal
 from attacks.harness.bystander import bystander, undisturbed
 from attacks.harness.connection import Connection
 from attacks.harness.finding import Finding
-from attacks.harness.messages import SCORE
+from attacks.harness.messages import SCORE, SCORE_STREAM
 from attacks.harness.options import arrival_timeout, memory_budget
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve
@@ -83,5 +83,11 @@ def _send(left: dict[tuple[Connection, int], int], sizes: Sizes) -> None:
             connection.receive(0.002)
 
 
-SMALL: Final = Sizes(40)
-FULL: Final = Sizes(60, arrival_seconds=20)
+SMALL: Final = (Sizes(40),)
+FULL: Final = (
+    Sizes(60, arrival_seconds=20),
+    Sizes(200, connections=50, arrival_seconds=10),
+    Sizes(500, part="one byte a second"),
+    Sizes(500, part="headers only"),
+    Sizes(100, method=SCORE_STREAM),
+)

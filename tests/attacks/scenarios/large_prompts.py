@@ -48,5 +48,5 @@ def large_prompts(serve: Serve, sizes: Sizes) -> list[Finding]:
         return findings
 
 
-SMALL: Final = Sizes(40)
-FULL: Final = Sizes(100)
+SMALL: Final = (Sizes(40),)
+FULL: Final = (Sizes(100), Sizes(100, connections=50))

@@ -121,5 +121,5 @@ _WRONGS: Final[dict[str, Callable[[Server, int], int]]] = {
     "requests that are not HTTP/2": _not_http,
 }
 
-SMALL: Final = Sizes(60)
-FULL: Final = Sizes(2000)
+SMALL: Final = (Sizes(60),)
+FULL: Final = (Sizes(2000),)

@@ -114,9 +114,9 @@ def well_behaved(serve: Serve, crowd: Crowd) -> list[Finding]:
     ]
 
 
-CROWD_SMALL: Final = Crowd(600)
+CROWD_SMALL: Final = (Crowd(600),)
 CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text"), Crowd(5000, "score"))
-SMALL: Final = Sizes((10.0,))
+SMALL: Final = (Sizes((10.0,)),)
 FULL: Final = tuple(
     Sizes(multiples, kind, burst, closed_seconds=6, seconds=15, recovery_seconds=5)
     for multiples, kind, burst in (

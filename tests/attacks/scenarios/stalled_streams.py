@@ -66,7 +66,7 @@ def _wait_until_still(server: Process, connection: Connection) -> None:
             return
 
 
-SMALL: Final = Sizes(16)
+SMALL: Final = (Sizes(16),)
 FULL: Final = (
     Sizes(24),
     Sizes(24, "plain"),

@@ -92,5 +92,11 @@ def _begun(connection: Connection, stream: int) -> bool:
     return connection.closed or reply.ended or bool(reply.size)
 
 
-SMALL: Final = Sizes(20_000)
-FULL: Final = Sizes(100_000, quiet_seconds=3)
+SMALL: Final = (Sizes(20_000),)
+FULL: Final = (
+    Sizes(100_000, quiet_seconds=3),
+    Sizes(100_000, moment="after headers"),
+    Sizes(100_000, connections=50),
+    Sizes(3_000, moment="after first message"),
+    Sizes(3_000, connections=20, moment="after first message"),
+)

@@ -1,7 +1,11 @@
 """Small calls with large replies that nobody reads, or only a few bytes a second."""
 
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -20,6 +24,7 @@ from attacks.harness.messages import (
     list_sessions,
     score_with_tickets,
 )
+from attacks.harness.models import write_attacked_model
 from attacks.harness.options import memory_budget, stall_timeout
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server
@@ -48,6 +53,8 @@ class Sizes:
     """Bytes of each reply; more than 0: the client reads, slowly."""
     sessions: int = 0
     """That there are to list."""
+    more_characters: int = 0
+    """In the model's alphabet."""
     stall_seconds: float = 2.0
 
 
@@ -57,7 +64,7 @@ def unread_replies(serve: Serve, sizes: Sizes) -> list[Finding]:
     slow = f"read at {sizes.read_a_second} bytes a second" if sizes.read_a_second else "never read"
     attack = f"{sizes.calls:,} replies of {name} {slow}, {sizes.connections} connections"
     options = (*memory_budget(BUDGET), *stall_timeout(sizes.stall_seconds))
-    with serve(*options) as server, bystander(server) as other:
+    with _models(sizes) as models, serve(*options, models=models) as server, bystander(server) as other:
         _open_sessions(server, sizes.sessions)
         quiet = other.quiet(1)
         growth = Growth(server.process)
@@ -75,6 +82,17 @@ def unread_replies(serve: Serve, sizes: Sizes) -> list[Finding]:
         for connection in connections:
             connection.close()
         return findings
+
+
+@contextmanager
+def _models(sizes: Sizes) -> Iterator[Path | None]:
+    """Make the model, where it is not the usual one."""
+    if not sizes.more_characters:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_attacked_model(Path(folder), hidden=64, more_characters=sizes.more_characters)
+        yield Path(folder)
 
 
 def _call(connections: list[Connection], sizes: Sizes) -> None:
@@ -120,5 +138,13 @@ def _open_sessions(server: Server, count: int) -> None:
             stub.OpenSession(session_pb2.OpenSessionRequest(name=f"{number:064}"))
 
 
-SMALL: Final = Sizes(300)
-FULL: Final = Sizes(1000, stall_seconds=5)
+SMALL: Final = (Sizes(300),)
+FULL: Final = (
+    Sizes(1000, stall_seconds=5),
+    Sizes(1000, SCORE_CANDIDATES),
+    Sizes(1000, LIST_SESSIONS, sessions=1000),
+    Sizes(2000, GET_MODEL, more_characters=20_000),
+    Sizes(1000, connections=50),
+    Sizes(500, read_a_second=3),
+    Sizes(1000, connections=50, read_a_second=3),
+)
