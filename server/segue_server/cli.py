@@ -30,7 +30,7 @@ _MEGABYTE: Final = 1_000_000
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU cores for one step of a model."
 )
 @click.option(
-    "--memory-gb",
+    "--memory-mb",
     type=click.FloatRange(0, min_open=True),
     help="Memory for what clients cause: requests, prompts, replies, buffers, states; more calls get "
     "RESOURCE_EXHAUSTED.  [default: half of the container's or the machine's]",
@@ -39,7 +39,7 @@ _MEGABYTE: Final = 1_000_000
     "--max-sequences",
     type=click.IntRange(1),
     help="Streams and texts served at once; more get RESOURCE_EXHAUSTED.  "
-    "[default: what the model's speed and --memory-gb allow]",
+    "[default: what the model's speed and --memory-mb allow]",
 )
 @click.option(
     "--max-wait",
@@ -143,7 +143,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     metrics_port: int | None,
     device: str,
     threads: int,
-    memory_gb: float | None,
+    memory_mb: float | None,
     max_sequences: int | None,
     max_wait: float,
     request_timeout: float,
@@ -199,7 +199,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         metrics_port=metrics_port,
         device=Device(device),
         threads=threads,
-        memory_bytes=None if memory_gb is None else max(1, round(memory_gb * 1e9)),
+        memory_bytes=None if memory_mb is None else max(1, round(memory_mb * _MEGABYTE)),
         max_sequences=max_sequences,
         longest_wait=max_wait,
         patience=Patience(request_timeout, stall_timeout, idle_timeout),
