@@ -134,6 +134,7 @@ class Call:
             raise
         finally:
             arrival.end()
+            del arrival  # it refers to the task, a task to its error, and an error to this frame
         return await self._parsed(data, message)
 
     def check_waiting(self, seconds: float) -> None:

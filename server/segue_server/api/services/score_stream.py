@@ -200,14 +200,15 @@ async def next_request(
     began = time.monotonic()
     request = asyncio.ensure_future(anext(requests, None))
     stopping = [asyncio.ensure_future(event.wait()) for event in draining]
+    tasks = [request, *stopping]
     try:
         while not request.done():
             call.check_waiting(time.monotonic() - began)
-            waiting = [request, *stopping]
-            await asyncio.wait(waiting, timeout=WAITING_CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=WAITING_CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if any(event.done() for event in stopping):
                 raise Stopping("the server is stopping; continue from the last ticket on another one")
         return request.result()
     finally:
-        for waiting_for in (request, *stopping):
-            waiting_for.cancel()
+        while tasks:
+            tasks.pop().cancel()
+        del request, stopping  # an error keeps this frame alive, and a task its error
