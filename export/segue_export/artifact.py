@@ -30,8 +30,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import msgspec
 from segue_training.atomic import sync_folder, write_atomically
@@ -117,7 +118,7 @@ def read_artifact(folder: Path) -> Artifact:
     return Artifact(folder.parent.name, int(folder.name), manifest, graph, weights)
 
 
-def _read_graph(file: BinaryIO, manifest: Manifest, path: Path) -> bytes:
+def _read_graph(file: BufferedReader, manifest: Manifest, path: Path) -> bytes:
     """Return what `file`, open at `path`, holds. Raises DamagedArtifact, or ForeignGraph with the reason alone."""
     check_frame(file, manifest)
     file.seek(0)
@@ -167,7 +168,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 @contextmanager
-def _opened(folder: Path, name: str, limit: int) -> Iterator[BinaryIO]:
+def _opened(folder: Path, name: str, limit: int) -> Iterator[BufferedReader]:
     """Open a regular file of at most `limit` bytes in `folder`; a link must lead to a file in it too."""
     path = folder / name
     try:
@@ -188,7 +189,7 @@ def _opened(folder: Path, name: str, limit: int) -> Iterator[BinaryIO]:
         raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); export the model again") from error
 
 
-def _content(file: BinaryIO) -> bytes:
+def _content(file: BufferedReader) -> bytes:
     """Read as much as the file has now: a limit would be allocated."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
