@@ -41,6 +41,7 @@ from segue_server.limits import MAX_MESSAGE_BYTES
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.engine_thread import EngineThread
+from segue_server.runtime.garbage import IdleCollection
 from segue_server.runtime.registry import Registry, Served
 from segue_server.runtime.self_check import check
 from segue_server.state.key_ring import KeyRing, make_key_file
@@ -135,6 +136,7 @@ async def serve(config: ServerConfig) -> None:
     for served in registry:
         served.engine_thread.start()
     await server.start()
+    collection = IdleCollection(lambda: any(served.engine_thread.live for served in registry))
     telemetry.serving = True
     await _announce_health(health, health_pb2.HealthCheckResponse.SERVING)
     sys.stdout.write(f"ready: {address}\n")
@@ -148,6 +150,7 @@ async def serve(config: ServerConfig) -> None:
         served.engine_thread.drain()
     await server.stop(grace=_LAST_MESSAGES_SECONDS)
     telemetry.close()
+    collection.stop()
     if failed:
         raise StartupError("an engine failed; see the log above")
     for served in registry:
