@@ -40,6 +40,7 @@ from segue_server.errors import StartupError
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.engine_thread import EngineThread
+from segue_server.runtime.garbage import IdleCollection
 from segue_server.runtime.loading import LoadedModel, load_models
 from segue_server.runtime.memory_limit import memory_limit
 from segue_server.runtime.registry import Registry, Served
@@ -131,12 +132,13 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
         served.engine_thread.start()
     signals.drain_when_asked()
     await server.start()
+    collection = IdleCollection(lambda: any(served.engine_thread.live for served in registry))
     if signals.asked_by is None:
         telemetry.serving = True
         health.announce(health_pb2.HealthCheckResponse.SERVING)
         sys.stdout.write(f"ready: {address}\n")
         sys.stdout.flush()
-    failed = await _wait_for_stop(signals, registry)
+    failed = await _wait_for_stop(signals, registry, server)
     telemetry.serving = False
     health.announce(health_pb2.HealthCheckResponse.NOT_SERVING)
     if not failed:
@@ -144,8 +146,9 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     await _end(server, registry, health, interceptor)
     telemetry.close()
     guard.stop()
+    collection.stop()
     if failed:
-        raise StartupError("an engine failed; see the log above")
+        raise StartupError("an engine or gRPC failed; see the log above")
     for served in registry:
         await asyncio.to_thread(served.engine_thread.stop)
     await store.close()
@@ -230,9 +233,9 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _wait_for_stop(signals: StopSignals, registry: Registry) -> bool:
-    """Wait for a stop to be asked for or an engine to fail; return whether one failed."""
-    failures = [served.engine_thread.failed.wait() for served in registry]
+async def _wait_for_stop(signals: StopSignals, registry: Registry, server: grpc.aio.Server) -> bool:
+    """Wait for a stop to be asked for, or an engine or gRPC to fail; return whether one failed."""
+    failures = [*(served.engine_thread.failed.wait() for served in registry), server.wait_for_termination()]
     waiting = [asyncio.ensure_future(each) for each in (signals.asked(), *failures)]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:

@@ -5,6 +5,7 @@ than it counts. While the process uses too much, no call is let in, and idle str
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,9 @@ class MemoryGuard:
 
     def _look(self) -> None:
         used = self._used()
+        if used > self._most_bytes and not self._admission.is_memory_short:
+            gc.collect()  # there may be cycles that wait for a time without streams
+            used = self._used()
         self._admission.is_memory_short = used > self._most_bytes
         if self._admission.is_memory_short:
             client_faults.warn(

@@ -67,9 +67,9 @@ async def test_the_watchdog_ends_with_its_server() -> None:
         await asyncio.sleep(0.05)
 
 
-@given(st.lists(st.tuples(st.floats(0, 40), st.floats(0, 5)), min_size=1))
-def test_the_longest_is_that_of_the_last_minute(steps: list[tuple[float, float]]) -> None:
-    longest, seen, now = LongestLag(60), [], 0.0
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), min_size=1))  # whole: no rounding
+def test_the_longest_is_that_of_the_last_minute(steps: list[tuple[int, int]]) -> None:
+    longest, seen, now = LongestLag(60), [], 0
     for gap, value in steps:
         now += gap
         longest.add(now, value)
