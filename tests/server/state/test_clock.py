@@ -118,6 +118,29 @@ async def use(store: SessionStore, names: list[str], turn: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_sessions_survive_a_clock_that_is_wrong_for_longer_than_it_is_doubted(kind: str, tmp_path: Path) -> None:
+    """They are refused, and there again when the clock is."""
+    machine = Machine()
+    store = await opened(kind, machine, tmp_path / "sessions")
+    names = [f"{i}" for i in range(30)]
+    await store.create("/tiny", dict.fromkeys(names, b"0"), IDLE)
+    machine.elapsed += DAY
+    machine.error = 100 * DAY
+    await use(store, names, 1)
+    machine.elapsed += LASTING_SECONDS
+    for turn in range(2, 12):
+        await use(store, [], turn)
+        assert await store.fetch("/tiny", names[0]) is None
+        machine.elapsed += LASTING_SECONDS / 11
+    machine.error = 0
+    await use(store, [], 12)
+    machine.elapsed += LASTING_SECONDS
+    for name in names:
+        assert await store.fetch("/tiny", name)
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_sessions_survive_a_clock_that_jumps_for_a_moment(kind: str, tmp_path: Path) -> None:
     machine, generator = Machine(), random.Random(4)
     store = await opened(kind, machine, tmp_path / "sessions")

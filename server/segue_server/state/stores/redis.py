@@ -3,9 +3,9 @@
     segue:{TENANT/MODEL}/NAME    revision, 8 bytes; idle seconds, 4 bytes, both little-endian; the record
     segue:{TENANT/MODEL}         sorted set of the names, for listing
 
-A session's idle time is the time to live of its key. The set of names lives as long as its longest-lived session;
-names of expired sessions are removed when a listing meets them, and a few with every new session. Each command is one
-script, which Redis runs atomically.
+A session's idle time is the time to live of its key, by Redis's own clock. The set of names lives as long as its
+longest-lived session; names of expired sessions are removed when a listing meets them, and a few with every new
+session. Each command is one script, which Redis runs atomically.
 
 One connection carries all commands; those that wait together share a round trip. Any error closes the connection and
 fails everything in progress, so a reply can never reach another command. Nothing is sent twice. Within 0.1 seconds (or

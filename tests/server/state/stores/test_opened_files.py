@@ -189,8 +189,9 @@ async def test_a_quiet_store_notices_that_its_file_is_gone(
     monkeypatch.setattr("segue_server.state.stores.batch_thread._REST_SECONDS", 0.02)
     store = await opened(tmp_path / "sessions")
     (tmp_path / "sessions").unlink()
-    while "SESSIONS IN" not in caplog.text:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while "SESSIONS IN" not in caplog.text:
+            await asyncio.sleep(0.01)
     await store.close()
 
 
