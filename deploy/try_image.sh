@@ -39,8 +39,8 @@ container() {
     shift
     while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
     [ $# -eq 0 ] || shift
-    printf '$ %s run %s' "$(name)" "$unprivileged -p 127.0.0.1:$port:50051"
-    printf ' %s' "${options[@]/$work/.}" segue:cpu "$@"
+    printf '$ %s run OPTIONS -p 127.0.0.1:%s:50051' "$(name)" "$port"
+    printf ' %s' "${options[@]//segue-try-$$/segue}" segue:cpu "$@" | sed "s|$work|.|g"
     echo
     # shellcheck disable=SC2086 # options are words
     engine run --detach --name "$tag-$number" $unprivileged ${RUN_OPTIONS-} -p "127.0.0.1:$port:50051" \
@@ -64,8 +64,8 @@ same() { cmp "$1" "$2" || fail "$3"; echo "$3: yes, $(wc -m <"$1") characters"; 
 refused() {
     local text=$1
     shift
-    printf '$ %s run %s' "$(name)" "$unprivileged"
-    printf ' %s' "${@/$work/.}" segue:cpu
+    printf '$ %s run OPTIONS' "$(name)"
+    printf ' %s' "$@" segue:cpu | sed "s|$work|.|g"
     echo
     # shellcheck disable=SC2086
     if engine run --rm $unprivileged ${RUN_OPTIONS-} -v "$models:/models:ro" "$@" "$IMAGE" >"$work/refused" 2>&1; then
@@ -81,7 +81,7 @@ if [ -n "$BUILD" ]; then
     # shellcheck disable=SC2086
     $BUILD ${BUILD_OPTIONS-} --target cpu -t "$IMAGE" . >"$work/build" 2>&1 || { cat "$work/build"; fail "it builds"; }
 fi
-heading "The image"
+heading "The image; OPTIONS are $unprivileged -v \$PWD/models:/models:ro"
 bytes=$(engine image inspect --format '{{.Size}}' "$IMAGE")
 echo "$((bytes / 1000000)) MB with its base; user $(engine image inspect --format '{{.Config.User}}' "$IMAGE")"
 for module in torch segue_server; do

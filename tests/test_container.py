@@ -105,6 +105,12 @@ def refusal(container: Container, *options: str) -> str:
     return line
 
 
+def healthy(server: Running) -> bool:
+    """Whether the image's health check says so: engines ask several times, as the server may be slow to answer."""
+    command = server.container.check_health(server.port)
+    return any(subprocess.run(command, check=False, timeout=60).returncode == 0 for _ in range(10))
+
+
 def stop(server: Running) -> None:
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=60) == 0
@@ -143,7 +149,7 @@ def test_it_starts_says_which_keys_it_uses_answers_and_stops(
     environment = {**home, "SEGUE_KEYS": GIVEN} if given else home
     container = new_container(files=files, environment=environment, user=user)
     with running(container) as server:
-        subprocess.run(container.check_health(server.port), check=True, timeout=60)
+        assert healthy(server)
         assert len(text(server, prompt="The ", max_characters=20)) == 20
         stop(server)
     (line,) = [line for line in server.log.read_text().splitlines() if " keys " in line]
@@ -156,10 +162,13 @@ def test_it_starts_says_which_keys_it_uses_answers_and_stops(
         assert made.stat().st_mode & 0o777 == 0o600
 
 
-def test_keys_may_be_given_where_there_is_no_volume(new_container, tmp_path: Path) -> None:
-    files = {GIVEN: key_file(tmp_path / "keys", IMAGE.user)}
-    environment = {"SEGUE_KEYS": GIVEN, "SEGUE_SESSIONS": "memory:"}
-    with running(new_container(state=None, files=files, environment=environment)) as server:
+@in_a_box
+def test_with_given_keys_and_sessions_elsewhere_it_needs_neither_a_volume_nor_a_home(
+    new_container, tmp_path: Path
+) -> None:
+    files = {GIVEN: key_file(tmp_path / "keys", SOMEBODY)}
+    environment = {"SEGUE_STATE": "", "SEGUE_KEYS": GIVEN, "SEGUE_SESSIONS": "memory:"}
+    with running(new_container(state=None, files=files, environment=environment, user=SOMEBODY)) as server:
         assert len(text(server, prompt="The ", max_characters=20)) == 20
 
 

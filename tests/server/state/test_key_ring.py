@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_server.errors import StartupError
-from segue_server.state.key_ring import REREAD_SECONDS, SEAL_BYTES, KeyRing, is_open_to_others, make_key_file
+from segue_server.state.key_ring import (
+    REREAD_SECONDS,
+    SEAL_BYTES,
+    KeyRing,
+    is_open_to_others,
+    make_key_file,
+    open_key_ring,
+)
 
 ONE, OTHER = "1 " + "ab" * 32, "7 " + "cd" * 32
 
@@ -165,3 +172,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match="--keys"):
         make_key_file(tmp_path / "file" / "keys")
+
+
+def test_the_log_says_whether_the_keys_were_made_or_read_where_and_which(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    made = open_key_ring(tmp_path / "keys")
+    assert made.key_ids == (1,)
+    assert open_key_ring(written(tmp_path / "given", ONE, OTHER)).key_ids == (1, 7)
+    first, second = caplog.messages
+    assert first.startswith(f"keys made: {tmp_path}/keys, key id 1;")
+    assert second.startswith(f"keys read: {tmp_path}/given, key ids 1, 7;")
+    secrets = (tmp_path / "keys").read_text().split()[1], "ab" * 32, "cd" * 32
+    assert not any(secret in caplog.text for secret in secrets)
