@@ -6,6 +6,8 @@ sequence gets its state back.
 
 # Shape suffixes: L layers, B rows, K steps of a tick, P positions, H hidden, V symbols of the vocabulary.
 
+from collections.abc import Container
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
@@ -126,9 +128,23 @@ class DecodeBatch:
 
     def join(self, sequences: list[Sequence]) -> None:
         """Give further sequences a row."""
-        self._rows.join(_Rows.of(sequences))
-        self._sampling.join(self._sampling_of(sequences))
-        self.sequences = [*self.sequences, *sequences]
+        self._append(sequences, _Rows.of(sequences), self._sampling_of(sequences))
+
+    def absorb(self, other: "DecodeBatch") -> None:
+        """Take over the rows of `other`, which is of no use afterwards."""
+        self._append(other.sequences, other._rows, other._sampling)  # noqa: SLF001 - one of its own kind
+
+    def split(self, taken: Container[Sequence]) -> tuple["DecodeBatch | None", "DecodeBatch | None"]:
+        """Return one batch of the sequences in `taken` and one of all others; None for none. Neither shares rows."""
+        rows = [row for row, sequence in enumerate(self.sequences) if sequence in taken]
+        others = [row for row, sequence in enumerate(self.sequences) if sequence not in taken]
+        if not (rows and others):
+            return (self, None) if rows else (None, self)
+        part = copy(self)
+        self._rows, self._sampling = copy(self._rows), copy(self._sampling)
+        self._keep(others)
+        part._keep(rows)  # noqa: SLF001 - one of its own kind
+        return part, self
 
     def leave(self, leaving: list[Sequence]) -> None:
         """Give sequences their states back and drop their rows."""
@@ -221,6 +237,11 @@ class DecodeBatch:
 
     def _sampling_of(self, sequences: list[Sequence]) -> SamplingRows:
         return SamplingRows([sequence.sampling for sequence in sequences], self._symbols.barred)
+
+    def _append(self, sequences: list[Sequence], rows: _Rows, sampling: SamplingRows) -> None:
+        self._rows.join(rows)
+        self._sampling.join(sampling)
+        self.sequences = [*self.sequences, *sequences]
 
     def _keep(self, rows: list[int]) -> None:
         kept = np.array(rows, dtype=np.int64)

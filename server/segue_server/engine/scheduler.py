@@ -7,12 +7,15 @@ go from its last prefilled symbol to its first decoded one within a tick:
     PREFILL    some of the sequences in it, for as long as the caller grants
     START      the sequences in it, those that filter what they sample from in a run of their own
     DECODE     one decode batch; the batches take turns
+
+Where there are more sequences than a run has rows, the tenants that they belong to share the rows: each gets as many
+as any other, or as it has sequences.
 """
 
 # Shape suffixes: B rows, C candidate lengths of a run.
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +25,7 @@ from segue_server.engine.model import STEP_ROWS, Model
 from segue_server.engine.prefill_batch import RUN_COST, PrefillBatch
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import Sequence, Status, StepOutput
+from segue_server.engine.turns import Turns
 
 _FEWEST_ROWS: Final = 64
 """Of a full decode batch: a wide layer's products gain nothing from more."""
@@ -50,10 +54,8 @@ class Scheduler:
         self._model = model
         self.most_rows = rows or _suitable_rows(*model.state_shape)
         """Of a decode batch."""
-        self._queues: dict[Status, dict[Sequence, None]] = {
-            status: {} for status in (Status.PREFILL, Status.DECODE, Status.START, Status.PAUSED)
-        }
-        """The sequences by status, in the order of their turns."""
+        self._queues = {status: Turns() for status in (Status.PREFILL, Status.DECODE, Status.START, Status.PAUSED)}
+        """The sequences by status."""
         self._decode_batches: deque[DecodeBatch] = deque()
         """The rows of those in DECODE, in the order of their turns."""
 
@@ -73,7 +75,10 @@ class Scheduler:
     @property
     def next_rows(self) -> int:
         """How many rows the next tick's decode batch has."""
-        return len(self._decode_batches[0]) if self._decode_batches else 0
+        if not self._decode_batches:
+            return 0
+        first = self._decode_batches[0]
+        return self.most_rows if self._is_contended(first.filtered) else len(first)
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` join at the next tick."""
@@ -115,13 +120,13 @@ class Scheduler:
         if self._queues[Status.PREFILL]:
             yield self._prefill_batch(prefill_work)
         for filtered in (False, True):
-            starting = [s for s in self._queues[Status.START] if s.sampling.filtered == filtered]
+            starting = self._queues[Status.START].take_turns(self.most_rows, _filters(filtered))
             if starting:
-                batch = DecodeBatch(self._model, starting[: self.most_rows], Status.START)
+                batch = DecodeBatch(self._model, starting, Status.START)
                 batch.set_steps(min(steps, _FIRST_STEPS))
                 yield batch
         if self._decode_batches:
-            batch = self._decode_batches.popleft()
+            batch = self._next_decode_batch()
             batch.set_steps(steps)
             yield batch
 
@@ -155,10 +160,10 @@ class Scheduler:
     def _move(self, sequence: Sequence, status: Status) -> None:
         """Change the status of `sequence`, and with it the queue that it is in."""
         if sequence.status in self._queues:
-            self._queues[sequence.status].pop(sequence, None)
+            self._queues[sequence.status].remove(sequence)
         sequence.status = status
         if status in self._queues:
-            self._queues[status][sequence] = None
+            self._queues[status].add(sequence)
 
     def _leave_row(self, sequence: Sequence) -> None:
         """Give `sequence` its state back if a row has it."""
@@ -174,8 +179,8 @@ class Scheduler:
         Those that have more to read go to the end of the queue afterwards, so that a long text delays nobody.
         """
         queue, symbols = self._queues[Status.PREFILL], self._model.symbols
-        in_detail = next(iter(queue)).needs_every_score
-        sequences = [s for s in queue if s.needs_every_score == in_detail][:MOST_PREFILL_ROWS]
+        in_detail = queue.first().needs_every_score
+        sequences = queue.take_turns(MOST_PREFILL_ROWS, lambda sequence: sequence.needs_every_score == in_detail)
         length = self._prefill_length(sequences, most_work)
         lengths = [symbols.whole(s.prefill_ids, min(length, _symbols_to_next_mark(s))) for s in sequences]
         return PrefillBatch(self._model, sequences, np.array(lengths))
@@ -207,6 +212,32 @@ class Scheduler:
             self._decode_batches.append(DecodeBatch(self._model, sequences, Status.DECODE))
         return outputs
 
+    def _is_contended(self, filtered: bool) -> bool:
+        """Whether tenants compete for the rows of a kind of decode batch."""
+        rows = sum(len(batch) for batch in self._decode_batches if batch.filtered == filtered)
+        return rows > self.most_rows and self._queues[Status.DECODE].tenants > 1
+
+    def _next_decode_batch(self) -> DecodeBatch:
+        """Return the batch whose turn it is; where tenants compete for rows, one in which they share them.
+
+        It takes the rows that it needs from wherever they are. As long as nobody comes or goes, most of it is what ran
+        together at the last turn.
+        """
+        filtered = self._decode_batches[0].filtered
+        if not self._is_contended(filtered):
+            return self._decode_batches.popleft()
+        taken = set(self._queues[Status.DECODE].take_turns(self.most_rows, _filters(filtered)))
+        found, left = list[DecodeBatch](), list[DecodeBatch]()
+        for batch in self._decode_batches:
+            part, rest = batch.split(taken) if batch.filtered == filtered else (None, batch)
+            found += [part] if part else []
+            left += [rest] if rest else []
+        # The other kind comes next, however many batches this one has.
+        self._decode_batches = deque(sorted(left, key=lambda batch: batch.filtered == filtered))
+        for part in found[1:]:
+            found[0].absorb(part)
+        return found[0]
+
     def _put_back(self, batch: DecodeBatch) -> None:
         """Queue a decode batch again; a small one joins another that has room for all of it."""
         if not len(batch):
@@ -216,6 +247,10 @@ class Scheduler:
                 other.join(batch.dissolve())
                 return
         self._decode_batches.append(batch)
+
+
+def _filters(filtered: bool) -> Callable[[Sequence], bool]:
+    return lambda sequence: sequence.sampling.filtered == filtered
 
 
 def _symbols_to_next_mark(sequence: Sequence) -> int:

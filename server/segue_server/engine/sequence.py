@@ -171,6 +171,8 @@ class Sequence:
     state_interval: int = 0
     """During decode its state is returned with the first output that ends at least this many symbols after the last
     returned state. 0: never."""
+    tenant: str = ""
+    """On whose behalf it runs: where not all sequences find room in a run, tenants share its rows."""
     unfinished: int = 0
     """How many symbols of an incomplete character it has written. The last of them is `state.last`."""
     spelling: int = 0

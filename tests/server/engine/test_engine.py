@@ -165,8 +165,9 @@ def differences(model: Model, expected: list[str], seed: int) -> set[int]:
     """
     schedule = random.Random(seed)
     engine = Engine(model, rows=schedule.randrange(1, 12))
-    sequences = [make(model, number) for number in range(SEQUENCES)]
-    victims = [make(model, number) for number in (50, 51, 52, 53)]
+    tenants = [str(schedule.randrange(schedule.choice([1, 2, 5]))) for _ in range(60)]
+    sequences = [make(model, number, tenant=tenants[number]) for number in range(SEQUENCES)]
+    victims = [make(model, number, tenant=tenants[number]) for number in (50, 51, 52, 53)]
     outcomes = {sequence: Outcome.of(sequence) for sequence in [*sequences, *victims]}
     to_come, outputs = [*sequences, *victims], list[StepOutput]()
     schedule.shuffle(to_come)

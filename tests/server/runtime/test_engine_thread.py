@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from segue_server.engine.decode_batch import LONGEST_TICK, MOST_GATHERED
+from segue_server.engine.decode_batch import MOST_GATHERED
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import OBJECTS, Finish, Sequence, State, StepOutput
 from segue_server.errors import EngineFailed
 from segue_server.runtime.engine_thread import HIGH_WATER, MOST_JOINED, EngineThread, Stream
+from segue_server.runtime.tick_budget import TickBudget
 
 FOREVER = 2**40
 PATIENCE = 60
@@ -262,7 +263,7 @@ async def test_a_stalled_stream_holds_little_whatever_it_asks_for(model: Model, 
     assert HIGH_WATER + LARGEST < 64 * 1024
 
 
-LARGEST = MOST_GATHERED + LONGEST_TICK * (2 + 2 * 20) * SYMBOL
+LARGEST = MOST_GATHERED + TickBudget.LONGEST * (2 + 2 * 20) * SYMBOL
 """Bytes of one output, at most: what was gathered before a tick, and what the tick adds."""
 
 
