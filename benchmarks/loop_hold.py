@@ -12,6 +12,8 @@ The generator is another process. Every request is as large as the limits allow,
 """
 
 import asyncio
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -170,6 +172,7 @@ def serve(folder: Path) -> None:
     def tell() -> None:
         for _ in sys.stdin:
             print(*probe.take(), flush=True)
+        signal.raise_signal(signal.SIGTERM)  # the generator has gone
 
     async def serve_probed() -> None:
         asyncio.get_running_loop().call_soon(probe.start)
@@ -218,7 +221,7 @@ def rows(server: Server, only: str, repeats: int) -> Iterator[dict[str, Any]]:
     with grpc.insecure_channel(server.address, options=options) as channel:
         answer(channel, requests()["an alphabet of 20,000"])
         for name, call in requests().items():
-            if only not in name:
+            if not re.search(only, name):
                 continue
             time.sleep(_LAST_BEATS_SECONDS)
             server.ask()
@@ -243,7 +246,7 @@ def main() -> None:
         serve(Path(sys.argv[2]))
         return
     options = parser(__doc__)
-    options.add_argument("--only", default="", help="only requests whose name contains this")
+    options.add_argument("--only", default="", help="only requests whose name has this regular expression")
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:

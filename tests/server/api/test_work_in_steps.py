@@ -148,7 +148,7 @@ def filled(wanted: Wanted, text: str, given_scores: CharacterScores, model: Mode
 
 def test_long_replies_are_built_in_small_steps(model: Model) -> None:
     count = LIMITS.max_scored_with_alternatives
-    ids = np.arange(count * 20).reshape(count, 20) % 60 + 1
+    ids = np.arange(count * 20).reshape(count, 20) % (len(model.vocabulary) - 1) + 1
     listed = Alternatives(ids, -np.arange(count * 20.0).reshape(count, 20))
     given_scores = CharacterScores(-np.arange(1.0, count), np.arange(count - 1), listed)
     wanted = Wanted(log_probabilities=True, ranks=True, alternatives=20, windows=1, text=True)
