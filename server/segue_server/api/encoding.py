@@ -1,5 +1,6 @@
 """A request's texts as ids, and the state that a new text starts with. Long texts are read in steps."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -60,7 +61,15 @@ def start_text(ids: Ids, seed: int, model: Model, *, with_begin: bool = False) -
     """
     if with_begin or model.symbols.end is not None or not len(ids):
         ids = np.concatenate([model.vocabulary.encode(model.manifest.begin).astype(ids.dtype), ids])
-    return State.after_first(int(ids[0]), model.state_shape, seed), ids
+    return replace(_zero_state(model.state_shape), last=int(ids[0]), seed=seed), ids
+
+
+@cache
+def _zero_state(shape: tuple[int, int]) -> State:
+    """Return the state that all texts of a model begin with: thousands wait at once, and a state is some KB."""
+    state = State.after_first(0, shape, 0)
+    state.h.flags.writeable = state.c.flags.writeable = False
+    return state
 
 
 def check_line_feeds(field: str, text: str, model: Model, *, offset: int = 0) -> None:

@@ -20,7 +20,7 @@ _WINDOW: Final = 320
 def reply_bytes(texts: Collection[TextToScore], wanted: Wanted, model: Model, *, tickets: bool) -> int:
     """Return about how many bytes the scores of `texts` take at most; `tickets`: each one comes with a ticket."""
     characters = sum(len(text.session_ids) for text in texts)
-    of_text = _TEXT + ticket_bytes(model) * (1 + tickets)  # a state is about as large as its ticket
+    of_text = _TEXT + 2 * ticket_bytes(model) * tickets  # a state is about as large as its ticket
     numbers = wanted.log_probabilities + wanted.ranks
     of_character = _CHARACTER * (1 + wanted.text) + _NUMBER * numbers + _ALTERNATIVE * wanted.alternatives
     windows = 0 if wanted.windows is None else min(characters + len(texts), LIMITS.max_windows)

@@ -1,39 +1,63 @@
 """Scoring texts, each as one sequence."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from segue_server.api.score_accumulator import NO_SCORES, CharacterScores, Wanted
+from segue_server.api.score_accumulator import NO_SCORES, CharacterScores, ScoreAccumulator, Wanted
 from segue_server.api.scoring_request import TextToScore
 from segue_server.api.services.streams import outputs_to_end, running, state_after, tasks_of_call
 from segue_server.engine.scores import joined_alternatives
 from segue_server.engine.sequence import State, StepOutput
 from segue_server.runtime.registry import Served
+from segue_server.runtime.time_slices import Steps, in_slices
 from segue_server.state.start import StartState, rewinding_marks
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """What a reply says of one text."""
+
+    accumulator: ScoreAccumulator
+    position: int
+    """After the text; 0: nothing was read."""
+    state: State | None
+    """After the text, where it is kept for a ticket."""
+
+
 async def score_all(
-    texts: list[TextToScore], wanted: Wanted, served: Served, places: int
-) -> list[tuple[CharacterScores, State | None]]:
-    """Score all texts, up to `places` at once; return for each its scores and the state after it.
+    texts: list[TextToScore], wanted: Wanted, served: Served, places: int, *, keep_states: bool
+) -> list[ScoredText]:
+    """Score all texts, up to `places` at once.
 
     Longest first, so that texts in a batch have similar lengths and none runs alone at the end.
     """
-    results: list[tuple[CharacterScores, State | None]] = [(NO_SCORES, None)] * len(texts)
+    results: dict[int, ScoredText] = {}
     waiting = iter(sorted(range(len(texts)), key=lambda i: -len(texts[i].prefill_ids)))
 
     async def score_from_queue() -> None:
         for i in waiting:
-            results[i] = await score_one(texts[i], wanted, served)
+            scores, state = await score_one(texts[i], wanted, served)
+            results[i] = await in_slices(scored(texts[i], wanted, scores, state, keep_state=keep_states))
 
     if places == 1:  # nearly always: spare the task
         await score_from_queue()
-        return results
-    async with tasks_of_call() as group:
-        for _ in range(places):
-            group.create_task(score_from_queue())
-    return results
+    else:
+        async with tasks_of_call() as group:
+            for _ in range(places):
+                group.create_task(score_from_queue())
+    return [results[i] for i in range(len(texts))]
+
+
+def scored(
+    text: TextToScore, wanted: Wanted, scores: CharacterScores, state: State | None, *, keep_state: bool
+) -> Steps[ScoredText]:
+    """Add up the scores of a text; `state` is the one after it."""
+    accumulator = ScoreAccumulator(wanted)
+    yield from accumulator.add(text.text, text.unknown_at, scores)
+    accumulator.end()
+    return ScoredText(accumulator, 0 if state is None else state.position, state if keep_state else None)
 
 
 async def score_one(

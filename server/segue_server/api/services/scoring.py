@@ -10,7 +10,7 @@ from segue.v1 import scoring_pb2_grpc
 
 from segue_server.api.calls.call import Call
 from segue_server.api.reply_size import reply_bytes
-from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
+from segue_server.api.score_accumulator import ScoreAccumulator, Wanted
 from segue_server.api.score_messages import fill_score
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import (
@@ -23,7 +23,7 @@ from segue_server.api.scoring_request import (
     read_wanted,
 )
 from segue_server.api.services.score_stream import ScoreStreamCall, next_request
-from segue_server.api.services.score_texts import score_all, score_from, score_one
+from segue_server.api.services.score_texts import ScoredText, score_all, score_from, score_one, scored
 from segue_server.api.start_message import continuation, read_start
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import State
@@ -37,9 +37,6 @@ WINDOW: Final = 256
 """How many texts of one call are in the engine at once, sharing its batches."""
 
 _SUMS_ONLY: Final = Wanted(log_probabilities=False, ranks=False, alternatives=0, windows=None, text=False)
-
-_Result = tuple[CharacterScores, State | None]
-"""The scores of a text, and the state after it."""
 
 
 class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
@@ -62,11 +59,11 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             texts = await in_slices(read_texts(request, served.model, TextStart.of(start), policies, wanted))
             call.hold(reply_bytes(texts, wanted, served.model, tickets=request.return_tickets))
             if start.is_session:
-                results = [await _score_in_session(texts, wanted, served, start)]
+                results = [await _score_in_session(texts, wanted, served, start, keep_state=request.return_tickets)]
             else:
-                results = await score_all(texts, wanted, served, places)
+                results = await score_all(texts, wanted, served, places, keep_states=request.return_tickets)
         tickets = self._start_resolver.tickets(start, start.sampling, served, tenant)
-        reply = _Reply(wanted, served.model, tickets if request.return_tickets else None)
+        reply = _Reply(served.model, tickets)
         response = pb.ScoreResponse(
             model=served.model.name,
             version=served.model.version,
@@ -74,7 +71,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             continuation=continuation(start, served.build),
             repeated=start.is_repeated,
         )
-        await in_slices(reply.fill(response, texts, results))
+        await in_slices(reply.fill(response, results))
         return response
 
     # The stubs declare a generator; grpc.aio also takes a coroutine that writes to its context.
@@ -113,18 +110,19 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             wanted = replace(_SUMS_ONLY, log_probabilities=request.log_probabilities)
             texts = await in_slices(read_candidates(request, model, candidate_start, policies))
             call.hold(reply_bytes(texts, wanted, model, tickets=request.return_tickets))
-            results = await score_all(texts, wanted, served, places)
+            results = await score_all(texts, wanted, served, places, keep_states=request.return_tickets)
 
         tickets = self._start_resolver.tickets(start, start.sampling, served, tenant)
-        reply = _Reply(wanted, model, tickets if request.return_tickets else None)
+        reply = _Reply(model, tickets)
         response = pb.ScoreCandidatesResponse(
             model=model.name,
             version=model.version,
             policies=policies.message(),
             continuation=continuation(start, served.build),
         )
-        await in_slices(reply.fill_context(response.context, context_text, context_scores, state))
-        await in_slices(reply.fill_ranked(response, texts, results, request.ranking))
+        read = scored(context_text, _SUMS_ONLY, context_scores, state, keep_state=request.return_tickets)
+        await in_slices(reply.fill_score(response.context, await in_slices(read)))
+        await in_slices(reply.fill_ranked(response, results, request.ranking))
         return response
 
 
@@ -132,69 +130,47 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 class _Reply:
     """Turns scores into messages."""
 
-    wanted: Wanted
     model: Model
-    ticket: Callable[[State], bytes] | None
-    """None if no tickets are requested."""
+    ticket: Callable[[State], bytes]
 
-    def fill(self, response: pb.ScoreResponse, texts: list[TextToScore], results: list[_Result]) -> Steps[None]:
+    def fill(self, response: pb.ScoreResponse, results: list[ScoredText]) -> Steps[None]:
         """Add the scores of the texts, in order."""
-        for number, (text, (scores, state)) in enumerate(zip(texts, results, strict=True)):
+        for number, result in enumerate(results):
             if number >= FEW_TEXTS:
                 yield
-            accumulator = yield from self._accumulated(text, scores)
-            yield from self._fill_score(response.scores.add(), accumulator, state)
-
-    def fill_context(
-        self, score: pb.TextScore, text: TextToScore, scores: CharacterScores, state: State | None
-    ) -> Steps[None]:
-        """Set the score of the context."""
-        yield from self._fill_score(score, (yield from self._accumulated(text, scores)), state)
+            yield from self.fill_score(response.scores.add(), result)
 
     def fill_ranked(
         self,
         response: pb.ScoreCandidatesResponse,
-        texts: list[TextToScore],
-        results: list[_Result],
+        results: list[ScoredText],
         ranking: pb.CandidateRanking.ValueType,
     ) -> Steps[None]:
         """Add the candidates, best first, with their shares of the probability."""
-        accumulators = list[ScoreAccumulator]()
-        for text, (scores, _) in zip(texts, results, strict=True):
-            if len(accumulators) >= FEW_TEXTS:
-                yield
-            accumulators.append((yield from self._accumulated(text, scores)))
-        order, shares = _ranked(accumulators, ranking)
+        order, shares = _ranked([result.accumulator for result in results], ranking)
         for number, index in enumerate(order):
             if number >= FEW_TEXTS:
                 yield
             candidate = response.candidates.add(index=index, probability=shares[index])
-            yield from self._fill_score(candidate.score, accumulators[index], results[index][1])
+            yield from self.fill_score(candidate.score, results[index])
 
-    def _accumulated(self, text: TextToScore, scores: CharacterScores) -> Steps[ScoreAccumulator]:
-        accumulator = ScoreAccumulator(self.wanted)
-        yield from accumulator.add(text.text, text.unknown_at, scores)
-        accumulator.end()
-        return accumulator
-
-    def _fill_score(self, score: pb.TextScore, accumulator: ScoreAccumulator, state: State | None) -> Steps[None]:
-        """Set the score of one text; `state` is the one after it."""
-        position = 0 if state is None else state.position
-        ticket = self.ticket(state) if self.ticket and state is not None else b""
+    def fill_score(self, score: pb.TextScore, result: ScoredText) -> Steps[None]:
+        """Set the score of one text, with a ticket if its state is kept."""
+        ticket = b"" if result.state is None else self.ticket(result.state)
         score.SetInParent()
-        yield from fill_score(score, accumulator, self.model, position, ticket)
+        yield from fill_score(score, result.accumulator, self.model, result.position, ticket)
 
 
 async def _score_in_session(
-    texts: list[TextToScore], wanted: Wanted, served: Served, start: StartState
-) -> tuple[CharacterScores, State | None]:
+    texts: list[TextToScore], wanted: Wanted, served: Served, start: StartState, *, keep_state: bool
+) -> ScoredText:
     """Score the only text of a call and advance its session to the end of it."""
     if len(texts) != 1:
         raise InvalidRequest(f"{len(texts)} texts and a session; a session takes one text at a time")
     [text] = texts
     scores, state = await score_from(start, text, wanted, served)
     await start.advance(state, text.session_ids, start.sampling)
-    return scores, state
+    return await in_slices(scored(text, wanted, scores, state, keep_state=keep_state))
 
 
 def _ranked(
