@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORPUS ?= pydoc
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos sync bench constraints clean
+.PHONY: help install demo test stress lint format protos sync bench constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ demo: install ## train, export, serve, generate and score; CORPUS=PATH uses your
 
 test: install ## run every test
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# Half an hour on two cores, with nothing else running beside it.
+stress: install ## attack the server in every way known, and print a table
+	cd tests && ../$(BIN)/python -m attacks.stress
 
 lint: install ## run every linter
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 import h2.config
 import h2.connection
@@ -61,7 +61,7 @@ class Connection:
         self._flush()
         self.receive(0.3)  # the server's settings, and that it has seen ours
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

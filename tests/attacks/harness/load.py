@@ -46,8 +46,9 @@ def load(server: Server, on: frozenset[int] | None) -> Iterator[LoadProcess]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=(lambda: os.sched_setaffinity(0, on)) if on else None,
     ) as process:
+        if on:
+            os.sched_setaffinity(process.pid, on)
         try:
             yield LoadProcess(process)
         finally:

@@ -2,10 +2,14 @@
 
     python load_process.py HOST:PORT
 
-Reads one JSON object a line: {"kind": "text", "rate": 100, "burst": 1, "seconds": 5, "deadline": null} for an open loop
-with Poisson arrivals, or {"kind": ..., "at_once": 48, "seconds": 5, ...} for a closed one; prints what it saw as one JSON
-line. {"at_once": N, "seconds": 0} makes N calls and waits for all. Health is checked all the time on a connection of its
-own. Times are in seconds.
+Reads one JSON object a line and prints what it saw as another; times are in seconds:
+
+    {"kind": "text", "rate": 100, "burst": 1, "seconds": 5, "deadline": null}   an open loop with Poisson arrivals
+    {"kind": "text", "at_once": 48, "seconds": 5}                               a closed loop
+    {"kind": "text", "at_once": 48, "seconds": 0}                               48 calls, to their ends
+    {"kind": "text", "normal": 0.1, "seconds": 5}                               ten calls a second; see `recovery`
+
+Health is checked all the time on a connection of its own.
 """
 
 import asyncio
@@ -108,7 +112,10 @@ class Load:
         while (at := time.monotonic() - began) < order["seconds"]:
             probes.append(asyncio.create_task(probe(at)))
             await asyncio.sleep(0.1)
-        await asyncio.wait(probes, timeout=60)
+        _, waiting = await asyncio.wait(probes, timeout=order["seconds"])
+        last_bad = order["seconds"] if waiting else last_bad
+        for each in waiting:
+            each.cancel()
         for call in self._under_way:
             call.cancel()
         self._under_way.clear()
@@ -151,7 +158,7 @@ class Load:
 
     async def _call(self, kind: str, seen: Seen, deadline: float | None) -> None:
         self._number += 1
-        began, before = time.monotonic(), len(seen.first)
+        began = time.monotonic()
         try:
             await _CALLS[kind](self, self._number, seen, deadline)
         except grpc.aio.AioRpcError as error:
@@ -163,8 +170,6 @@ class Load:
         else:
             seen.statuses["OK"] += 1
             seen.ended.append(time.monotonic())
-            if len(seen.first) == before and kind == "score":
-                seen.first.append(time.monotonic() - began)
 
     async def _generate(self, number: int, seen: Seen, deadline: float | None, prompt: str, characters: int) -> None:
         request = generation_pb2.GenerateRequest(
@@ -191,7 +196,9 @@ class Load:
     async def score(self, number: int, seen: Seen, deadline: float | None) -> None:
         """The score of 504 characters."""
         request = scoring_pb2.ScoreRequest(texts=[PASSAGE])
+        began = time.monotonic()
         await self._scoring[number % CONNECTIONS].Score(request, timeout=deadline)
+        seen.first.append(time.monotonic() - began)
 
     async def _check_health(self, seen: Seen) -> None:
         while True:

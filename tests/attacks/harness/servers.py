@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -90,14 +89,10 @@ class Servers:
         state = self.folder / f"server-{len(self._ends)}"
         state.mkdir(parents=True)
         log = state / "log"
-        command = [sys.executable, "-c", program, str(models or self.models), "--port", "0", "--device", "cpu"]
+        limits = ["prlimit", f"--nofile={open_files}"] if open_files else []
+        limits += ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))] if cores else []
+        command = [*limits, sys.executable, "-c", program, str(models or self.models), "--port", "0", "--device", "cpu"]
         command += ["--drain-grace", "1", "--sessions", "memory:"]
-
-        def confine() -> None:
-            if open_files is not None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
-            if cores is not None:
-                os.sched_setaffinity(0, cores)
 
         with log.open("w") as errors:
             process = subprocess.Popen(
@@ -105,7 +100,6 @@ class Servers:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                preexec_fn=confine,
                 env={**os.environ, "SEGUE_STATE": str(state)},
             )
         try:

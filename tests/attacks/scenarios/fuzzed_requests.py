@@ -24,6 +24,7 @@ _THREADS: Final = 8
 _FAULTS: Final = ("INTERNAL", "UNKNOWN", "UNIMPLEMENTED", "DATA_LOSS")
 _INTEGERS: Final = (0, 1, 2, 3, 20, 21, 64, 65, 255, 4096, 1_000_001, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 _FLOATS: Final = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-320, 1e308, float("inf"), float("-inf"), float("nan"))
+_LARGEST: Final = {FieldDescriptor.TYPE_UINT32: 2**32 - 1, FieldDescriptor.TYPE_UINT64: 2**64 - 1}
 _STRINGS: Final = (
     "",
     "a",
@@ -117,20 +118,18 @@ def _set(message: Any, field: FieldDescriptor, source: random.Random, depth: int
 def _value(field: FieldDescriptor, source: random.Random) -> Any:
     match field.type:
         case FieldDescriptor.TYPE_STRING:
-            return source.choice(_STRINGS)
+            value: Any = source.choice(_STRINGS)
         case FieldDescriptor.TYPE_BYTES:
-            return source.randbytes(source.choice((0, 1, 16, 200, 3000)))
+            value = source.randbytes(source.choice((0, 1, 16, 200, 3000)))
         case FieldDescriptor.TYPE_BOOL:
-            return source.random() < 0.5
+            value = source.random() < 0.5
         case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:
-            return source.choice(_FLOATS)
-        case FieldDescriptor.TYPE_UINT32:
-            return min(source.choice(_INTEGERS), 2**32 - 1)
-        case FieldDescriptor.TYPE_UINT64:
-            return source.choice(_INTEGERS)
+            value = source.choice(_FLOATS)
         case FieldDescriptor.TYPE_ENUM:
-            return source.choice((0, 1, 2, 3, 100))
-    return min(source.choice(_INTEGERS), 2**31 - 1)
+            value = source.choice((0, 1, 2, 3, 100))
+        case _:
+            value = min(source.choice(_INTEGERS), _LARGEST.get(field.type, 2**31 - 1))
+    return value
 
 
 def _damaged(message: Message, source: random.Random) -> bytes:

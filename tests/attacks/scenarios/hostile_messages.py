@@ -80,7 +80,7 @@ def _messages(method: str) -> list[bytes]:
 
 
 def _request_fields(method: str) -> tuple[bytes, bytes]:
-    """Return an empty occurrence of a field that may repeat, and one of a string; unknown fields where there is none."""
+    """Return an empty field that may repeat, and one of a string; unknown ones where the request has none."""
     _, service, name = method.replace("/segue.v1.", "/").split("/")
     files = (generation_pb2, scoring_pb2, session_pb2, model_pb2)
     file = next(file for file in files if service in file.DESCRIPTOR.services_by_name)
