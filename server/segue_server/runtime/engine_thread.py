@@ -32,6 +32,10 @@ MOST_JOINED: Final = 2**14
 """Bytes of outputs that are read as one, unless a single one is larger: a message is made of them, which the reader
 may leave in gRPC's buffers."""
 
+MOST_AT_ONCE: Final = 2**15
+"""Bytes of outputs that are delivered in one turn of the event loop: their readers, which all make messages of them in
+the next, take some milliseconds."""
+
 _log = logging.getLogger(__name__)
 
 Command = Callable[[Engine], None]
@@ -97,8 +101,8 @@ class Stream:
         self._paused = True
         return True
 
-    def deliver(self, output: StepOutput) -> None:
-        """Buffer `output`."""
+    def deliver(self, output: StepOutput) -> int:
+        """Buffer `output`; return its bytes."""
         nbytes = output.nbytes
         if self._groups and self._groups[-1].takes(nbytes):
             self._groups[-1].outputs.append(output)
@@ -106,6 +110,7 @@ class Stream:
         else:
             self._groups.append(_Group([output], nbytes))
         self._arrived.set()
+        return nbytes
 
     def fail(self) -> None:
         """Wake the reader with EngineFailed."""
@@ -138,6 +143,8 @@ class EngineThread:
         self._loop = loop
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._streams: dict[Sequence, Stream] = {}
+        self._arrived: deque[StepOutput] = deque()
+        """Outputs that have come from the engine's thread and are not delivered yet."""
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._live = 0
         self._measured_rate = MeasuredRate(rate)
@@ -171,6 +178,7 @@ class EngineThread:
             stream.fail()
             return stream
         self._streams[sequence] = stream
+        sequence.tenant = owner.group
         self.backlog.enter(sequence, owner)
         self.command(lambda engine: engine.add(sequence))
         return stream
@@ -244,18 +252,34 @@ class EngineThread:
         return True
 
     def _deliver(self, outputs: list[StepOutput]) -> None:
-        for output in outputs:
-            stream = self._streams.get(output.sequence)
-            if stream is None:
-                continue
-            self.backlog.advance(output.sequence, output.position)
-            if output.finish is not None:
-                del self._streams[output.sequence]
-                self.backlog.leave(output.sequence)
-            stream.deliver(output)
+        """Deliver outputs in order, a part in each turn of the event loop, so that others get theirs in between."""
+        busy = bool(self._arrived)
+        self._arrived.extend(outputs)
+        if not busy:
+            self._deliver_next()
+
+    def _deliver_next(self) -> None:
+        left = MOST_AT_ONCE
+        while self._arrived and left > 0:
+            left -= self._deliver_one(self._arrived.popleft())
+        if self._arrived:
+            self._loop.call_soon(self._deliver_next)
+
+    def _deliver_one(self, output: StepOutput) -> int:
+        """Deliver one output to its stream, if that is still there; return its bytes."""
+        stream = self._streams.get(output.sequence)
+        if stream is None:
+            return 0
+        self.backlog.advance(output.sequence, output.position)
+        if output.finish is not None:
+            del self._streams[output.sequence]
+            self.backlog.leave(output.sequence)
+        return stream.deliver(output)
 
     def _fail(self) -> None:
         self.failed.set()
+        while self._arrived:
+            self._deliver_one(self._arrived.popleft())
         for stream in self._streams.values():
             stream.fail()
         self._streams.clear()

@@ -12,7 +12,7 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import OBJECTS, Finish, Sequence, State, StepOutput
 from segue_server.errors import EngineFailed
-from segue_server.runtime.engine_thread import HIGH_WATER, MOST_JOINED, EngineThread, Stream
+from segue_server.runtime.engine_thread import HIGH_WATER, MOST_AT_ONCE, MOST_JOINED, EngineThread, Stream
 from segue_server.runtime.tick_budget import TickBudget
 
 FOREVER = 2**40
@@ -278,3 +278,44 @@ def held_by(outputs: list[StepOutput]) -> int:
             arrays += [output.state.h, output.state.c]
         total += OBJECTS + sum((array if array.base is None else array.base).nbytes for array in arrays)
     return total
+
+
+async def test_many_outputs_leave_the_event_loop_its_turns(model: Model) -> None:
+    """They are delivered in order, in parts; what comes meanwhile comes after them."""
+    thread, turns = EngineThread(Engine(model), asyncio.get_running_loop(), "test"), [0]
+    streams = [thread.open(sequence(model, seed)) for seed in range(600)]
+    rounds = [
+        [StepOutput(stream._sequence, np.full(50, turn), np.empty(0), 1, finish=finish) for stream in streams]
+        for turn, finish in enumerate((None, None, Finish.LENGTH))
+    ]
+    assert sum(output.nbytes for output in rounds[0]) > 10 * MOST_AT_ONCE
+    thread._deliver(rounds[0])
+    thread._deliver(rounds[1])
+    while thread._arrived:
+        before = len(thread._arrived)
+        await asyncio.sleep(0)
+        turns.append(before - len(thread._arrived))
+        if len(turns) == 3:
+            thread._deliver(rounds[2])
+    assert max(turns) <= MOST_AT_ONCE // rounds[0][0].nbytes + 1
+    assert len(thread._streams) == 0
+    for stream in streams:
+        assert text_of(await until_the_end(stream)) == [0] * 50 + [1] * 50 + [2] * 50
+
+
+async def test_a_few_outputs_are_delivered_at_once(model: Model) -> None:
+    thread = EngineThread(Engine(model), asyncio.get_running_loop(), "test")
+    stream = thread.open(sequence(model, 1))
+    thread._deliver([StepOutput(stream._sequence, np.ones(50, dtype=np.int64), np.empty(0), 1)])
+    assert stream._groups
+
+
+async def test_what_came_before_the_engine_broke_is_delivered(model: Model) -> None:
+    thread = EngineThread(Engine(model), asyncio.get_running_loop(), "test")
+    streams = [thread.open(sequence(model, seed)) for seed in range(200)]
+    thread._deliver([StepOutput(stream._sequence, np.ones(50, dtype=np.int64), np.empty(0), 1) for stream in streams])
+    thread._fail()
+    for stream in streams:
+        assert text_of([await stream.next_output()]) == [1] * 50
+        with pytest.raises(EngineFailed):
+            await stream.next_output()
