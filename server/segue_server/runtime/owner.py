@@ -15,6 +15,11 @@ class Owner:
     """Whether the call's deadline lets it wait longer than others: it queues with its like."""
 
     @property
+    def host(self) -> str:
+        """The peer's address without its port."""
+        return self.connection.rpartition(":")[0]
+
+    @property
     def group(self) -> str:
         """Those who share one turn of a full engine."""
         return f"{self.tenant}+" if self.patient else self.tenant

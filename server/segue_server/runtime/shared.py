@@ -1,9 +1,9 @@
 """Something that the server has a fixed amount of, and that its clients share.
 
-Nobody can take it all: beyond an assured amount, a connection may hold at most `SHARE` times what is still free. One
-connection alone gets three quarters, two get three sevenths each, and the next one always finds some. If several
-tenants hold some, the same is true for each of them. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne, "Dynamic
-Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
+Nobody can take it all: beyond an assured amount, a connection may hold at most as much as it leaves free. One alone
+gets half, a second one half of the rest, and the next one always finds some. If several tenants hold some, or
+several hosts, the same is true for each of them. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne, "Dynamic Queue
+Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
 """
 
 from collections import Counter
@@ -12,7 +12,8 @@ from typing import Final
 from segue_server.errors import InvalidRequest, Overloaded
 from segue_server.runtime.owner import Owner
 
-SHARE: Final = 3
+SHARE: Final = 1
+"""What one may hold, as a multiple of what is free then."""
 
 
 class Shared:
@@ -28,6 +29,7 @@ class Shared:
         self._assured = assured
         self._by_connection: Counter[str] = Counter()
         self._by_tenant: Counter[str] = Counter()
+        self._by_host: Counter[str] = Counter()
 
     @property
     def free(self) -> int:
@@ -48,13 +50,13 @@ class Shared:
                 "wait for its other calls to end, or retry shortly"
             )
         self.taken += amount
-        self._by_connection[owner.connection] += amount
-        self._by_tenant[owner.tenant] += amount
+        for held, key in self._holders(owner):
+            held[key] += amount
 
     def give_back(self, owner: Owner, amount: int) -> None:
         """Give back what was taken."""
         self.taken -= amount
-        for held, key in ((self._by_connection, owner.connection), (self._by_tenant, owner.tenant)):
+        for held, key in self._holders(owner):
             held[key] -= amount
             if not held[key]:
                 del held[key]
@@ -64,8 +66,10 @@ class Shared:
         most = max(self._assured, SHARE * (self.free - amount))
         if self._by_connection[owner.connection] + amount > most:
             return False
-        others = len(self._by_tenant) - (owner.tenant in self._by_tenant)
-        return not others or self._by_tenant[owner.tenant] + amount <= most
+        return all(
+            held[key] + amount <= most or len(held) == (key in held)  # alone, a tenant or host has all there is
+            for held, key in ((self._by_tenant, owner.tenant), (self._by_host, owner.host))
+        )
 
     def fair(self, owner: Owner, most: int) -> int:
         """Return how much `owner` can take now, 0 to `most`."""
@@ -73,6 +77,13 @@ class Shared:
         while fitting and not self.is_fair(owner, fitting):
             fitting //= 2
         return fitting
+
+    def _holders(self, owner: Owner) -> tuple[tuple[Counter[str], str], ...]:
+        return (
+            (self._by_connection, owner.connection),
+            (self._by_tenant, owner.tenant),
+            (self._by_host, owner.host),
+        )
 
 
 class Holding:

