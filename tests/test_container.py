@@ -30,6 +30,8 @@ OPENSHIFT = "1000730000:0"
 SOMEBODY = "4242:4242"
 OWNER_OF_THE_MODELS = 1234
 GIVEN = "/run/secrets/segue_keys"
+PATIENCE = 300.0
+"""Seconds, for machines that are busy with other things."""
 
 in_a_box = pytest.mark.skipif(bool(PLAIN), reason=f"needs another user and a read-only root: {PLAIN}")
 
@@ -96,7 +98,7 @@ def running(container: Container, *options: str) -> Iterator[Running]:
 def refusal(container: Container, *options: str) -> str:
     """The error with which the server of a container does not start: one line, the last."""
     command = container.serve(*options)
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert ended.returncode in {1, 2}, ended
     assert not ended.stdout
     assert "Traceback" not in ended.stderr, ended.stderr
@@ -108,12 +110,12 @@ def refusal(container: Container, *options: str) -> str:
 def healthy(server: Running) -> bool:
     """Whether the image's health check says so: engines ask several times, as the server may be slow to answer."""
     command = server.container.check_health(server.port)
-    return any(subprocess.run(command, check=False, timeout=60).returncode == 0 for _ in range(10))
+    return any(subprocess.run(command, check=False, timeout=PATIENCE).returncode == 0 for _ in range(10))
 
 
 def stop(server: Running) -> None:
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=60) == 0
+    assert server.process.wait(timeout=PATIENCE) == 0
 
 
 def text(server: Running, **options) -> str:
@@ -187,7 +189,7 @@ def test_what_one_replica_began_another_with_its_volume_continues_to_the_charact
         one.process.send_signal(signal.SIGTERM)
         *rest, last = stream
         delivered += "".join(part.text.text for part in rest)
-        assert one.process.wait(timeout=60) == 0
+        assert one.process.wait(timeout=PATIENCE) == 0
         assert last.finished.reason == pb.FINISH_REASON_DRAINED
         with Client(two.address) as client:
             continued = client.generate(ticket=last.finished.ticket, max_characters=100).text()
