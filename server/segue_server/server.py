@@ -27,6 +27,7 @@ from segue.v1 import (
 from segue_export.artifact import find_artifacts, read_artifact
 from segue_export.errors import ArtifactError
 
+from segue_server.api.encoding import prepare_normalization
 from segue_server.api.interceptor import CallInterceptor
 from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.model import ModelService
@@ -74,7 +75,6 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
-_ANY_MARKS: Final = "e" + "\u0301\u0323" * 32
 _HEALTH_SECONDS: Final = 0.5
 _LAST_MESSAGES_SECONDS: Final = 2.0
 """For the last message of each drained stream to reach its client."""
@@ -173,7 +173,7 @@ def load_models(config: ServerConfig) -> list[Model]:
 
 def _served(model: Model, loop: asyncio.AbstractEventLoop) -> Served:
     found = check(model)
-    model.manifest.normalize(_ANY_MARKS)  # its tables take a moment to make
+    prepare_normalization(model)
     _log.info(
         "model %s version %d on %s: results %s on batching; host class %s",
         *(model.name, model.version, model.provider, "do not depend" if found.reproducible else "MAY DEPEND"),
