@@ -41,7 +41,7 @@ COLUMNS = (
     Column("seconds", "answered in s", ",.2f"),
     Column("status", "status"),
 )
-ALPHABET: Final = 20_000
+ALPHABET: Final = 12_000
 """Symbols of the second model."""
 HIDDEN: Final = 32
 """Of both: what is measured does not depend on it."""
@@ -115,7 +115,7 @@ def requests() -> Mapping[str, Call]:
         ),
         "a piece of 65,536, windows of one": stream("a" * 65_536, windows=windows),
         "a piece of 1,000,000": stream("ab" * 499_999 + "é", policies=scoring_pb2.ScoringPolicies(unknown=refuse)),
-        "an alphabet of 20,000": (_MODEL, [_message(model_pb2.GetModelRequest(model=wide))]),
+        "an alphabet of 12,000": (_MODEL, [_message(model_pb2.GetModelRequest(model=wide))]),
     }
 
 
@@ -219,7 +219,7 @@ def rows(server: Server, only: str, repeats: int) -> Iterator[dict[str, Any]]:
     """Send each request and yield what it did."""
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(server.address, options=options) as channel:
-        answer(channel, requests()["an alphabet of 20,000"])
+        answer(channel, requests()["an alphabet of 12,000"])
         for name, call in requests().items():
             if not re.search(only, name):
                 continue

@@ -25,6 +25,7 @@ from segue.v1 import (
 from segue_server.api.calls.call import Patience
 from segue_server.api.calls.call_tasks import install
 from segue_server.api.calls.interceptor import CallInterceptor
+from segue_server.api.encoding import prepare_normalization
 from segue_server.api.listener.channel_options import CHANNEL_OPTIONS
 from segue_server.api.listener.connections import connection_options, limits_for
 from segue_server.api.listener.undecodable_paths import answer_undecodable_paths
@@ -163,6 +164,7 @@ async def _load(config: ServerConfig) -> Registry:
 
 def _served(loaded: LoadedModel, loop: asyncio.AbstractEventLoop) -> Served:
     model, found = loaded.model, loaded.found
+    prepare_normalization(model)
     worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}", loaded.rate)
     return Served.of(model, worker, Build.of(model, found.host_class), reproducible=found.reproducible)
 

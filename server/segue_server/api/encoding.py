@@ -22,11 +22,20 @@ PART: Final = 16_384
 _COMPOSED_PART: Final = 1_024
 """The same where characters may be composed, at up to a microsecond each."""
 
+_ANY_MARKS: Final = "é" + "\u0301\u0323" * 32
+
 
 def normalizer_after(state: State | None, model: Model) -> Normalizer:
     """Return a normalizer for text after `state`; None: the text begins."""
     last = "" if state is None else model.vocabulary.decode([state.last])
     return Normalizer(model.manifest.normalization, begins=state is None, after=last)
+
+
+def prepare_normalization(model: Model) -> None:
+    """Have the tables made that the model's normalization needs: that takes a second, which no call should wait for."""
+    normalizer = normalizer_after(None, model)
+    normalizer.feed(_ANY_MARKS)
+    normalizer.end()
 
 
 def normalize_after(field: str, state: State | None, text: str, model: Model) -> Steps[str]:

@@ -1,6 +1,7 @@
 """Long requests are read, and long replies built, in steps: each is small, and the result is that of the whole."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from segue.v1 import common_pb2, generation_pb2
 from segue.v1 import scoring_pb2 as pb
-from segue_server.api.encoding import PART, encode, normalize_piece
+from segue_server.api.encoding import PART, encode, normalize_piece, prepare_normalization
 from segue_server.api.generation_request import check_limits, read_generation
 from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
 from segue_server.api.score_messages import fill_score
@@ -23,8 +24,10 @@ from segue_server.errors import InvalidRequest
 from segue_server.limits import LIMITS
 from segue_server.runtime.time_slices import Steps, at_once
 from segue_server.state.start import StartState
+from segue_training.text import normalization
 from segue_training.text.normalization import NORMALIZATIONS, Normalizer
 
+TABLES = (normalization._long_runs, normalization._composing_with_before)
 ACUTE, DOT_BELOW = "\u0301", "\u0323"
 NO_IDS = np.empty(0, dtype=np.int64)
 
@@ -50,13 +53,11 @@ def counted(steps: Steps[Any]) -> tuple[int, Any]:
         max_size=6,
     ),
 )
-def test_a_text_normalized_in_steps_is_the_whole_one_normalized(
-    normalization: str, runs: list[tuple[str, int]]
-) -> None:
+def test_a_text_normalized_in_steps_is_the_whole_one_normalized(form: str, runs: list[tuple[str, int]]) -> None:
     text = "\ufeff" + "".join(part * count for part, count in runs)
-    normalizer = Normalizer(normalization)
+    normalizer = Normalizer(form)
     normalized = at_once(normalize_piece("text", text, normalizer)) + normalizer.end()
-    assert normalized == NORMALIZATIONS[normalization](text)
+    assert normalized == NORMALIZATIONS[form](text)
 
 
 @pytest.mark.parametrize(("text", "least"), [("ab" * 500_000, 1_000_000 // PART), ("e" + ACUTE, 0), ("a" * PART, 0)])
@@ -186,3 +187,11 @@ def test_a_long_prompt_is_read_in_small_steps(model: Model, count: int, least: i
     assert (checked, read >= least) == (2 if least else 0, True)
     assert read == 0 or least
     assert generation.prompt_count == count
+
+
+def test_no_call_waits_for_the_tables_of_a_normalization(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "manifest", replace(model.manifest, normalization="nfc"))
+    prepare_normalization(model)
+    made = [table.cache_info().misses for table in TABLES]
+    at_once(normalize_piece("text", "é你" + (ACUTE + DOT_BELOW) * 100 + "한", Normalizer("nfc")))
+    assert [table.cache_info().misses for table in TABLES] == made == [1, 1]
