@@ -7,7 +7,7 @@ Reads one JSON object a line and prints what it saw as another; times are in sec
     {"kind": "text", "rate": 100, "burst": 1, "seconds": 5, "deadline": null}   an open loop with Poisson arrivals
     {"kind": "text", "at_once": 48, "seconds": 5}                               a closed loop
     {"kind": "text", "at_once": 48, "seconds": 0}                               48 calls, to their ends
-    {"kind": "text", "normal": 0.1, "seconds": 5}                               ten calls a second; see `recovery`
+    {"kind": "text", "normal": 0.1, "seconds": 5, "patience": 9}                ten calls a second; see `recovery`
 
 Health is checked all the time on a connection of its own.
 """
@@ -97,7 +97,7 @@ class Load:
     async def recovery(self, order: dict[str, Any]) -> dict[str, Any]:
         """Try ten calls a second; return when the last one began that was refused or had to wait longer than normal.
 
-        What the phase before left under way goes on until then.
+        What the phase before left under way goes on meanwhile, and has `patience` seconds more to end.
         """
         began, last_bad = time.monotonic(), 0.0
 
@@ -116,10 +116,13 @@ class Load:
         last_bad = order["seconds"] if waiting else last_bad
         for each in waiting:
             each.cancel()
-        for call in self._under_way:
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=order["patience"])
+        unfinished = [call for call in self._under_way if not call.done()]
+        for call in unfinished:
             call.cancel()
         self._under_way.clear()
-        return {"recovery": last_bad, "probes": len(probes)}
+        return {"recovery": last_bad, "probes": len(probes), "unfinished": len(unfinished)}
 
     async def _open_loop(self, order: dict[str, Any]) -> "tuple[set[asyncio.Task[None]], int]":
         calls: set[asyncio.Task[None]] = set()
