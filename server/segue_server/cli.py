@@ -71,6 +71,11 @@ _MEGABYTE: Final = 1_000_000
     help="Seconds that a stream of text to score may send nothing before it ends with a ticket.",
 )
 @click.option(
+    "--max-duration",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds that a stream may last before it ends with a ticket.  [default: any time]",
+)
+@click.option(
     "--drain-lag",
     type=click.FloatRange(0),
     default=0.0,
@@ -149,6 +154,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     request_timeout: float,
     stall_timeout: float,
     idle_timeout: float,
+    max_duration: float | None,
     drain_lag: float,
     drain_grace: float,
     state: Path | None,
@@ -202,7 +208,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         memory_bytes=None if memory_mb is None else max(1, round(memory_mb * _MEGABYTE)),
         max_sequences=max_sequences,
         longest_wait=max_wait,
-        patience=Patience(request_timeout, stall_timeout, idle_timeout),
+        patience=Patience(request_timeout, stall_timeout, idle_timeout, max_duration),
         drain_lag=drain_lag,
         drain_grace=drain_grace,
         ticket_lifetime=ticket_days * _DAY,

@@ -159,12 +159,13 @@ async def _load(config: ServerConfig) -> Registry:
     """Load the models in another thread: this one answers signals."""
     loop = asyncio.get_running_loop()
     loaded = await asyncio.to_thread(load_models, config.models, config.device, config.threads)
+    for each in loaded:
+        await asyncio.to_thread(prepare_normalization, each.model)
     return Registry([_served(each, loop) for each in loaded])
 
 
 def _served(loaded: LoadedModel, loop: asyncio.AbstractEventLoop) -> Served:
     model, found = loaded.model, loaded.found
-    prepare_normalization(model)
     worker = EngineThread(Engine(model), loop, f"{model.name}/{model.version}", loaded.rate)
     return Served.of(model, worker, Build.of(model, found.host_class), reproducible=found.reproducible)
 
@@ -237,9 +238,10 @@ def _address(host: str, port: int) -> str:
 
 async def _wait_for_stop(signals: StopSignals, registry: Registry, server: grpc.aio.Server) -> bool:
     """Wait for a stop to be asked for, or an engine or gRPC to fail; return whether one failed."""
-    failures = [*(served.engine_thread.failed.wait() for served in registry), server.wait_for_termination()]
+    ended = asyncio.ensure_future(server.wait_for_termination())  # not to be cancelled: it would take the server along
+    failures = [served.engine_thread.failed.wait() for served in registry]
     waiting = [asyncio.ensure_future(each) for each in (signals.asked(), *failures)]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([ended, *waiting], return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
     return signals.asked_by is None

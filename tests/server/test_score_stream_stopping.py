@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from segue.v1 import common_pb2, generation_pb2, generation_pb2_grpc, scoring_pb2_grpc
 from segue.v1 import scoring_pb2 as pb
-from segue.v1 import scoring_pb2_grpc
 from segue_server.api.score_accumulator import NO_SCORES
 from segue_server.api.services import score_texts
 from segue_server.api.services.score_stream import ScoreStreamCall
@@ -24,6 +24,15 @@ class Output:
     async def write(self, response: pb.ScoreStreamResponse) -> None:
         if response.HasField("progress"):
             self.progress.append(response.progress)
+
+    def check_waiting(self, _: float) -> None:
+        """Wait for ever."""
+
+    def hold(self, _: int) -> None:
+        """Hold anything."""
+
+    def drop_message(self) -> None:
+        """Hold nothing."""
 
 
 @pytest.mark.parametrize("pieces", [["ab\r", "c"], ["ab", "c\r"], ["ab\r", "\r\n"], ["ab\r", "cd\r"], ["ab\r"]])
@@ -45,7 +54,7 @@ async def test_what_was_not_read_is_not_counted(
     monkeypatch.setattr(score_texts, "score_one", score_one)
     output: Any = Output()
     build: Any = SimpleNamespace(sha256=b"", host_class=b"")
-    served: Any = SimpleNamespace(model=model, engine_thread=SimpleNamespace(draining=asyncio.Event()), build=build)
+    served: Any = SimpleNamespace(model=model, engine=SimpleNamespace(draining=asyncio.Event()), build=build)
     call = ScoreStreamCall(pb.ScoreStreamStart(), StartState.nothing(build), served, output, lambda _: b"a ticket")
     with pytest.raises(Stopping):
         await call.answer(requests())
@@ -73,9 +82,67 @@ async def test_streams_that_do_not_begin_take_places_and_hear_of_the_stop(start_
 
 
 async def test_a_stream_that_never_begins_is_ended(start_server: Any) -> None:
-    with start_server("--stall-timeout", "0.2") as server:
+    with start_server("--request-timeout", "0.2") as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             call = scoring_pb2_grpc.ScoringServiceStub(channel).ScoreStream()
             await call.wait_for_connection()
             assert await call.code() is grpc.StatusCode.ABORTED
-            assert "start" in (await call.details())
+            assert "did not arrive within 0.2 seconds" in (await call.details())
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "words"),
+    [
+        ("--idle-timeout", grpc.StatusCode.ABORTED, "no text arrived for 1 seconds"),
+        ("--max-duration", grpc.StatusCode.UNAVAILABLE, "has lasted for 1 seconds"),
+    ],
+)
+async def test_idle_and_long_streams_end_with_a_ticket_that_continues_them(
+    start_server: Any, option: str, code: grpc.StatusCode, words: str
+) -> None:
+    first, second = "The cat sat", " on the mat."
+    with start_server(option, "1") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = scoring_pb2_grpc.ScoringServiceStub(channel)
+            call = stub.ScoreStream()
+            await call.write(pb.ScoreStreamRequest(start=pb.ScoreStreamStart()))
+            await call.write(pb.ScoreStreamRequest(text=first))
+            totals = []
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                async for response in call:
+                    totals.append(response.progress.total)  # noqa: PERF401 - what came before the error is needed
+            assert ended.value.code() is code
+            assert words in str(ended.value.details())
+            rest = await stub.Score(
+                pb.ScoreRequest(texts=[second], start=common_pb2.Start(ticket=totals[-1].ticket)), timeout=30
+            )
+            whole = await stub.Score(pb.ScoreRequest(texts=[first + second]), timeout=30)
+    parts = totals[-1].sum_log_probability + rest.scores[0].sum_log_probability
+    assert parts == pytest.approx(whole.scores[0].sum_log_probability, abs=1e-9)
+    assert totals[-1].scored_count + rest.scores[0].scored_count == whole.scores[0].scored_count
+
+
+async def test_a_long_text_ends_with_a_ticket_that_continues_it(start_server: Any) -> None:
+    def asked(count: int, **start: Any) -> generation_pb2.GenerateRequest:
+        sampling = generation_pb2.Sampling(seed=4)
+        return generation_pb2.GenerateRequest(prompt="The", max_characters=count, sampling=sampling, **start)
+
+    async def text_of(parts: Any) -> tuple[str, Any]:
+        text = ""
+        async for part in parts:
+            text += part.text.text
+        return text, part.finished
+
+    with start_server("--max-duration", "1") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = generation_pb2_grpc.GenerationServiceStub(channel)
+            first, finished = await text_of(stub.Generate(asked(1_000_000)))
+            assert finished.reason == generation_pb2.FINISH_REASON_DRAINED
+            assert finished.generated_count == len(first) > 0
+            more = generation_pb2.GenerateRequest(start=common_pb2.Start(ticket=finished.ticket), max_characters=50)
+            rest, _ = await text_of(stub.Generate(more))
+    with start_server() as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = generation_pb2_grpc.GenerationServiceStub(channel)
+            whole, _ = await text_of(stub.Generate(asked(len(first) + 50)))
+    assert first + rest == whole

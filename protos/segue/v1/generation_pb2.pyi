@@ -34,8 +34,9 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_STOP: _FinishReason.ValueType  # 2
     """FINISH_REASON_STOP: a stop string was completed."""
     FINISH_REASON_DRAINED: _FinishReason.ValueType  # 3
-    """FINISH_REASON_DRAINED: the server is stopping. Continue from the ticket on another one; nothing is lost. (If the
-    prompt was not fully read, the call fails with UNAVAILABLE instead: repeat it on another server.)
+    """FINISH_REASON_DRAINED: the server is stopping, or the stream has lasted as long as any may there. Continue from the
+    ticket, on another server if this one stops; nothing is lost. (If the prompt was not fully read, the call fails with
+    UNAVAILABLE instead: repeat it on another server.)
     """
     FINISH_REASON_END: _FinishReason.ValueType  # 4
     """FINISH_REASON_END: the model ended the document with a line feed, the last character of the text. Only document
@@ -52,8 +53,9 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 1
 FINISH_REASON_STOP: FinishReason.ValueType  # 2
 """FINISH_REASON_STOP: a stop string was completed."""
 FINISH_REASON_DRAINED: FinishReason.ValueType  # 3
-"""FINISH_REASON_DRAINED: the server is stopping. Continue from the ticket on another one; nothing is lost. (If the
-prompt was not fully read, the call fails with UNAVAILABLE instead: repeat it on another server.)
+"""FINISH_REASON_DRAINED: the server is stopping, or the stream has lasted as long as any may there. Continue from the
+ticket, on another server if this one stops; nothing is lost. (If the prompt was not fully read, the call fails with
+UNAVAILABLE instead: repeat it on another server.)
 """
 FINISH_REASON_END: FinishReason.ValueType  # 4
 """FINISH_REASON_END: the model ended the document with a line feed, the last character of the text. Only document

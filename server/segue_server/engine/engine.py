@@ -21,6 +21,8 @@ class Engine:
         self._just_paused: list[Sequence] = []
         """Those whose last output before the pause has not been returned yet."""
         self._draining = False
+        self._ending: list[Sequence] = []
+        """Those that end with the next tick."""
         self.work = 0
         """What the last tick cost, in rows of a step; each step counts as `STEP_ROWS` further ones."""
         self.symbols = 0
@@ -60,7 +62,7 @@ class Engine:
     def idle(self) -> bool:
         """Whether a tick would have nothing to do."""
         waiting = len(self) if self._draining else self._scheduler.runnable
-        return not (waiting or self._just_paused)
+        return not (waiting or self._just_paused or self._ending)
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` join at the next tick."""
@@ -70,6 +72,12 @@ class Engine:
         """Forget `sequence`; it has no more output. Does nothing if it has ended."""
         self._scheduler.remove(sequence)
         self._just_paused = [other for other in self._just_paused if other is not sequence]
+        self._ending = [other for other in self._ending if other is not sequence]
+
+    def end(self, sequence: Sequence) -> None:
+        """Make the next tick end `sequence` at the end of its character, with Finish.DRAINED, unless it has ended."""
+        if sequence.status in {Status.PREFILL, Status.START, Status.DECODE, Status.PAUSED}:
+            self._ending.append(sequence)
 
     def pause(self, sequence: Sequence) -> None:
         """Keep `sequence`, but spend no tick on it until it is resumed. Does nothing if it has ended."""
@@ -93,7 +101,7 @@ class Engine:
         self.work = self.symbols = self._slots = 0
         if self._draining:
             return self._end_all()
-        outputs = self._collect_paused()
+        outputs = [*self._collect_paused(), *self._end_some()]
         for batch in self._scheduler.schedule(steps, prefill_work):
             self.work += batch.work
             self._slots += batch.slots
@@ -112,7 +120,17 @@ class Engine:
         return [output for output in outputs if output.has_content]
 
     def _end_all(self) -> list[StepOutput]:
-        self._just_paused, sequences = [], self._scheduler.clear()
+        self._just_paused, self._ending = [], []
+        return self._drained(self._scheduler.clear())
+
+    def _end_some(self) -> list[StepOutput]:
+        ending, self._ending = self._ending, []
+        for sequence in ending:
+            self._scheduler.remove(sequence)
+        return self._drained(ending)
+
+    def _drained(self, sequences: list[Sequence]) -> list[StepOutput]:
+        """Return the last outputs of sequences that the scheduler has forgotten, with their states."""
         symbols = self._model.symbols
         outputs = [s.collect(symbols, Finish.DRAINED, state=s.state) for s in sequences if not s.unfinished]
         for filtered in (False, True):

@@ -22,6 +22,10 @@ class EngineShare:
         self._settle()
         return self._engine_thread.open(sequence, self._owner)
 
+    def end(self, sequence: Sequence) -> None:
+        """End `sequence` at its current character, with its state."""
+        self._engine_thread.end(sequence)
+
     def close(self, sequence: Sequence) -> None:
         """Forget the stream of `sequence`."""
         self._engine_thread.close(sequence)

@@ -189,6 +189,10 @@ class EngineThread:
         if self._streams.pop(sequence, None) is not None:
             self.command(lambda engine: engine.abort(sequence))
 
+    def end(self, sequence: Sequence) -> None:
+        """End a sequence at its current character, with its state."""
+        self.command(lambda engine: engine.end(sequence))
+
     def drain(self) -> None:
         """End every sequence at its current character, with its state."""
         self.draining.set()

@@ -453,10 +453,11 @@ def test_without_a_state_the_text_is_the_same(models: dict[str, Model], name: st
         )
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("name", ["characters", "bytes", "lines"])
 @pytest.mark.parametrize("seed", range(4))
 def test_draining_ends_every_sequence_with_a_state_that_continues_it(
-    models: dict[str, Model], name: str, seed: int
+    models: dict[str, Model], name: str, seed: int, at_once: bool
 ) -> None:
     """Whether it waits to begin, reads, writes, stands within a character, or is paused."""
     model, schedule = models[name], random.Random(seed)
@@ -469,7 +470,11 @@ def test_draining_ends_every_sequence_with_a_state_that_continues_it(
         take(outcomes, engine.step(schedule.choice([1, 2, 5]), 300))
     for sequence in list(outcomes)[10:]:
         engine.add(sequence)
-    engine.drain()
+    if at_once:
+        engine.drain()
+    else:
+        for sequence in outcomes:
+            engine.end(sequence)
     assert not engine.idle
     take(outcomes, engine.step(16, 300))
     assert (len(engine), engine.idle, engine.collect()) == (0, True, [])
@@ -485,6 +490,24 @@ def test_draining_ends_every_sequence_with_a_state_that_continues_it(
         assert outcome.written + rest.written == whole.written
         assert outcome.scores + rest.scores == whole.scores
         assert (rest.finish, rest.stop) == (whole.finish, whole.stop)
+
+
+def test_ending_one_sequence_leaves_the_others_alone(models: dict[str, Model]) -> None:
+    model = models["characters"]
+    engine, outcomes = Engine(model), {make(model, number): Outcome.of(make(model, number)) for number in range(6)}
+    for sequence in outcomes:
+        engine.add(sequence)
+    take(outcomes, engine.step(2, 20))
+    ended = next(sequence for sequence, outcome in outcomes.items() if outcome.finish is None)
+    engine.end(ended)
+    engine.end(ended)
+    while not engine.idle:
+        take(outcomes, [*engine.step(5, 300), *engine.collect()])
+    engine.end(ended)
+    assert engine.idle
+    assert outcomes.pop(ended).finish is Finish.DRAINED
+    wholes = [alone(model, make(model, number)).bits() for number in range(6)]
+    assert all(outcome.bits() in wholes for outcome in outcomes.values())
 
 
 def test_draining_ends_characters_that_have_begun(models: dict[str, Model]) -> None:

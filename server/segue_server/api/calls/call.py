@@ -6,6 +6,7 @@ most that it may have, since gRPC buffers it without telling how much there is.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -17,7 +18,7 @@ from segue_server.api.calls.call_tasks import abandon, current_task
 from segue_server.api.calls.status import Status
 from segue_server.api.calls.tenants import tenant_of
 from segue_server.api.calls.wire_bounds import parse
-from segue_server.errors import InvalidRequest, RequestError, Stalled
+from segue_server.errors import InvalidRequest, RequestError, Stalled, Stopping
 from segue_server.limits import MethodLimits
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.backlog import Backlog, nothing_expected
@@ -50,6 +51,8 @@ class Patience:
     """For a message to be read."""
     idle: float = 300.0
     """For the next piece of a streamed text."""
+    longest: float | None = None
+    """For a stream to end by itself; None: any time."""
 
 
 class Call:
@@ -71,6 +74,7 @@ class Call:
         self._admission = admission
         self._backlogs = backlogs
         self._patience = patience
+        self._began = time.monotonic()
         self._time_left: float | None = None
         """Seconds until the deadline, when the call began; None: it has none."""
         self._memory = Holding(admission.memory, NOBODY)
@@ -84,6 +88,11 @@ class Call:
     def tenant(self) -> str:
         """Tenants cannot use each other's tickets, sessions and cached prefixes."""
         return self.owner.tenant
+
+    @property
+    def longest(self) -> float | None:
+        """Seconds that a stream may last; None: any time."""
+        return self._patience.longest
 
     def enter(self) -> None:
         """Take what every call takes, until the call has ended; raises Overloaded, and InvalidRequest for a bad tenant.
@@ -138,7 +147,15 @@ class Call:
         return await self._parsed(data, message)
 
     def check_waiting(self, seconds: float) -> None:
-        """Raise Stalled if a client has sent nothing for too many `seconds`, or Overloaded if memory is short."""
+        """Raise what ends a stream whose client has sent nothing for so many `seconds`.
+
+        Stalled: for too long. Stopping: the stream has lasted too long. Overloaded: memory is short.
+        """
+        if self.longest is not None and time.monotonic() - self._began > self.longest:
+            raise Stopping(
+                f"the stream has lasted for {self.longest:g} seconds, as long as any may here; continue from its last "
+                "ticket"
+            )
         if seconds > self._patience.idle:
             raise Stalled(
                 f"no text arrived for {self._patience.idle:g} seconds; continue from the last ticket when there is some"

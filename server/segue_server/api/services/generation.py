@@ -91,14 +91,14 @@ class _Call:
         """Send every message; leaves no sequence in the engine, however it ends."""
         prompt, engine = self._generation.prompt(), self._served.engine
         if prompt is None:
-            with running(self._generation.sequences(), engine) as streams:
+            with running(self._generation.sequences(), engine, self._call.longest) as streams:
                 await self._call.write(self._started())
                 await self._write_samples(streams)
         else:
             with running([prompt], engine) as [stream]:
                 await self._call.write(self._started())
                 state = await prefill_to_end(stream, self._generation.prefix.offer)
-            with running(self._generation.sequences(state), engine) as streams:
+            with running(self._generation.sequences(state), engine, self._call.longest) as streams:
                 await self._write_samples(streams)
 
     async def _write_samples(self, streams: list[Stream]) -> None:

@@ -11,13 +11,25 @@ from segue_server.runtime.engine_thread import Stream
 
 
 @contextmanager
-def running(sequences: Collection[Sequence], engine: EngineShare) -> Iterator[list[Stream]]:
-    """Run the sequences in `engine` for the length of the block."""
+def running(
+    sequences: Collection[Sequence], engine: EngineShare, time_limit: float | None = None
+) -> Iterator[list[Stream]]:
+    """Run the sequences in `engine` for the length of the block; end them after `time_limit` seconds, if given."""
+    timer = None
+    if time_limit is not None:
+        timer = asyncio.get_running_loop().call_later(time_limit, _end_all, sequences, engine)
     try:
         yield [engine.open(sequence) for sequence in sequences]
     finally:
+        if timer is not None:
+            timer.cancel()
         for sequence in sequences:
             engine.close(sequence)
+
+
+def _end_all(sequences: Collection[Sequence], engine: EngineShare) -> None:
+    for sequence in sequences:
+        engine.end(sequence)
 
 
 @asynccontextmanager
