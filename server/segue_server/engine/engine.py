@@ -76,7 +76,8 @@ class Engine:
 
     def end(self, sequence: Sequence) -> None:
         """Make the next tick end `sequence` at the end of its character, with Finish.DRAINED, unless it has ended."""
-        if sequence.status in {Status.PREFILL, Status.START, Status.DECODE, Status.PAUSED}:
+        runs = sequence.status in {Status.PREFILL, Status.START, Status.DECODE, Status.PAUSED}
+        if runs and not any(other is sequence for other in self._ending):
             self._ending.append(sequence)
 
     def pause(self, sequence: Sequence) -> None:
