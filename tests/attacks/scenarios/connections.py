@@ -107,7 +107,7 @@ def _healthy(server: Server) -> bool:
     return False
 
 
-SMALL: Final = (Sizes(400, open_files=256),)
+SMALL: Final = (Sizes(500, open_files=400),)
 METRICS_SMALL: Final = (MetricsSizes(100),)
 FULL: Final = (
     Sizes(5200, open_files=4096),
