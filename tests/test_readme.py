@@ -95,3 +95,11 @@ def test_the_name_alone_is_refused(line: str) -> None:
 )
 def test_a_path_or_a_known_third_party_is_not(line: str) -> None:
     assert not strangers(line)
+
+
+def test_the_tests_that_reliability_names_exist() -> None:
+    page = (ROOT / "docs/reliability.md").read_text()
+    named = [name.partition("::") for name in re.findall(r"`([\w/]+\.py(?:::\w+)?)`", page)]
+    assert len(named) > 40
+    for path, _, test in named:
+        assert f"def {test}" in (ROOT / path).read_text(), (path, test)

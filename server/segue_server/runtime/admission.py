@@ -94,11 +94,7 @@ class Admission:
         longest, wait = self._longest(time_left), backlog.wait(owner)
         # Spread, so that those who are refused together do not return together.
         delay = max(_SHORTEST_RETRY, wait - longest / 2) * random.uniform(0.75, 1.25)  # noqa: S311
-        raise Overloaded(
-            f"the work before this call takes {wait:.1f} s, and it can wait for {longest:.1f} s; retry later, or give "
-            "it a longer deadline",
-            min(delay, _LONGEST_RETRY),
-        )
+        raise Overloaded(_too_late(wait, longest), min(delay, _LONGEST_RETRY))
 
     def _admits(self, backlog: Backlog, owner: Owner, time_left: float | None) -> bool:
         return backlog.admits(owner, self._longest(time_left))
@@ -131,3 +127,15 @@ class Admission:
             yield give_back
         finally:
             self.places.give_back(owner, held)
+
+
+def _too_late(wait: float, longest: float) -> str:
+    if wait > longest:
+        return (
+            f"the work before this call takes {wait:.1f} s, and it can wait for {longest:.1f} s; retry later, or give "
+            "it a longer deadline"
+        )
+    return (
+        f"of the {longest:.1f} s of work that may come before this call, your connection has its share in the engine; "
+        "wait for its other calls to end, or retry later"
+    )
