@@ -15,10 +15,13 @@ from attacks.harness.frames import PREFACE, SETTINGS, frame
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server
 
+_HEALTH_SECONDS: Final = 20.0
+"""For a connection that found no place to find one: those that never finish a handshake lose theirs in 10 s."""
+
 _BEGINNINGS: Final = {
     "silent": b"",
     "half of a preface": PREFACE[:10],
-    "idle": PREFACE + frame(SETTINGS, 0, 0),
+    "settings never acknowledged": PREFACE + frame(SETTINGS, 0, 0),
     "half of a frame": PREFACE + frame(SETTINGS, 0, 0) + b"\x00\x40\x00\x01",
 }
 
@@ -30,8 +33,10 @@ class Sizes:
     connections: int
     open_files: int
     """Of the server."""
-    kind: Literal["silent", "half of a preface", "idle", "half of a frame"] = "idle"
-    checks: int = 3
+    kind: Literal["silent", "half of a preface", "settings never acknowledged", "half of a frame"] = (
+        "settings never acknowledged"
+    )
+    checks: int = 2
     """Of health, each on a connection of its own."""
 
 
@@ -103,7 +108,9 @@ def _healthy(server: Server) -> bool:
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(server.address, options=options) as channel, suppress(grpc.RpcError):
         stub = health_pb2_grpc.HealthStub(channel)
-        return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=3, wait_for_ready=True).status == 1)
+        return bool(
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS, wait_for_ready=True).status == 1
+        )
     return False
 
 
