@@ -23,7 +23,8 @@ ASSURED_BYTES: Final = 2**20
 
 SLOWEST_STREAM: Final = 10.0
 """Characters a second: a server has no places for more streams than it can serve at this speed."""
-FEWEST_PLACES: Final = 64
+FEWEST_PLACES: Final = 1024
+"""If there is the memory: where time is short, waiting calls are refused for that."""
 SEQUENCE_BYTES: Final = 2**16
 """What a sequence takes, without its states and its prompt: its stream's buffer, messages under way, Python objects."""
 _STATES: Final = 4

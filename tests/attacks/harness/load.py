@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from attacks.harness.servers import Server
 
-_PROGRAM: Final = Path(__file__).with_name("load_process.py")
+_PROGRAM: Final = "attacks.harness.load_process"
+_TESTS: Final = Path(__file__).parents[2]
 
 
 def cores() -> tuple[frozenset[int] | None, frozenset[int] | None]:
@@ -42,7 +43,8 @@ class LoadProcess:
 def load(server: Server, on: frozenset[int] | None) -> Iterator[LoadProcess]:
     """Have a load generator for the length of the block."""
     with subprocess.Popen(
-        [sys.executable, str(_PROGRAM), server.address],
+        [sys.executable, "-m", _PROGRAM, server.address],
+        cwd=_TESTS,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

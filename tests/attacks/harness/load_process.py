@@ -1,6 +1,6 @@
 """Calls at a rate that does not wait for answers (open loop), or a number at once (closed loop). A process of its own.
 
-    python load_process.py HOST:PORT
+    python -m attacks.harness.load_process HOST:PORT      from the folder `tests`
 
 Reads one JSON object a line and prints what it saw as another; times are in seconds:
 
@@ -9,24 +9,29 @@ Reads one JSON object a line and prints what it saw as another; times are in sec
     {"kind": "text", "at_once": 48, "seconds": 0}                               48 calls, to their ends
     {"kind": "text", "normal": 0.1, "seconds": 5, "patience": 9}                ten calls a second; see `recovery`
 
-Health is checked all the time on a connection of its own.
+The calls are made by a client that costs little, so that the server is measured and not this process. Health is checked
+all the time, by gRPC's own client.
 """
 
 import asyncio
+import base64
 import json
 import random
 import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from segue.v1 import generation_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from segue.v1 import generation_pb2, scoring_pb2
+
+from attacks.harness.lean_client import Answer, LeanClient
 
 CONNECTIONS: Final = 8
 MOST_AT_ONCE: Final = 20_000
@@ -50,12 +55,10 @@ class Seen:
 class Load:
     """The calls of one process."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, clients: list[LeanClient]) -> None:
+        self._clients = clients
         options = [("grpc.use_local_subchannel_pool", 1)]
-        channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(CONNECTIONS + 1)]
-        self._generation: list[Any] = [generation_pb2_grpc.GenerationServiceStub(each) for each in channels[1:]]
-        self._scoring: list[Any] = [scoring_pb2_grpc.ScoringServiceStub(each) for each in channels[1:]]
-        self._health: Any = health_pb2_grpc.HealthStub(channels[0])
+        self._health: Any = health_pb2_grpc.HealthStub(grpc.aio.insecure_channel(address, options=options))
         self._random = random.Random(1)
         self._number = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -161,47 +164,24 @@ class Load:
 
     async def _call(self, kind: str, seen: Seen, deadline: float | None) -> None:
         self._number += 1
-        began = time.monotonic()
+        path, request = _CALLS[kind](self._number)
+        client = self._clients[self._number % CONNECTIONS]
         try:
-            await _CALLS[kind](self, self._number, seen, deadline)
-        except grpc.aio.AioRpcError as error:
-            seen.statuses[error.code().name] += 1
-            seen.details[(error.details() or "")[:120]] += 1
-            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                seen.refused.append(time.monotonic() - began)
-                seen.without_hint += not _hints(error)
+            answer = await client.call(path, request.SerializeToString(), deadline)
+        except TimeoutError:
+            seen.statuses["NO ANSWER"] += 1
+            return
+        seen.statuses[_NAMES.get(answer.status, answer.status)] += 1
+        now = time.monotonic()
+        if answer.status == "0":
+            seen.ended.append(now)
+            first = answer.messages[1] if path == _GENERATE else now  # after the one that says it has begun
+            seen.first.append(first - answer.began)
         else:
-            seen.statuses["OK"] += 1
-            seen.ended.append(time.monotonic())
-
-    async def _generate(self, number: int, seen: Seen, deadline: float | None, prompt: str, characters: int) -> None:
-        request = generation_pb2.GenerateRequest(
-            prompt=prompt, max_characters=characters, sampling=generation_pb2.Sampling(seed=number)
-        )
-        began, first = time.monotonic(), False
-        async for response in self._generation[number % CONNECTIONS].Generate(request, timeout=deadline):
-            if not first and response.text.text:
-                first = True
-                seen.first.append(time.monotonic() - began)
-
-    def text(self, number: int, seen: Seen, deadline: float | None) -> Awaitable[None]:
-        """A text of 512 characters."""
-        return self._generate(number, seen, deadline, "The ", 512)
-
-    def short_text(self, number: int, seen: Seen, deadline: float | None) -> Awaitable[None]:
-        """A text of 64 characters."""
-        return self._generate(number, seen, deadline, "The ", 64)
-
-    def prompt(self, number: int, seen: Seen, deadline: float | None) -> Awaitable[None]:
-        """A prompt of 20,000 characters, a new one each time, and 64 characters."""
-        return self._generate(number, seen, deadline, f"{number} {PASSAGE * 40}"[:20_000], 64)
-
-    async def score(self, number: int, seen: Seen, deadline: float | None) -> None:
-        """The score of 504 characters."""
-        request = scoring_pb2.ScoreRequest(texts=[PASSAGE])
-        began = time.monotonic()
-        await self._scoring[number % CONNECTIONS].Score(request, timeout=deadline)
-        seen.first.append(time.monotonic() - began)
+            seen.details[str(answer.trailers.get("grpc-message", ""))[:120]] += 1
+        if answer.status == _REFUSED:
+            seen.refused.append(now - answer.began)
+            seen.without_hint += not _hints(answer)
 
     async def _check_health(self, seen: Seen) -> None:
         while True:
@@ -215,20 +195,45 @@ class Load:
             await asyncio.sleep(0.05)
 
 
-_CALLS: Final[dict[str, Any]] = {
-    "text": Load.text,
-    "short text": Load.short_text,
-    "prompt": Load.prompt,
-    "score": Load.score,
+_GENERATE: Final = "/segue.v1.GenerationService/Generate"
+_SCORE: Final = "/segue.v1.ScoringService/Score"
+_REFUSED: Final = str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+_NAMES: Final = {str(code.value[0]): code.name for code in grpc.StatusCode}
+
+
+def _text(number: int, characters: int = 512, prompt: str = "The ") -> tuple[str, Message]:
+    sampling = generation_pb2.Sampling(seed=number)
+    return _GENERATE, generation_pb2.GenerateRequest(prompt=prompt, max_characters=characters, sampling=sampling)
+
+
+def _short_text(number: int) -> tuple[str, Message]:
+    return _text(number, 64)
+
+
+def _prompt(number: int) -> tuple[str, Message]:
+    """A prompt of 20,000 characters, a new one each time, and 64 characters."""
+    return _text(number, 64, f"{number} {PASSAGE * 40}"[:20_000])
+
+
+def _score(_: int) -> tuple[str, Message]:
+    """The score of 504 characters."""
+    return _SCORE, scoring_pb2.ScoreRequest(texts=[PASSAGE])
+
+
+_CALLS: Final[dict[str, Callable[[int], tuple[str, Message]]]] = {
+    "text": _text,
+    "short text": _short_text,
+    "prompt": _prompt,
+    "score": _score,
 }
 
 
-def _hints(error: grpc.aio.AioRpcError) -> bool:
+def _hints(answer: Answer) -> bool:
     """Return whether a refusal says when to retry, in both ways."""
-    trailers = {str(key): value for key, value in error.trailing_metadata() or ()}
-    status = status_pb2.Status.FromString(bytes(trailers.get("grpc-status-details-bin", b"")))
+    encoded = str(answer.trailers.get("grpc-status-details-bin", ""))
+    status = status_pb2.Status.FromString(base64.b64decode(encoded + "=" * (-len(encoded) % 4)))
     told = any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
-    return told and str(trailers.get("grpc-retry-pushback-ms", "")).isdigit()
+    return told and str(answer.trailers.get("grpc-retry-pushback-ms", "")).isdigit()
 
 
 def _percentile(values: list[float], percent: float) -> float:
@@ -243,7 +248,7 @@ def _cpu() -> float:
 
 async def main() -> None:
     """Obey each line."""
-    load = Load(sys.argv[1])
+    load = Load(sys.argv[1], [await LeanClient.connect(sys.argv[1]) for _ in range(CONNECTIONS)])
     while line := await asyncio.to_thread(sys.stdin.readline):
         order = json.loads(line)
         report = await (load.recovery(order) if "normal" in order else load.phase(order))

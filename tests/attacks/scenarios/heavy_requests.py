@@ -120,7 +120,7 @@ def _longest_lag(server: Server) -> float | None:
     """Return the longest lag that the server has measured itself, in seconds; None if it measures none."""
     with urlopen(f"http://{server.metrics}/metrics", timeout=30) as reply:
         text = reply.read().decode()
-    found = re.search(r"^segue_event_loop_lag_seconds_max\S* (\S+)$", text, re.MULTILINE)
+    found = re.search(r"^segue_event_loop_lag_longest_seconds\S* (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else None
 
 
