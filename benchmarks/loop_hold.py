@@ -166,6 +166,7 @@ def serve(folder: Path) -> None:
     from segue_server.engine.model import Device
     from segue_server.server import ServerConfig
     from segue_server.server import serve as serve_alone
+    from segue_server.stop_signals import StopSignals
 
     probe = Probe()
 
@@ -176,8 +177,11 @@ def serve(folder: Path) -> None:
 
     async def serve_probed() -> None:
         asyncio.get_running_loop().call_soon(probe.start)
-        await serve_alone(ServerConfig(folder, folder / "keys", "memory:", port=0, device=Device.CPU))
+        config = ServerConfig(folder, folder / "keys", "memory:", port=0, device=Device.CPU)
+        await serve_alone(config, signals)
 
+    signals = StopSignals()
+    signals.handle()
     threading.Thread(target=tell, daemon=True).start()
     asyncio.run(serve_probed())
 

@@ -136,8 +136,11 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, start
     alternatives = _read_alternatives(request.top_alternatives, model)
     sampling = yield from _read_sampling(request.sampling, start.sampling, model)
     stop_ids = _read_stops(list(request.stop), model)
+    before = request.written_before
+    if len(before) > PART:
+        yield
     # Not normalized again: the model wrote it.
-    written_before = model.vocabulary.encode(request.written_before[-(LIMITS.max_stop - 1) :])
+    written_before = model.vocabulary.encode(before[-(LIMITS.max_stop - 1) :])
     check_choice("unknown_policy", request.unknown_policy, common_pb2.UnknownPolicy)
     ids, unknown_count = yield from _read_prompt(request, model, start)
     seed = request.sampling.seed if request.sampling.HasField("seed") else None
@@ -168,8 +171,6 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, start
 
 def _read_prompt(request: generation_pb2.GenerateRequest, model: Model, start: StartState) -> Steps[tuple[Ids, int]]:
     """Return the ids of the prompt, and how many of them are `<unk>`."""
-    if len(request.written_before) > PART:
-        yield
     prompt = yield from normalize_after("prompt", start.state, request.prompt, model)
     check_line_feeds("prompt", prompt, model)
     ids, unknown_at = yield from encode("prompt", prompt, model, request.unknown_policy)

@@ -69,7 +69,10 @@ def _extend(numbers: RepeatedScalarFieldContainer[N], arrays: Sequence[NDArray[A
 
 
 def _add_windows(messages: RepeatedCompositeFieldContainer[pb.WindowScore], windows: list[Window]) -> Steps[None]:
-    for number, window in enumerate(windows, 1):
+    """Move the windows into messages. Each one is freed at once: to free them all together takes long too."""
+    windows.reverse()
+    while windows:
+        window = windows.pop()
         messages.add(
             first=window.first,
             character_count=window.character_count,
@@ -77,5 +80,5 @@ def _add_windows(messages: RepeatedCompositeFieldContainer[pb.WindowScore], wind
             scored_count=window.scored_count,
             unknown_count=window.unknown_count,
         )
-        if number % _MESSAGES_OF_A_STEP == 0:
+        if windows and len(windows) % _MESSAGES_OF_A_STEP == 0:
             yield

@@ -35,6 +35,9 @@ may leave in gRPC's buffers."""
 MOST_AT_ONCE: Final = 2**15
 """Bytes of outputs that are delivered in one turn of the event loop: their readers, which all make messages of them in
 the next, take some milliseconds."""
+LEAST_OUTPUT: Final = 2**10
+"""Bytes that an output counts for there at least: to wake its reader takes its time, however little there is to read.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -265,7 +268,7 @@ class EngineThread:
     def _deliver_next(self) -> None:
         left = MOST_AT_ONCE
         while self._arrived and left > 0:
-            left -= self._deliver_one(self._arrived.popleft())
+            left -= max(LEAST_OUTPUT, self._deliver_one(self._arrived.popleft()))
         if self._arrived:
             self._loop.call_soon(self._deliver_next)
 

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 from segue.v1 import common_pb2, generation_pb2, scoring_pb2, session_pb2
-from segue_server.api.wire_bounds import MAX_OTHER_BYTES, MAX_OTHER_FIELDS, SMALL_MESSAGE_BYTES, check_wire, parse
+from segue_server.api.calls.wire_bounds import MAX_OTHER_BYTES, MAX_OTHER_FIELDS, SMALL_MESSAGE_BYTES, check_wire, parse
 from segue_server.errors import InvalidRequest
 from segue_server.limits import LIMITS, MAX_MESSAGE_BYTES
 from segue_server.runtime.time_slices import at_once
@@ -171,7 +171,7 @@ def test_small_messages_are_parsed_at_once() -> None:
 PEAKS = """
 import resource, sys
 from segue.v1 import scoring_pb2 as pb
-from segue_server.api.wire_bounds import parse
+from segue_server.api.calls.wire_bounds import parse
 from segue_server.errors import InvalidRequest
 from segue_server.runtime.time_slices import at_once
 data = {"texts": b"\\x1a\\x00" * 4_000_000, "a text": b"\\x1a\\x80\\x89\\x7a" + b"a" * 2_000_000}[sys.argv[1]]

@@ -30,6 +30,8 @@ MAX_OTHER_BYTES: Final = 64 * 1024
 
 _MAX_CHARACTER_BYTES: Final = 4
 _FIELDS_OF_A_STEP: Final = 512
+_PART_BYTES: Final = 2**20
+"""Of a message that is parsed in one step, unless a single field has more."""
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 """Wire types; all others are groups, which proto3 does not have, or undefined."""
@@ -66,23 +68,39 @@ _MAX_BYTES: Final[Mapping[Descriptor, Mapping[str, int]]] = {
 
 def parse(data: bytes, message: type[M]) -> Steps[M]:
     """Check and parse a request; raises InvalidRequest."""
-    if len(data) > SMALL_MESSAGE_BYTES:
-        yield from check_wire(data, message)
-        yield
     try:
-        parsed = message.FromString(data)
+        if len(data) <= SMALL_MESSAGE_BYTES:
+            return message.FromString(data)
+        yield from check_wire(data, message)
+        parsed = message()
+        for begin, end in _parts(data):
+            yield
+            parsed.MergeFromString(data[begin:end])  # messages merge as their bytes do, end to end
     except DecodeError:
         raise InvalidRequest(_NOT_A_MESSAGE) from None
-    if len(data) > SMALL_MESSAGE_BYTES:
-        yield  # that took some milliseconds
+    yield  # that took some milliseconds
     return parsed
+
+
+def _parts(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the parts of a checked message begin and end: some fields each, and larger ones alone."""
+    if len(data) <= _PART_BYTES:
+        yield 0, len(data)
+        return
+    begin = last = 0
+    for _, _, end in _fields(data, 0, len(data), {}):
+        if end - begin > _PART_BYTES and last > begin:
+            yield begin, last
+            begin = last
+        last = end
+    yield begin, last
 
 
 def check_wire(data: bytes, message: type[Message]) -> Steps[None]:
     """Refuse a message of the wire with more, or larger, fields than a request has; raises InvalidRequest."""
     counts = Counter[str]()
     try:
-        for number, (field, size) in enumerate(_fields(data, 0, len(data), _known(message.DESCRIPTOR))):
+        for number, (field, size, _) in enumerate(_fields(data, 0, len(data), _known(message.DESCRIPTOR))):
             counts[field.what] += 1
             if counts[field.what] > field.max_count:
                 raise InvalidRequest(f"{field.what}: more than the {field.max_count:,} that are allowed")
@@ -129,8 +147,11 @@ def _checked(field: FieldDescriptor) -> _Field:
     return _Field(field.name, what, max_count, _MAX_BYTES.get(message, {}).get(field.name, MAX_OTHER_BYTES))
 
 
-def _fields(data: bytes, at: int, end: int, known: Mapping[int, _Field]) -> Iterator[tuple[_Field, int]]:
-    """Yield each field from `at` to `end` and its size, and those inside it; raises InvalidRequest and IndexError."""
+def _fields(data: bytes, at: int, end: int, known: Mapping[int, _Field]) -> Iterator[tuple[_Field, int, int]]:
+    """Yield each field from `at` to `end`, its size, and where it ends, and the same of those inside it.
+
+    Raises InvalidRequest and IndexError.
+    """
     while at < end:
         key, at = _varint(data, at)
         field, wire_type, size = known.get(key, _UNKNOWN), key & 7, 0
@@ -144,7 +165,7 @@ def _fields(data: bytes, at: int, end: int, known: Mapping[int, _Field]) -> Iter
             size = 4
         else:
             raise InvalidRequest(_NOT_A_MESSAGE)
-        yield field, size
+        yield field, size, at + size
         if field.fields is not None:
             yield from _fields(data, at, min(at + size, end), field.fields)
         at += size

@@ -1,7 +1,9 @@
 """Scoring texts, each as one sequence."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from segue_server.engine.sequence import State, StepOutput
 from segue_server.runtime.registry import Served
 from segue_server.runtime.time_slices import Steps, in_slices
 from segue_server.state.start import StartState, rewinding_marks
+
+_BEGUN_AT_ONCE: Final = 16
+"""Texts whose scoring begins in one turn of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,10 @@ async def score_all(
         await score_from_queue()
     else:
         async with tasks_of_call() as group:
-            for _ in range(places):
+            for number in range(places):
                 group.create_task(score_from_queue())
+                if number % _BEGUN_AT_ONCE == _BEGUN_AT_ONCE - 1:
+                    await asyncio.sleep(0)  # they all open a stream in the next turn of the event loop
     return [results[i] for i in range(len(texts))]
 
 
