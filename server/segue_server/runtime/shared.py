@@ -7,6 +7,8 @@ Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on N
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from segue_server.errors import InvalidRequest, Overloaded
@@ -60,6 +62,15 @@ class Shared:
             held[key] -= amount
             if not held[key]:
                 del held[key]
+
+    @contextmanager
+    def held(self, owner: Owner, amount: int) -> Iterator[None]:
+        """Take `amount` for the length of the block; raises like `take`."""
+        self.take(owner, amount)
+        try:
+            yield
+        finally:
+            self.give_back(owner, amount)
 
     def is_fair(self, owner: Owner, amount: int) -> bool:
         """Whether `owner` would have no more than its share with `amount` more."""

@@ -8,8 +8,11 @@ turns: at most one slice of one call in each pass of the event loop, first come,
 import asyncio
 import time
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
+
+from segue_server.errors import Overloaded
 
 T = TypeVar("T")
 
@@ -18,8 +21,21 @@ Steps = Generator[None, None, T]
 
 SLICE_SECONDS: Final = 0.002
 
-_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
-"""Of each event loop, who may work in this pass."""
+MOST_CALLS: Final = 64
+"""Calls that take turns, each with up to some tenths of a second of work."""
+
+
+@dataclass
+class _Turns:
+    """Of one event loop."""
+
+    free: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by who works in this pass."""
+    calls: int = 0
+    """How many work or wait."""
+
+
+_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns]] = WeakKeyDictionary()
 
 
 def at_once(steps: Steps[T]) -> T:
@@ -32,21 +48,36 @@ def at_once(steps: Steps[T]) -> T:
         return result
 
 
-async def in_slices(steps: Steps[T], clock: Callable[[], float] = time.perf_counter) -> T:
-    """Do the work up to its first yield now, and the rest in turns."""
+async def in_slices(steps: Steps[T], clock: Callable[[], float] = time.perf_counter, *, begins: bool = False) -> T:
+    """Do the work up to its first yield now, and the rest in turns.
+
+    `begins`: nothing was done for the call yet. Then it is refused with Overloaded if too many calls take turns.
+    """
     try:
         next(steps)
     except StopIteration as done:
         result: T = done.value
         return result
-    return await _in_turns(steps, clock)
+    return await _in_turns(steps, clock, begins=begins)
 
 
-async def _in_turns(steps: Steps[T], clock: Callable[[], float]) -> T:
+async def _in_turns(steps: Steps[T], clock: Callable[[], float], *, begins: bool) -> T:
     loop = asyncio.get_running_loop()
-    turn = _turns.setdefault(loop, asyncio.Lock())
+    turns = _turns.setdefault(loop, _Turns())
+    if begins and turns.calls >= MOST_CALLS:
+        raise Overloaded(f"{turns.calls} calls have long requests or replies in work; retry shortly")
+    turns.calls += 1
+    try:
+        return await _slice_by_slice(steps, clock, turns.free, loop)
+    finally:
+        turns.calls -= 1
+
+
+async def _slice_by_slice(
+    steps: Steps[T], clock: Callable[[], float], free: asyncio.Lock, loop: asyncio.AbstractEventLoop
+) -> T:
     while True:
-        await turn.acquire()
+        await free.acquire()
         end = clock() + SLICE_SECONDS
         try:
             while clock() < end:
@@ -56,4 +87,4 @@ async def _in_turns(steps: Steps[T], clock: Callable[[], float]) -> T:
             return result
         finally:
             # In the next pass of the loop: until then, this slice is the only one.
-            loop.call_soon(turn.release)
+            loop.call_soon(free.release)

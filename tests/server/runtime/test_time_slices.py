@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
-from segue_server.runtime.time_slices import SLICE_SECONDS, Steps, at_once, in_slices
+from segue_server.errors import Overloaded
+from segue_server.runtime.time_slices import MOST_CALLS, SLICE_SECONDS, Steps, at_once, in_slices
 
 STEP = SLICE_SECONDS / 3.5
 """Four of these are a slice."""
@@ -132,3 +133,26 @@ async def test_a_failure_ends_the_call_alone_and_keeps_nothing_alive() -> None:
         assert (await call())() is None
     finally:
         gc.enable()
+
+
+async def test_new_calls_are_refused_where_many_take_turns_and_begun_ones_are_not() -> None:
+    def endless() -> Steps[None]:
+        while True:
+            yield
+
+    def long() -> Steps[str]:
+        yield
+        yield
+        return "done"
+
+    working = [asyncio.create_task(in_slices(endless())) for _ in range(MOST_CALLS)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await in_slices(long(), begins=True)
+    begun = asyncio.create_task(in_slices(long()))
+    await asyncio.sleep(0)
+    for task in working:
+        task.cancel()
+    assert await begun == "done"
+    await asyncio.gather(*working, return_exceptions=True)
+    assert await in_slices(long(), begins=True) == "done"

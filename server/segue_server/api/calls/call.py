@@ -175,7 +175,7 @@ class Call:
             )
         self._message_bytes = len(data) * self._limits.memory_factor
         self.hold(0)
-        return await in_slices(parse(data, message))
+        return await in_slices(parse(data, message), begins=True)
 
     async def write(self, message: Message) -> None:
         """Send one message; raises Stalled if the client makes no room for it. Any number of tasks may write."""
