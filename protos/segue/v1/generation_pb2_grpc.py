@@ -62,9 +62,10 @@ class GenerationServiceServicer:
 
         Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
         cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED
-        (no room for all samples; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is
-        stopping, or cannot reach its sessions), ABORTED (the client stopped reading the stream, or another call advanced
-        the session), INTERNAL (the server failed; its log says why).
+        (no time, room or memory for the call; retry after the RetryInfo in the details, or give it a longer deadline),
+        DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the request did not
+        arrive in time, the client stopped reading the stream, or another call advanced the session), INTERNAL (the server
+        failed; its log says why).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

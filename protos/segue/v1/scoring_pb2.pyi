@@ -251,7 +251,8 @@ class ScoreRequest(_message.Message):
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """texts are 1 to 4,096 texts (256 with return_tickets) of at most 1,000,000 characters in total (250,000 with
         log_probabilities or ranks, 20,000 with top_alternatives). Score a longer text by ScoreStream, or in parts, each
-        from the ticket of the one before.
+        from the ticket of the one before. At most 4,096 characters in a row may be such that a next one changes them, as
+        combining marks are; the same is true of any other text in a request.
         """
 
     @_builtins.property

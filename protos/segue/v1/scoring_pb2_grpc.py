@@ -38,10 +38,11 @@ class ScoringServiceStub:
     A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
     Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
-    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
-    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
-    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
-    why).
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (no
+    time, room or memory for the call; retry after the RetryInfo in the details, or give it a longer deadline),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the request did not
+    arrive in time, a stream brought no text for long, or another call advanced the session), INTERNAL (the server failed;
+    its log says why).
     """
 
     def __init__(self, channel):
@@ -80,10 +81,11 @@ class ScoringServiceServicer:
     A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
     Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
-    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
-    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
-    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
-    why).
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (no
+    time, room or memory for the call; retry after the RetryInfo in the details, or give it a longer deadline),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the request did not
+    arrive in time, a stream brought no text for long, or another call advanced the session), INTERNAL (the server failed;
+    its log says why).
     """
 
     def Score(self, request, context):
@@ -152,10 +154,11 @@ class ScoringService:
     A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
     Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
-    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
-    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
-    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
-    why).
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (no
+    time, room or memory for the call; retry after the RetryInfo in the details, or give it a longer deadline),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the request did not
+    arrive in time, a stream brought no text for long, or another call advanced the session), INTERNAL (the server failed;
+    its log says why).
     """
 
     @staticmethod

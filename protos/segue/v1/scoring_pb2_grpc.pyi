@@ -39,10 +39,11 @@ class ScoringServiceStub:
     A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
     Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
-    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
-    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
-    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
-    why).
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (no
+    time, room or memory for the call; retry after the RetryInfo in the details, or give it a longer deadline),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the request did not
+    arrive in time, a stream brought no text for long, or another call advanced the session), INTERNAL (the server failed;
+    its log says why).
     """
 
     @_typing.overload
@@ -77,10 +78,11 @@ class ScoringServiceAsyncStub(ScoringServiceStub):
     A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
     Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
-    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
-    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
-    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
-    why).
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (no
+    time, room or memory for the call; retry after the RetryInfo in the details, or give it a longer deadline),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the request did not
+    arrive in time, a stream brought no text for long, or another call advanced the session), INTERNAL (the server failed;
+    its log says why).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -111,10 +113,11 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
     A line feed elsewhere returns INVALID_ARGUMENT: send each document as a separate text.
 
     Errors: INVALID_ARGUMENT (a field out of range, or an invalid ticket), FAILED_PRECONDITION (a state that this host
-    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (the
-    server is full; retry after the RetryInfo in the details), DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or
-    cannot reach its sessions), ABORTED (another call advanced the session), INTERNAL (the server failed; its log says
-    why).
+    cannot continue exactly, or a session of another build or key), NOT_FOUND (model or session), RESOURCE_EXHAUSTED (no
+    time, room or memory for the call; retry after the RetryInfo in the details, or give it a longer deadline),
+    DEADLINE_EXCEEDED, UNAVAILABLE (the server is stopping, or cannot reach its sessions), ABORTED (the request did not
+    arrive in time, a stream brought no text for long, or another call advanced the session), INTERNAL (the server failed;
+    its log says why).
     """
 
     @_abc_1.abstractmethod
