@@ -272,6 +272,7 @@ class Schedule:
             self.events.ends_just_paused += paused and sequence in self._engine._just_paused
             self.events.ends_within += sequence.unfinished > 0
         self._engine.end(sequence)
+        assert sequence.status is Status.FINISHED or not self._engine.idle
         interfere(self._engine, self.random, [sequence])
 
     def _tick(self) -> None:
@@ -737,6 +738,36 @@ def test_ending_one_sequence_leaves_the_others_alone(models: dict[str, Model]) -
     assert outcomes.pop(ended).finish is Finish.DRAINED
     wholes = [alone(model, make(model, number)).bits() for number in range(6)]
     assert all(outcome.bits() in wholes for outcome in outcomes.values())
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_paused_sequence_ends_with_one_more_tick_though_nothing_else_is_to_do(
+    models: dict[str, Model], collected: bool
+) -> None:
+    """Also inside a character, and whether or not what it wrote before the pause has been returned."""
+    model, within = models["bytes"], 0
+    for number, steps in product((0, 3, 10), range(1, 9)):
+        fields = {"prefill_ids": nothing(), "max_characters": 60, "stops": StopStrings(), "score_decode": True}
+        sequence, engine = make(model, number, **fields), Engine(model)
+        outcome = Outcome.of(sequence)
+        engine.add(sequence)
+        for _ in range(2):
+            take({sequence: outcome}, engine.step(steps, 1))
+        engine.pause(sequence)
+        if collected:
+            take({sequence: outcome}, engine.step(1, 1))
+            assert engine.idle
+        within += sequence.unfinished > 0
+        engine.end(sequence)
+        assert not engine.idle
+        take({sequence: outcome}, engine.step(1, 1))
+        assert (outcome.finish, len(engine), engine.idle) == (Finish.DRAINED, 0, True)
+        assert outcome.state is not None
+        whole = alone(model, make(model, number, **fields))
+        rest = alone(model, go_on(model, sequence, outcome.state, score_decode=True))
+        assert outcome.written + rest.written == whole.written
+        assert outcome.scores + rest.scores == whole.scores
+    assert within > 5, "hardly any character had begun"
 
 
 def test_draining_ends_characters_that_have_begun(models: dict[str, Model]) -> None:

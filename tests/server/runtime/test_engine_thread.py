@@ -221,6 +221,23 @@ async def test_what_waits_for_a_reader_is_one_output(model: Model) -> None:
     assert merged.state.h.tobytes() == expected[-1].state.h.tobytes()
 
 
+async def test_a_stalled_stream_can_be_ended_and_what_it_holds_is_still_read(model: Model) -> None:
+    """Though the engine has nothing else to do."""
+    engine, endless = Engine(model), sequence(model, seed=1)
+    async with working(engine) as thread:
+        stream = thread.open(endless)
+        while not (stream._paused and engine.idle):
+            await asyncio.sleep(0.01)
+        thread.end(endless)
+        outputs = await until_the_end(stream)
+        assert len(engine) == thread.live == 0
+    text = text_of(outputs)
+    assert text == text_of(alone(model, sequence(model, seed=1, max_characters=len(text)), steps=64))
+    assert outputs[-1].finish is Finish.DRAINED
+    assert outputs[-1].state is not None
+    assert outputs[-1].state.position == 1 + len(text)
+
+
 async def test_what_was_taken_does_not_come_again(model: Model) -> None:
     engine, what = Engine(model), sequence(model, 0, 30, score_decode=True, alternatives=1)
     stream = Stream(what, EngineThread(engine, asyncio.get_running_loop(), "test"))

@@ -92,22 +92,26 @@ def test_full_batches_are_full_and_a_single_row_is_worth_what_its_step_costs(mod
 
 
 def test_every_symbol_read_and_written_is_counted_once(model: Model) -> None:
-    """By ticks and by outputs."""
+    """By ticks and by outputs; what pads the rows of a run is not."""
     state, engine = State.after_first(1, model.state_shape, 0), Engine(model)
     both = Sequence(state, np.ones(100, dtype=np.int64), 30, score_prefill=True, marks=(50,))
     reads, writes = Sequence(state, np.ones(70, dtype=np.int64)), writing(model, 1, 33)
-    by_tick, by_output = 0, {both: 0, reads: 0, writes: 0}
+    short = [Sequence(state, np.ones(count, dtype=np.int64)) for count in (4, 5, 6)]
+    by_tick, padded, by_output = 0, 0, dict.fromkeys((*short, both, reads, writes), 0)
     for sequence in by_output:
         engine.add(sequence)
     while len(engine):
-        before = both.unread + reads.unread
+        before = sum(sequence.unread for sequence in by_output)
         outputs = [*engine.step(7, 300), *engine.collect()]
         by_tick += engine.symbols
-        assert engine.symbols >= before - both.unread - reads.unread
+        read = before - sum(sequence.unread for sequence in by_output)
+        assert engine.symbols >= read
+        padded += 0 < read < engine._slots
         for output in outputs:
             by_output[output.sequence] += output.symbols
-    assert by_output == {both: 130, reads: 70, writes: 33}
-    assert by_tick == 233
+    assert list(by_output.values()) == [4, 5, 6, 130, 70, 33]
+    assert by_tick == 248
+    assert padded
     assert both.unread == reads.unread == 0
 
 
