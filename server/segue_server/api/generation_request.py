@@ -261,6 +261,8 @@ def _read_set(field: str, characters: str, model: Model) -> Steps[set[int]]:
 
 def _read_characters(field: str, characters: list[str], model: Model) -> Steps[list[int]]:
     """Return the symbol of each of `characters`, normalized like the model's text."""
+    if not characters:  # nearly always
+        return []
     normalized = []
     for at in range(0, len(characters), _LISTED_PART):
         if at:

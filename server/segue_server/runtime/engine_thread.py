@@ -35,7 +35,7 @@ may leave in gRPC's buffers."""
 MOST_AT_ONCE: Final = 2**15
 """Bytes of outputs that are delivered in one turn of the event loop: their readers, which all make messages of them in
 the next, take some milliseconds."""
-LEAST_OUTPUT: Final = 2**10
+LEAST_OUTPUT: Final = 2**11
 """Bytes that an output counts for there at least: to wake its reader takes its time, however little there is to read.
 """
 

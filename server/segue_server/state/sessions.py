@@ -11,6 +11,7 @@ from typing import Final
 
 from segue_server.errors import ForeignSession, InvalidRequest, SessionExists, SessionMoved, UnknownSession
 from segue_server.runtime.registry import Served
+from segue_server.runtime.time_slices import Steps, in_slices
 from segue_server.state.key_ring import KeyRing, is_sealed
 from segue_server.state.session_record import KEY_BYTES, NO_KEY, Record, pack_record, unpack_record
 from segue_server.state.stores.store import Entry, SessionStore
@@ -73,10 +74,7 @@ class Sessions:
         for at in range(0, min(len(names), limit), _LISTED_AT_ONCE):
             some = names[at : min(at + _LISTED_AT_ONCE, limit)]
             entries = await asyncio.gather(*(self._store.peek(space, name) for name in some))
-            for name, entry in zip(some, entries, strict=True):
-                stored = self._unsealed(space, name, entry, served) if entry else None
-                if stored:
-                    page.append(stored)
+            page += await in_slices(self._all_unsealed(space, some, entries, served))
         return page, names[limit - 1] if len(names) > limit else ""
 
     async def create(self, names: Collection[str], records: list[Record], served: Served, tenant: str) -> list[str]:
@@ -87,7 +85,7 @@ class Sessions:
         if len(set(names)) < len(names):
             raise InvalidRequest("names: the same name appears twice; give each session its own")
         space = _space(served, tenant)
-        sealed = {name: self._sealed(space, name, record, served) for name, record in zip(names, records, strict=True)}
+        sealed = await in_slices(self._all_sealed(space, names, records, served))
         taken = await self._store.create(space, sealed, records[0].idle_seconds)
         if taken is not None:
             raise SessionExists(f"there is a session {taken!r} already; choose another name, or close it first")
@@ -104,6 +102,29 @@ class Sessions:
         """Delete a session; raises SessionMoved."""
         if not await self._store.delete(_space(served, tenant), stored.name, stored.revision):
             raise SessionMoved(f"another call has moved session {stored.name!r} meanwhile; ask for its position")
+
+    def _all_unsealed(
+        self, space: str, names: list[str], entries: list[Entry | None], served: Served
+    ) -> Steps[list[StoredSession]]:
+        """Return the sessions of those entries that have one; each record may have some 100 KB."""
+        found = []
+        for name, entry in zip(names, entries, strict=True):
+            stored = self._unsealed(space, name, entry, served) if entry else None
+            if stored:
+                found.append(stored)
+                yield
+        return found
+
+    def _all_sealed(
+        self, space: str, names: list[str], records: list[Record], served: Served
+    ) -> Steps[dict[str, bytes]]:
+        """Return the sealed record of each name."""
+        sealed = dict[str, bytes]()
+        for name, record in zip(names, records, strict=True):
+            if sealed:
+                yield
+            sealed[name] = self._sealed(space, name, record, served)
+        return sealed
 
     def _unsealed(self, space: str, name: str, entry: Entry, served: Served) -> StoredSession | None:
         """Return the session of an entry; None if it is of another model, its key is unknown, or it is damaged."""

@@ -3,12 +3,12 @@
 import gc
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 from google.protobuf.message import DecodeError, Message
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from segue.v1 import common_pb2, generation_pb2, scoring_pb2, session_pb2
 from segue_server.api.calls.wire_bounds import MAX_OTHER_BYTES, MAX_OTHER_FIELDS, SMALL_MESSAGE_BYTES, check_wire, parse
@@ -23,6 +23,14 @@ REQUESTS = (
     scoring_pb2.ScoreStreamRequest,
     session_pb2.ForkSessionRequest,
 )
+MOST = {
+    "segue.v1.GenerateRequest.stop": LIMITS.max_stops,
+    "segue.v1.Sampling.biases": LIMITS.max_biases,
+    "segue.v1.ScoreRequest.texts": LIMITS.max_texts,
+    "segue.v1.ScoreCandidatesRequest.candidates": LIMITS.max_candidates,
+    "segue.v1.ForkSessionRequest.names": LIMITS.max_forks,
+}
+"""How often a message may have a field."""
 MOST_FIELDS = max(LIMITS.max_texts, LIMITS.max_candidates) + MAX_OTHER_FIELDS
 """That any message may have, those inside it included."""
 
@@ -83,6 +91,31 @@ def test_every_request_within_the_limits_passes(request: Message) -> None:
     assert at_once(parse(encoded, type(request))).SerializeToString(deterministic=True) == encoded
 
 
+def test_a_message_parsed_in_parts_is_the_whole_one_parsed() -> None:
+    """Wherever its large fields are, and whatever it has twice."""
+    parts = [
+        scoring_pb2.ScoreCandidatesRequest(context="a" * 1_100_000, model=common_pb2.ModelReference(name="model")),
+        scoring_pb2.ScoreCandidatesRequest(candidates=["é" * 300_000] * 5, start=common_pb2.Start(exact=True)),
+        scoring_pb2.ScoreCandidatesRequest(context="b" * 1_200_000, model=common_pb2.ModelReference(version=3)),
+        scoring_pb2.ScoreCandidatesRequest(candidates=["c"] * 50, start=common_pb2.Start(ticket=b"ticket")),
+    ]
+    data = b"".join(part.SerializeToString() for part in parts)
+    whole = scoring_pb2.ScoreCandidatesRequest.FromString(data)
+    assert at_once(parse(data, scoring_pb2.ScoreCandidatesRequest)) == whole
+
+
+def test_large_fields_are_parsed_one_in_a_step() -> None:
+    text = "𝄞" * LIMITS.max_prompt
+    data = generation_pb2.GenerateRequest(prompt=text, written_before=text).SerializeToString()
+    steps, sizes = parse(data, generation_pb2.GenerateRequest), [0]
+    with pytest.raises(StopIteration):
+        while True:
+            next(steps)
+            parsed = (steps.gi_frame.f_locals if steps.gi_frame else {}).get("parsed")
+            sizes.append(0 if parsed is None else parsed.ByteSize())
+    assert max(after - before for before, after in pairwise(sizes)) < len(data) * 0.6
+
+
 keys = st.one_of(
     st.builds(lambda number, wire_type: number << 3 | wire_type, st.integers(1, 16), st.sampled_from([0, 1, 2, 5])),
     st.sampled_from([0x1A, 0x22, 0x32]),  # texts, names; candidates, sampling; stops, biases
@@ -113,22 +146,31 @@ def wires(draw: st.DrawFn, depth: int = 0) -> bytes:
 
 
 @given(wires(), st.sampled_from(REQUESTS))
+@example(b"\x1a\x00" * (LIMITS.max_texts + 1), scoring_pb2.ScoreRequest)
+@example(b"\x22\x00" * (LIMITS.max_candidates + 1), scoring_pb2.ScoreCandidatesRequest)
+@example(b"\x32\x00" * (LIMITS.max_stops + 1), generation_pb2.GenerateRequest)
+@example(b"\x22\x02\x32\x00" * (LIMITS.max_biases + 1), generation_pb2.GenerateRequest)
+@example(b"\x1a\x00" * (LIMITS.max_forks + 1), session_pb2.ForkSessionRequest)
 def test_what_passes_has_few_fields_once_it_is_parsed(data: bytes, message: type[Message]) -> None:
     try:
         at_once(check_wire(data, message))
         parsed = message.FromString(data)
     except (InvalidRequest, DecodeError):
         return
-    assert sum(1 for _ in fields(parsed)) <= MOST_FIELDS
+    counts = counted(parsed)
+    assert counts.total() <= MOST_FIELDS
+    assert [name for name, most in MOST.items() if counts[name] > most] == []
 
 
-def fields(message: Message) -> Iterator[Any]:
-    """Yield every known value, and those inside it."""
+def counted(message: Message) -> Counter[str]:
+    """Count the known values, and those inside them, by the full names of their fields."""
+    counts = Counter[str]()
     for field, value in message.ListFields():
         for each in value if field.is_repeated else [value]:
-            yield each
+            counts[field.full_name] += 1
             if isinstance(each, Message):
-                yield from fields(each)
+                counts += counted(each)
+    return counts
 
 
 @pytest.mark.parametrize(

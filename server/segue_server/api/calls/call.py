@@ -33,6 +33,9 @@ M = TypeVar("M", bound=Message)
 CALL_BYTES: Final = 2**15
 """What a call takes without its messages: gRPC's and asyncio's objects, and what gRPC buffers unasked."""
 
+_LONG_MESSAGE_BYTES: Final = 2**20
+"""gRPC takes some milliseconds to hand out a longer one: others get their turn before it is parsed."""
+_PAUSE_SECONDS: Final = 0.001
 _SLOW_SECONDS: Final = 0.1
 """A request that takes longer to arrive is charged the most that it may have."""
 WAITING_CHECK_SECONDS: Final = 1.0
@@ -175,6 +178,8 @@ class Call:
             )
         self._message_bytes = len(data) * self._limits.memory_factor
         self.hold(0)
+        if len(data) > _LONG_MESSAGE_BYTES:
+            await asyncio.sleep(_PAUSE_SECONDS)
         return await in_slices(parse(data, message), begins=True)
 
     async def write(self, message: Message) -> None:

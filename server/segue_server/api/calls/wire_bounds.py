@@ -73,9 +73,10 @@ def parse(data: bytes, message: type[M]) -> Steps[M]:
             return message.FromString(data)
         yield from check_wire(data, message)
         parsed = message()
+        view: Any = memoryview(data)  # which the type stubs do not know of
         for begin, end in _parts(data):
             yield
-            parsed.MergeFromString(data[begin:end])  # messages merge as their bytes do, end to end
+            parsed.MergeFromString(view[begin:end])  # messages merge as their bytes do, end to end
     except DecodeError:
         raise InvalidRequest(_NOT_A_MESSAGE) from None
     yield  # that took some milliseconds

@@ -34,17 +34,20 @@ class ScoredText:
 async def score_all(
     texts: list[TextToScore], wanted: Wanted, served: Served, places: int, *, keep_states: bool
 ) -> list[ScoredText]:
-    """Score all texts, up to `places` at once.
+    """Score all texts, which are emptied out of the list, up to `places` at once.
 
     Longest first, so that texts in a batch have similar lengths and none runs alone at the end.
     """
     results: dict[int, ScoredText] = {}
     waiting = iter(sorted(range(len(texts)), key=lambda i: -len(texts[i].prefill_ids)))
+    unread = dict(enumerate(texts))  # each is freed when it has been scored: to free thousands together takes long
+    texts.clear()
 
     async def score_from_queue() -> None:
         for i in waiting:
-            scores, state = await score_one(texts[i], wanted, served)
-            results[i] = await in_slices(scored(texts[i], wanted, scores, state, keep_state=keep_states))
+            text = unread.pop(i)
+            scores, state = await score_one(text, wanted, served)
+            results[i] = await in_slices(scored(text, wanted, scores, state, keep_state=keep_states))
 
     if places == 1:  # nearly always: spare the task
         await score_from_queue()
@@ -54,7 +57,7 @@ async def score_all(
                 group.create_task(score_from_queue())
                 if number % _BEGUN_AT_ONCE == _BEGUN_AT_ONCE - 1:
                     await asyncio.sleep(0)  # they all open a stream in the next turn of the event loop
-    return [results[i] for i in range(len(texts))]
+    return [results[i] for i in range(len(results))]
 
 
 def scored(

@@ -134,11 +134,12 @@ class _Reply:
     ticket: Callable[[State], bytes]
 
     def fill(self, response: pb.ScoreResponse, results: list[ScoredText]) -> Steps[None]:
-        """Add the scores of the texts, in order."""
-        for number, result in enumerate(results):
-            if number >= FEW_TEXTS:
+        """Add the scores of the texts, in order; they are emptied out of the list."""
+        results.reverse()
+        while results:
+            if len(response.scores) >= FEW_TEXTS:
                 yield
-            yield from self.fill_score(response.scores.add(), result)
+            yield from self.fill_score(response.scores.add(), results.pop())
 
     def fill_ranked(
         self,
@@ -146,13 +147,15 @@ class _Reply:
         results: list[ScoredText],
         ranking: pb.CandidateRanking.ValueType,
     ) -> Steps[None]:
-        """Add the candidates, best first, with their shares of the probability."""
+        """Add the candidates, best first, with their shares of the probability; they are emptied out of the list."""
         order, shares = _ranked([result.accumulator for result in results], ranking)
+        unread = dict(enumerate(results))
+        results.clear()
         for number, index in enumerate(order):
             if number >= FEW_TEXTS:
                 yield
             candidate = response.candidates.add(index=index, probability=shares[index])
-            yield from self.fill_score(candidate.score, results[index])
+            yield from self.fill_score(candidate.score, unread.pop(index))
 
     def fill_score(self, score: pb.TextScore, result: ScoredText) -> Steps[None]:
         """Set the score of one text, with a ticket if its state is kept."""
