@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,6 +26,7 @@ from segue_server.api.calls.call import Patience
 from segue_server.api.calls.call_tasks import install
 from segue_server.api.calls.interceptor import CallInterceptor
 from segue_server.api.encoding import prepare_normalization
+from segue_server.api.listener.acceptors import Acceptors
 from segue_server.api.listener.channel_options import CHANNEL_OPTIONS
 from segue_server.api.listener.connections import connection_options, limits_for
 from segue_server.api.listener.undecodable_paths import answer_undecodable_paths
@@ -123,7 +124,7 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     health, interceptor = Health(SERVICES), CallInterceptor(registry, admission, config.patience)
     store = await open_store(config.sessions, config.max_session_bytes)
     prefixes = PrefixCache(config.prefix_cache_bytes)
-    server = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
+    server, acceptors = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
     telemetry = Telemetry(collect_metrics(registry, prefixes, admission))
     guard = MemoryGuard(admission, _most_bytes(config))
@@ -133,6 +134,8 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
         served.engine_thread.start()
     signals.drain_when_asked()
     await server.start()
+    if not acceptors.start():
+        _log.warning("this version of grpcio accepts one call at a time: refusing calls costs more than it could")
     collection = IdleCollection(lambda: any(served.engine_thread.live for served in registry))
     if signals.asked_by is None:
         telemetry.serving = True
@@ -199,24 +202,27 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     store: SessionStore,
     prefixes: PrefixCache,
     config: ServerConfig,
-) -> grpc.aio.Server:
+) -> tuple[grpc.aio.Server, Acceptors]:
     answer_undecodable_paths()
     limits = limits_for(config.host)
     _log.info("at most %d connections", limits.connections)
     server = grpc.aio.server(interceptors=[interceptor], options=(*CHANNEL_OPTIONS, *connection_options(limits)))
     ticket_codec, sessions = TicketCodec(ring, config.ticket_lifetime), Sessions(store, ring)
     start_resolver = StartResolver(ticket_codec, sessions)
+    acceptors: Any = Acceptors(server, interceptor, interceptor.refusal)  # to the generated code it is a server
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-        GenerationService(registry, admission, start_resolver, prefixes), server
+        GenerationService(registry, admission, start_resolver, prefixes), acceptors
     )
-    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(registry, admission, start_resolver), server)
+    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(
+        ScoringService(registry, admission, start_resolver), acceptors
+    )
     session_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionService(registry, admission, start_resolver, ticket_codec, sessions, config.idle_times), server
     )
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry, prefixes), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
-    return server
+    return server, acceptors
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:

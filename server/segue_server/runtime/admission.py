@@ -75,16 +75,18 @@ class Admission:
         """Whether a call that has `time_left` seconds (None: no deadline) may wait longer than others."""
         return time_left is not None and _CHANCE * time_left > self._longest_wait
 
-    def let_in(self, backlogs: Sequence[Backlog], owner: Owner, time_left: float | None) -> Callable[[], None]:
-        """Raise Overloaded if no engine could serve a call in time; otherwise count what it is expected to need.
-
-        The returned function ends the expectation. Which of several models a call is for is not known yet.
-        """
+    def check(self, backlogs: Sequence[Backlog], owner: Owner, time_left: float | None) -> None:
+        """Raise Overloaded if memory is short or no engine could serve a call in time."""
         self.check_memory()
-        for backlog in backlogs[1:]:
-            if self._admits(backlog, owner, time_left):
-                return nothing_expected
-        self.check_wait(backlogs[0], owner, time_left)
+        if not any(self._admits(backlog, owner, time_left) for backlog in backlogs[1:]):
+            self.check_wait(backlogs[0], owner, time_left)
+
+    def let_in(self, backlogs: Sequence[Backlog], owner: Owner, time_left: float | None) -> Callable[[], None]:
+        """Check a call; then count what it is expected to need, until the returned function is called.
+
+        Nothing is expected where there are several models: which one the call is for is not known yet.
+        """
+        self.check(backlogs, owner, time_left)
         return backlogs[0].expect(owner) if len(backlogs) == 1 else nothing_expected
 
     def check_wait(self, backlog: Backlog, owner: Owner, time_left: float | None) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 _NEVER: Final = 2**31 - 1
+_YOUNG: Final = 10_000
+"""New objects between two collections of young ones: with 700, as usual, they take a twentieth of the time."""
 _BETWEEN_SECONDS: Final = 10.0
 
 
@@ -21,7 +23,7 @@ class IdleCollection:
         self._busy = busy
         self._between = between
         self._automatic = gc.get_threshold()
-        gc.set_threshold(*self._automatic[:2], _NEVER)
+        gc.set_threshold(_YOUNG, self._automatic[1], _NEVER)
         gc.collect()
         gc.freeze()  # what is loaded stays: no collection looks at it again
         self._next = asyncio.get_running_loop().call_later(between, self._collect)

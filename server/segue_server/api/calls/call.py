@@ -58,6 +58,12 @@ class Patience:
     """For a stream to end by itself; None: any time."""
 
 
+def client_of(context: grpc.aio.ServicerContext[Any, Any], admission: Admission) -> tuple[Owner, float | None]:
+    """Return whose call it is, and its seconds left; None: it has no deadline. Raises InvalidRequest for a bad tenant."""
+    time_left = context.time_remaining()
+    return Owner(context.peer(), tenant_of(context), admission.is_patient(time_left)), time_left
+
+
 class Call:
     """A call of one of segue's own services."""
 
@@ -102,11 +108,10 @@ class Call:
 
         Nothing is read for this.
         """
-        context, admission = self._context, self._admission
-        self._time_left = time_left = context.time_remaining()
-        self.owner = Owner(context.peer(), tenant_of(context), admission.is_patient(time_left))
+        admission = self._admission
+        self.owner, self._time_left = client_of(self._context, admission)
         if self._limits.uses_engine:
-            self._settle = admission.let_in(self._backlogs, self.owner, time_left)
+            self._settle = admission.let_in(self._backlogs, self.owner, self._time_left)
         self._memory = memory = Holding(admission.memory, self.owner)
         settle = self._settle
 

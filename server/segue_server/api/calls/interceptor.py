@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from segue_server.api.calls.call import Call, Patience
+from segue_server.api.calls.call import Call, Patience, client_of
 from segue_server.api.calls.call_tasks import current_task
-from segue_server.api.calls.status import INTERNAL, status_of
+from segue_server.api.calls.status import INTERNAL, Status, status_of
 from segue_server.errors import InvalidRequest, RequestError, Stopping
 from segue_server.limits import SHORT_METHOD, TEXT_METHOD, TEXTS_METHOD, MethodLimits
 from segue_server.runtime.admission import Admission
@@ -61,6 +61,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def all_sent(self) -> None:
         """Wait until every call has ended for its client too, with its last message and its status."""
         await self._none_unsent.wait()
+
+    def refusal(self, method: str, context: _Context) -> Status | None:
+        """Return with what status to refuse a call before anything is done for it; None: let it come to its handler."""
+        if self._stopping or not _limits_of(method).uses_engine:
+            return None
+        try:
+            self._admission.check(self._backlogs, *client_of(context, self._admission))
+        except RequestError as error:
+            return status_of(error)
+        return None
 
     async def intercept_service(
         self,
