@@ -18,7 +18,7 @@ from segue_server.engine.model import STEP_ROWS, Model, WriteResult
 from segue_server.engine.random_numbers import WORDS, uniforms
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows
 from segue_server.engine.scores import likeliest, quantized
-from segue_server.engine.sequence import Finish, Sequence, State, Status, StepOutput
+from segue_server.engine.sequence import ALL_PARTS, Finish, Sequence, State, Status, StepOutput
 
 DRAWN: Final = 256
 """Random numbers drawn at once for a row."""
@@ -207,9 +207,9 @@ class DecodeBatch:
             outputs += self._collect(MOST_GATHERED)
         return outputs
 
-    def collect(self) -> list[StepOutput]:
-        """Return what each sequence has written since its last output, if anything."""
-        return self._collect(0)
+    def collect(self, parts: Container[int]) -> list[StepOutput]:
+        """Return what each sequence of some `parts` has written since its last output, if anything."""
+        return self._collect(0, parts)
 
     def finish_characters(self) -> list[StepOutput]:
         """End every sequence, each of which is inside a character, with that character and Finish.DRAINED."""
@@ -227,12 +227,12 @@ class DecodeBatch:
             drained.append(replace(output, finish=Finish.DRAINED) if has_more else output)
         return drained
 
-    def _collect(self, least: int) -> list[StepOutput]:
-        """Return what sequences have written whose alternatives take `least` bytes."""
+    def _collect(self, least: int, parts: Container[int] = ALL_PARTS) -> list[StepOutput]:
+        """Return what sequences of some `parts` have written whose alternatives take `least` bytes."""
         return [
             sequence.collect(self._symbols, state=self._rows.state(row) if sequence.state_due else None)
             for row, sequence in enumerate(self.sequences)
-            if sequence.decoded_ids and sequence.alternatives_bytes >= least
+            if sequence.part in parts and sequence.decoded_ids and sequence.alternatives_bytes >= least
         ]
 
     def _sampling_of(self, sequences: list[Sequence]) -> SamplingRows:

@@ -5,10 +5,12 @@ sequence, never to a row; a sequence borrows a row while it decodes. What a sequ
 sequences nor on how its symbols are divided into ticks.
 """
 
+from collections.abc import Container
+
 from segue_server.engine.decode_batch import DecodeBatch
 from segue_server.engine.model import STEP_ROWS, Model
 from segue_server.engine.scheduler import Scheduler
-from segue_server.engine.sequence import Finish, Sequence, Status, StepOutput
+from segue_server.engine.sequence import ALL_PARTS, PARTS, Finish, Sequence, Status, StepOutput
 
 
 class Engine:
@@ -20,6 +22,7 @@ class Engine:
         self._scheduler = Scheduler(model, rows)
         self._just_paused: list[Sequence] = []
         """Those whose last output before the pause has not been returned yet."""
+        self._added = 0
         self._draining = False
         self._ending: list[Sequence] = []
         """Those that end with the next tick."""
@@ -66,6 +69,8 @@ class Engine:
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` join at the next tick."""
+        sequence.part = self._added % PARTS
+        self._added += 1
         self._scheduler.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
@@ -111,9 +116,9 @@ class Engine:
             self.symbols += batch.symbols
         return outputs
 
-    def collect(self) -> list[StepOutput]:
-        """Return what every sequence has read and written since its last output."""
-        return self._scheduler.collect()
+    def collect(self, parts: Container[int] = ALL_PARTS) -> list[StepOutput]:
+        """Return what every sequence of some `parts` has read and written since its last output."""
+        return self._scheduler.collect(parts)
 
     def _collect_paused(self) -> list[StepOutput]:
         outputs = [sequence.collect(self._model.symbols) for sequence in self._just_paused]

@@ -15,7 +15,7 @@ as any other, or as it has sequences.
 # Shape suffixes: B rows, C candidate lengths of a run.
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -149,12 +149,12 @@ class Scheduler:
             self._put_back(batch)
         return outputs
 
-    def collect(self) -> list[StepOutput]:
-        """Return what sequences in PREFILL and DECODE have read and written since their last outputs."""
+    def collect(self, parts: Container[int]) -> list[StepOutput]:
+        """Return what sequences of `parts` in PREFILL and DECODE have read and written since their last outputs."""
         symbols = self._model.symbols
-        outputs = [s.collect(symbols) for s in self._queues[Status.PREFILL] if s.prefill_scores]
+        outputs = [s.collect(symbols) for s in self._queues[Status.PREFILL] if s.prefill_scores and s.part in parts]
         for batch in self._decode_batches:
-            outputs += batch.collect()
+            outputs += batch.collect(parts)
         return [output for output in outputs if output.has_content]
 
     def _move(self, sequence: Sequence, status: Status) -> None:

@@ -14,6 +14,10 @@ from segue_server.engine.sampling import Floats, Ids, Sampling
 from segue_server.engine.scores import Alternatives, joined_alternatives
 from segue_server.engine.symbols import Symbols
 
+PARTS: Final = 16
+"""That the sequences of an engine are divided into, so that their outputs need not all be collected at once."""
+ALL_PARTS: Final = range(PARTS)
+
 NO_IDS: Final[Ids] = np.empty(0, dtype=np.int64)
 NO_FLOATS: Final[Floats] = np.empty(0, dtype=np.float64)
 OBJECTS: Final = 512
@@ -192,6 +196,8 @@ class Sequence:
     """How many symbols there are up to the last character that was read or returned."""
     reported: int = 0
     """The position up to which its outputs account for what it read and wrote."""
+    part: int = 0
+    """Of `PARTS`: the outputs of one part are collected together."""
     state_given: int = 0
     """The position of the state that was last returned during decode, at first that at which decode begins."""
 

@@ -22,6 +22,7 @@ from segue_server.engine.scores import joined_alternatives
 from segue_server.engine.sequence import Sequence, StepOutput
 from segue_server.errors import EngineFailed
 from segue_server.runtime.backlog import Backlog
+from segue_server.runtime.flush_schedule import FlushSchedule
 from segue_server.runtime.measured_rate import GUESS, MeasuredRate
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.tick_budget import TickBudget
@@ -213,12 +214,11 @@ class EngineThread:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        budget, flushed = TickBudget(), time.monotonic()
+        budget, flushes = TickBudget(), FlushSchedule(time.monotonic())
         while self._run_commands():
             outputs = self._tick(budget)
-            if time.monotonic() >= flushed + budget.flush_interval(self._engine.decoding):
-                outputs += self._engine.collect()
-                flushed = time.monotonic()
+            if parts := flushes.due(time.monotonic(), budget.flush_interval(self._engine.decoding)):
+                outputs += self._engine.collect(parts)
             self._pause_unread(outputs)
             self._live = len(self._engine)
             if outputs:

@@ -59,7 +59,7 @@ class Patience:
 
 
 def client_of(context: grpc.aio.ServicerContext[Any, Any], admission: Admission) -> tuple[Owner, float | None]:
-    """Return whose call it is, and its seconds left; None: it has no deadline. Raises InvalidRequest for a bad tenant."""
+    """Return whose call it is, and its seconds left; None: no deadline. Raises InvalidRequest for a bad tenant."""
     time_left = context.time_remaining()
     return Owner(context.peer(), tenant_of(context), admission.is_patient(time_left)), time_left
 

@@ -14,11 +14,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 import grpc.aio
-from grpc._cython import cygrpc
+from grpc import _cython
 
 from segue_server.api.calls.status import Status
 
-OPEN_REQUESTS: Final = 8
+cygrpc: Any = _cython.cygrpc  # type: ignore[attr-defined] # has no stubs
+
+OPEN_REQUESTS: Final = 4
 """For calls of one method."""
 
 _NEEDED: Final = ("_ServicerContext", "_MethodResolver", "_handle_rpc", "_schedule_rpc_coro")
@@ -33,7 +35,7 @@ class Acceptors:
 
     def __init__(self, server: grpc.aio.Server, interceptor: grpc.aio.ServerInterceptor, refusal: Refusal) -> None:
         self._public = server
-        self._server: Any = server._server  # noqa: SLF001 - there is no public way
+        self._server: Any = server._server  # type: ignore[attr-defined] # noqa: SLF001 - there is no public way
         self._interceptors = (interceptor,)
         self._refusal = refusal
         self._handlers: dict[str, Any] = {}
