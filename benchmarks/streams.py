@@ -27,6 +27,8 @@ from segue.v1 import generation_pb2, generation_pb2_grpc
 STREAMS_PER_CONNECTION: Final = 256
 MOST_CONNECTIONS: Final = 8
 PROMPT: Final = "The "
+PATIENCE: Final = 600.0
+"""Seconds until the deadline of a stream: calls without one are refused where hundreds come at once."""
 SHORTEST: Final = 32
 LONGEST: Final = 200_000
 """Characters of a stream."""
@@ -95,7 +97,9 @@ async def read(
 ) -> None:
     """Read one stream to its end."""
     # The type stubs know one class for both kinds of channel.
-    call = cast("grpc.aio.UnaryStreamCall[object, generation_pb2.GenerateResponse]", stub.Generate(request))
+    call = cast(
+        "grpc.aio.UnaryStreamCall[object, generation_pb2.GenerateResponse]", stub.Generate(request, timeout=PATIENCE)
+    )
     called, before = time.perf_counter(), None
     try:
         while (message := await call.read()) is not grpc.aio.EOF:

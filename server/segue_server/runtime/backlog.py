@@ -12,10 +12,11 @@ from typing import Final
 
 from segue_server.engine.sequence import Sequence
 from segue_server.runtime.owner import Owner
-from segue_server.runtime.shared import SHARE
 
-TURN: Final = 1024
+TURN: Final = 512
 """Symbols of a sequence that count."""
+SHARE: Final = 3
+"""The time that the work of one connection may take, as a multiple of what it leaves to others."""
 _MEMORY: Final = 0.98
 """The weight of the mean work of sequences beside that of the next one."""
 

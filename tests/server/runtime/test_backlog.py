@@ -42,7 +42,7 @@ def test_of_another_group_no_more_counts_than_of_ones_own() -> None:
     assert work.wait(ME) == 0
     work.enter(writes(300), ME)
     assert work.wait(ME) == pytest.approx(0.6)
-    assert work.wait(YOU) == pytest.approx(50.3)
+    assert work.wait(YOU) == pytest.approx((50 * TURN + 300) / RATE)
 
 
 def test_patient_calls_queue_apart_from_others() -> None:
@@ -77,7 +77,7 @@ def test_a_connection_has_no_more_than_its_share_of_the_time() -> None:
     work = backlog()
     while work.admits(ME, 8.0):
         work.enter(writes(TURN), ME)
-    assert 4.0 <= work.wait(ME) < 5.1  # half of 8 seconds, and what the last one adds
+    assert 6.0 <= work.wait(ME) < 6.6  # three quarters of 8 seconds, and what the last one adds
     assert work.admits(Owner("another", "me"), 8.0)
 
 
