@@ -217,7 +217,8 @@ class EngineThread:
         budget, flushes = TickBudget(), FlushSchedule(time.monotonic())
         while self._run_commands():
             outputs = self._tick(budget)
-            if parts := flushes.due(time.monotonic(), budget.flush_interval(self._engine.decoding)):
+            streams = self._engine.decoding
+            if parts := flushes.due(time.monotonic(), budget.flush_interval(streams), streams):
                 outputs += self._engine.collect(parts)
             self._pause_unread(outputs)
             self._live = len(self._engine)

@@ -1,9 +1,15 @@
 """When the outputs of which sequences are sent: each part of them once an interval, the parts one after another.
 
-All at once, hundreds of messages would hold up the calls that come meanwhile.
+All at once, hundreds of messages would hold up the calls that come meanwhile. But a few at a time cost more: the event
+loop wakes for each time, and takes the interpreter from the engine.
 """
 
+from typing import Final
+
 from segue_server.engine.sequence import PARTS
+
+TOGETHER: Final = 32
+"""Streams that are worth waking the event loop for, at least."""
 
 
 class FlushSchedule:
@@ -15,9 +21,10 @@ class FlushSchedule:
         """Up to when what was due was told."""
         self._next = 0
 
-    def due(self, now: float, interval: float) -> frozenset[int]:
-        """Return the parts that are due `now`; each is once in `interval` seconds."""
-        count = int((now - self._flushed) * PARTS / interval)
+    def due(self, now: float, interval: float, streams: int) -> frozenset[int]:
+        """Return the parts that are due `now`, of `streams` streams; each is once in `interval` seconds."""
+        together = min(PARTS, -(-PARTS * TOGETHER // max(1, streams)))
+        count = int((now - self._flushed) * PARTS / interval) // together * together
         if count >= PARTS:
             self._flushed = now
             return frozenset(range(PARTS))
