@@ -127,7 +127,7 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     server, acceptors = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
     telemetry = Telemetry(collect_metrics(registry, prefixes, admission))
-    guard = MemoryGuard(admission, _most_bytes(config))
+    guard = MemoryGuard(admission, _most_bytes(config), interceptor.abandon_waiting)
     if config.metrics_port is not None:
         await telemetry.listen(config.host, config.metrics_port)
     for served in registry:
@@ -136,7 +136,7 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     await server.start()
     if not acceptors.start():
         _log.warning("this version of grpcio accepts one call at a time: refusing calls costs more than it could")
-    collection = IdleCollection(lambda: any(served.engine_thread.live for served in registry))
+    collection = IdleCollection(lambda: interceptor.is_busy)
     if signals.asked_by is None:
         telemetry.serving = True
         health.announce(health_pb2.HealthCheckResponse.SERVING)

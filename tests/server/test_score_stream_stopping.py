@@ -28,6 +28,12 @@ class Output:
     def check_waiting(self, _: float) -> None:
         """Wait for ever."""
 
+    def check_duration(self) -> None:
+        """Last for ever."""
+
+    def settle(self) -> None:
+        """Expect nothing."""
+
     def hold(self, _: int) -> None:
         """Hold anything."""
 

@@ -76,8 +76,9 @@ class Admission:
         return time_left is not None and _CHANCE * time_left > self._longest_wait
 
     def check(self, backlogs: Sequence[Backlog], owner: Owner, time_left: float | None) -> None:
-        """Raise Overloaded if memory is short or no engine could serve a call in time."""
+        """Raise Overloaded if there is no memory or place for a call, or no engine could serve it in time."""
         self.check_memory()
+        self.places.require(owner, 1)
         if not any(self._admits(backlog, owner, time_left) for backlog in backlogs[1:]):
             self.check_wait(backlogs[0], owner, time_left)
 

@@ -51,8 +51,9 @@ class Backlog:
     def wait(self, owner: Owner) -> float:
         """Return the seconds until a call of `owner` that comes now would have had its turn."""
         own = self._by_group[owner.group]
+        turn = own + int(self._usual)  # what the group has to do with this call
         return (
-            own + sum(min(own, work) for group, work in self._by_group.items() if group != owner.group)
+            own + sum(min(turn, work) for group, work in self._by_group.items() if group != owner.group)
         ) / self._rate()
 
     def admits(self, owner: Owner, seconds: float) -> bool:
@@ -96,6 +97,12 @@ class Backlog:
         if counted != work.counted:
             self.add(work.owner, counted - work.counted)
             work.counted = counted
+
+    def pause(self, sequence: Sequence) -> None:
+        """Count nothing of a sequence until it advances again: its reader has stalled."""
+        if (work := self._by_sequence.get(sequence)) is not None and work.counted:
+            self.add(work.owner, -work.counted)
+            work.counted = 0
 
     def leave(self, sequence: Sequence) -> None:
         """Forget a sequence; does nothing if it is not known."""

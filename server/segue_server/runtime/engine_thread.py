@@ -72,6 +72,11 @@ class Stream:
         self._paused = False
         self._failed = False
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether its reader has stalled."""
+        return self._paused
+
     async def next_output(self) -> StepOutput:
         """Wait for output, and return what has arrived up to the first state, or to a bound in bytes, as one.
 
@@ -279,6 +284,8 @@ class EngineThread:
         if stream is None:
             return 0
         self.backlog.advance(output.sequence, output.position)
+        if stream.is_paused:
+            self.backlog.pause(output.sequence)
         if output.finish is not None:
             del self._streams[output.sequence]
             self.backlog.leave(output.sequence)

@@ -1,9 +1,9 @@
 """Something that the server has a fixed amount of, and that its clients share.
 
 Nobody can take it all: beyond an assured amount, a connection may hold at most as much as it leaves free. One alone
-gets half, a second one half of the rest, and the next one always finds some. If several tenants hold some, or
-several hosts, the same is true for each of them. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne, "Dynamic Queue
-Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
+gets half, a second one half of the rest. If several tenants hold some, or several hosts, the same is true for each of
+them. The last sixteenth is for hosts that have next to nothing. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne,
+"Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
 """
 
 from collections import Counter
@@ -29,6 +29,7 @@ class Shared:
         self.refused = 0
         """How many calls have asked in vain."""
         self._assured = assured
+        self._reserve = total // 16
         self._by_connection: Counter[str] = Counter()
         self._by_tenant: Counter[str] = Counter()
         self._by_host: Counter[str] = Counter()
@@ -63,6 +64,15 @@ class Shared:
             if not held[key]:
                 del held[key]
 
+    def require(self, owner: Owner, amount: int) -> None:
+        """Raise Overloaded if `owner` could not take `amount` now, though there may be that much another time."""
+        if amount > self.free or not self.is_fair(owner, amount):
+            self.refused += 1
+            raise Overloaded(
+                f"{amount:,} {self.what} are needed, {self.free:,} of {self.total:,} free, shared among all clients; "
+                "retry shortly"
+            )
+
     @contextmanager
     def held(self, owner: Owner, amount: int) -> Iterator[None]:
         """Take `amount` for the length of the block; raises like `take`."""
@@ -74,7 +84,10 @@ class Shared:
 
     def is_fair(self, owner: Owner, amount: int) -> bool:
         """Whether `owner` would have no more than its share with `amount` more."""
-        most = max(self._assured, SHARE * (self.free - amount))
+        left = self.free - amount
+        if left < self._reserve and self._by_host[owner.host] + amount > self._assured:
+            return False
+        most = max(self._assured, SHARE * left)
         if self._by_connection[owner.connection] + amount > most:
             return False
         return all(
@@ -111,4 +124,9 @@ class Holding:
             self._shared.take(self._owner, amount - self.amount)
         elif amount < self.amount:
             self._shared.give_back(self._owner, self.amount - amount)
+        self.amount = amount
+
+    def hold_anyway(self, amount: int) -> None:
+        """Hold `amount` though there may be less: what is held can no longer be refused."""
+        self._shared.give_back(self._owner, self.amount - amount)
         self.amount = amount

@@ -52,9 +52,10 @@ def test_one_connection_gets_half_and_leaves_some_for_the_next() -> None:
 
 def test_several_greedy_connections_leave_something() -> None:
     shared = Shared("things", TOTAL, ASSURED)
-    for number in range(6):
-        fill(shared, Owner(f"greedy {number}", ""))
-    assert fill(shared, Owner("modest", "")) >= ASSURED
+    for number in range(30):
+        fill(shared, Owner(f"greedy:{number}", ""))
+    assert shared.free >= TOTAL // 16
+    assert fill(shared, Owner("modest:1", "")) >= ASSURED
 
 
 @pytest.mark.parametrize(("greedy", "modest"), [("{}|greedy", "other|modest"), ("greedy:{}|", "modest:1|")])

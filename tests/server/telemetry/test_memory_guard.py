@@ -8,7 +8,7 @@ from segue_server.telemetry.memory_guard import MemoryGuard, resident_bytes
 
 async def test_admission_learns_that_memory_is_short_and_that_it_no_longer_is() -> None:
     admission, used = Admission(Capacity(2**30, 100), 2.0), 99
-    guard = MemoryGuard(admission, 100, lambda: used)
+    guard = MemoryGuard(admission, 100, used=lambda: used)
     try:
         assert not admission.is_memory_short
         for now, short in ((101, True), (100, False)):

@@ -110,13 +110,13 @@ class Call:
         """
         admission = self._admission
         self.owner, self._time_left = client_of(self._context, admission)
+        admission.check_memory()
         if self._limits.uses_engine:
             self._settle = admission.let_in(self._backlogs, self.owner, self._time_left)
         self._memory = memory = Holding(admission.memory, self.owner)
-        settle = self._settle
 
         def give_back(_: object) -> None:
-            settle()
+            self._settle()
             memory.hold(0)
 
         current_task().add_done_callback(give_back)
@@ -126,6 +126,8 @@ class Call:
         """Return the model for this call alone; raises Overloaded if its engine cannot serve the call in time."""
         if self._limits.uses_engine and len(self._backlogs) > 1:
             self._admission.check_wait(served.engine_thread.backlog, self.owner, self._time_left)
+            self._settle()
+            self._settle = served.engine_thread.backlog.expect(self.owner)
         return served.shared_by(self.owner, self._settle)
 
     def hold(self, extra: int) -> None:
@@ -139,7 +141,7 @@ class Call:
 
     def hold_largest(self) -> None:
         """Hold what the largest message of the method takes to arrive; raises Overloaded."""
-        self.hold(self._limits.message_bytes)
+        self.hold(min(self._limits.message_bytes, self._admission.memory.total // 4))
 
     async def read(self, message: type[M]) -> M | None:
         """Return the client's first message, None if there is none; raises Stalled, Overloaded and InvalidRequest."""
@@ -154,16 +156,21 @@ class Call:
             del arrival  # it refers to the task, a task to its error, and an error to this frame
         return await self._parsed(data, message)
 
-    def check_waiting(self, seconds: float) -> None:
-        """Raise what ends a stream whose client has sent nothing for so many `seconds`.
+    def settle(self) -> None:
+        """Expect no work of this call before it opens a sequence."""
+        self._settle()
 
-        Stalled: for too long. Stopping: the stream has lasted too long. Overloaded: memory is short.
-        """
+    def check_duration(self) -> None:
+        """Raise Stopping if the stream has lasted too long."""
         if self.longest is not None and time.monotonic() - self._began > self.longest:
             raise Stopping(
                 f"the stream has lasted for {self.longest:g} seconds, as long as any may here; continue from its last "
                 "ticket"
             )
+
+    def check_waiting(self, seconds: float) -> None:
+        """Raise Stalled if a client has sent nothing for too many `seconds`, or Overloaded if memory is short."""
+        self.check_duration()
         if seconds > self._patience.idle:
             raise Stalled(
                 f"no text arrived for {self._patience.idle:g} seconds; continue from the last ticket when there is some"
@@ -202,8 +209,7 @@ class Call:
     def reply(self, message: Message) -> bytes:
         """Return the only reply of the call, for gRPC to send. It is charged until the client has read it."""
         data = message.SerializeToString()
-        self._message_bytes = len(data)
-        self.hold(0)
+        self._memory.hold_anyway(CALL_BYTES + len(data))  # what was done for it cannot be undone
         return data
 
     def end(self, failure: Status | None) -> None:
@@ -240,6 +246,7 @@ class _Arrival:
         self._timer = self._loop.call_later(_SLOW_SECONDS, self._charge)
 
     def _charge(self) -> None:
+        self._call.settle()
         try:
             self._call.hold_largest()
         except RequestError as error:

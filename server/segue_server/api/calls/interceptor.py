@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from segue_server.api.calls.call import Call, Patience, client_of
-from segue_server.api.calls.call_tasks import current_task
+from segue_server.api.calls.call_tasks import abandon, current_task
 from segue_server.api.calls.status import INTERNAL, Status, status_of
 from segue_server.errors import InvalidRequest, RequestError, Stopping
 from segue_server.limits import SHORT_METHOD, TEXT_METHOD, TEXTS_METHOD, MethodLimits
@@ -34,14 +34,22 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer = Callable[[Call], Awaitable[bytes]]
 
 
+_ARRIVAL_SECONDS: Final = 10.0
+"""For a request of another service, health or reflection, to arrive."""
+_REFLECTION_SECONDS: Final = 60.0
+"""For a call of reflection to end: gRPC reads its requests for as long as it lasts."""
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of segue's services. Health and reflection pass through unchanged: they are never refused."""
+    """Wraps the handlers of segue's services. Those of health and reflection refuse nobody, but requests must arrive."""
 
     def __init__(self, registry: Registry, admission: Admission, patience: Patience) -> None:
         self._backlogs = registry.backlogs
         self._admission = admission
         self._patience = patience
         self._wrapped: dict[str, _Handler] = {}
+        self._waiting: set[asyncio.Task[Any]] = set()
+        """Calls of other services whose requests have not arrived."""
         self._stopping = False
         self._in_progress = 0
         self._none_in_progress = asyncio.Event()
@@ -49,6 +57,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._unsent = 0
         self._none_unsent = asyncio.Event()
         self._none_unsent.set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is in progress."""
+        return self._in_progress > 0
 
     def refuse_new_calls(self) -> None:
         """Answer every new call with UNAVAILABLE."""
@@ -82,10 +95,43 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if (known := self._wrapped.get(method)) is not None:
             return known
         handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith(_OWN_SERVICES):
-            return handler
+        if handler is None:
+            return None
+        if not method.startswith(_OWN_SERVICES):
+            return self._limit_arrival(handler)
         wrapped = self._wrapped[method] = self._wrap(handler, method)
         return wrapped
+
+    def abandon_waiting(self) -> None:
+        """Reset the calls of health and reflection whose requests have not arrived: memory is short."""
+        for task in list(self._waiting):
+            abandon(task)
+
+    def _limit_arrival(self, handler: Any) -> _Handler:
+        """Return `handler` for this call alone, which is reset if its request does not arrive in time."""
+        task = current_task()
+        seconds = _REFLECTION_SECONDS if handler.request_streaming else _ARRIVAL_SECONDS
+        timer = asyncio.get_running_loop().call_later(seconds, abandon, task)
+        self._waiting.add(task)
+
+        def arrived(_: object = None) -> None:
+            timer.cancel()
+            self._waiting.discard(task)
+
+        task.add_done_callback(arrived)
+        if handler.request_streaming:
+            known: _Handler = handler
+            return known
+        behavior = handler.unary_stream or handler.unary_unary
+
+        async def answer(request: Any, context: _Context) -> Any:
+            arrived()
+            return await behavior(request, context)
+
+        make: Any = grpc.unary_stream_rpc_method_handler if handler.response_streaming else None
+        make = make or grpc.unary_unary_rpc_method_handler
+        limited: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
+        return limited
 
     def _wrap(self, handler: Any, method: str) -> _Handler:
         answer = self._guard(_answer_of(handler), method, _limits_of(method))

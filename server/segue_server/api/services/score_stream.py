@@ -79,6 +79,7 @@ class ScoreStreamCall:
                 )
             )
         )
+        self._call.settle()  # it has no work before its first piece
         try:
             async for piece in self._pieces(requests):
                 await self._score(await in_slices(normalize_piece("text", piece, self._normalizer)))
@@ -91,7 +92,7 @@ class ScoreStreamCall:
                 # In grpc.aio a cancelled call looks like one whose text has ended, except that writing fails: the
                 # session must not advance after half a text.
                 await self._send_progress()
-        except Stopping:
+        except (Stopping, Overloaded):
             await self._send_progress(stopping=True)
             raise
         await self._start.advance(self._state, self._tail.ids(), self._start.sampling)
@@ -109,7 +110,7 @@ class ScoreStreamCall:
     async def _next_request(self, requests: AsyncIterator[pb.ScoreStreamRequest]) -> pb.ScoreStreamRequest | None:
         try:
             return await next_request(requests, self._call, self._served.engine.draining)
-        except (Stalled, Overloaded):  # the text can go on later, from the ticket
+        except Stalled:  # the text can go on later, from the ticket
             await self._send_progress(stopping=True)
             raise
 
@@ -202,11 +203,13 @@ async def next_request(
     stopping = [asyncio.ensure_future(event.wait()) for event in draining]
     tasks = [request, *stopping]
     try:
+        call.check_duration()
         while not request.done():
-            call.check_waiting(time.monotonic() - began)
             await asyncio.wait(tasks, timeout=WAITING_CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if any(event.done() for event in stopping):
                 raise Stopping("the server is stopping; continue from the last ticket on another one")
+            if not request.done():
+                call.check_waiting(time.monotonic() - began)
         return request.result()
     finally:
         while tasks:

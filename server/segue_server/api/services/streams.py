@@ -70,6 +70,6 @@ def check_finish(last: StepOutput) -> None:
         raise EngineFailed("the model gave no finite probabilities for this stream")
     if len(last.sequence.prefill_ids):
         raise Stopping(
-            "the server is stopping, or the stream has lasted as long as any may here, and it has not read the whole text; "
-            "send the request to another one"
+            "the server is stopping, or the stream has lasted as long as any may here, and it has not read the whole "
+            "text; send the request to another one"
         )
