@@ -20,7 +20,8 @@ from segue_server.errors import InvalidRequest
 from segue_server.limits import MAX_MESSAGE_BYTES, SHORT_METHOD, TEXTS_METHOD
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.backlog import Backlog
-from segue_server.runtime.owner import NOBODY
+from segue_server.runtime.owner import NOBODY, Owner
+from segue_server.runtime.shared import Holding
 
 TEXTS = pb.ScoreRequest(texts=["The cat"])
 SCORE = "/segue.v1.ScoringService/Score"
@@ -128,11 +129,16 @@ async def test_a_request_that_does_not_arrive_is_charged_as_the_largest_and_give
 
 
 async def test_slow_requests_are_refused_where_the_largest_has_no_room_and_small_ones_are_not() -> None:
-    serving = Serving(2 * MAX_MESSAGE_BYTES)  # half of it is for requests
+    serving = Serving(16 * MAX_MESSAGE_BYTES)  # half of it is for requests
+    others = [Holding(serving.admission.memory, Owner(f"{host}:1", "")) for host in (4, 2, 1)]
+    for held, amount in zip(others, (4, 2, 1), strict=True):  # of 8; each leaves as much as it has
+        held.hold(amount * MAX_MESSAGE_BYTES)
     async with serving.channel(Patience()) as channel:
         refusal = await refusal_of(channel.stream_unary(SCORE)())
         assert refusal.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await scoring_pb2_grpc.ScoringServiceStub(channel).Score(TEXTS)
+        for held in others:
+            held.hold(0)
 
 
 async def test_a_call_that_would_wait_too_long_is_refused_unread_with_two_hints() -> None:

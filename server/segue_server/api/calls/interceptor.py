@@ -41,7 +41,7 @@ _REFLECTION_SECONDS: Final = 60.0
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of segue's services. Those of health and reflection refuse nobody, but requests must arrive."""
+    """Wraps the handlers of segue's services. Health and reflection refuse nobody, but requests must arrive."""
 
     def __init__(self, registry: Registry, admission: Admission, patience: Patience) -> None:
         self._backlogs = registry.backlogs
