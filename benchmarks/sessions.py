@@ -87,7 +87,7 @@ class Bench:
         model = Model(read_artifact(make_model(folder / "models", 1, 256)))
         make_key_file(folder / "keys")
         engine_thread: Any = None  # nothing is generated here
-        served = Served(model, engine_thread, reproducible=True, build=Build.of(model, check(model).host_class))
+        served = Served.of(model, engine_thread, Build.of(model, check(model).host_class), reproducible=True)
         return cls(folder / "models", folder / "keys", folder / "sessions.sqlite", served)
 
     def sessions(self, store: SessionStore) -> Sessions:

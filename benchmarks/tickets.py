@@ -70,7 +70,7 @@ def cost(layers: int, hidden: int, folder: Path) -> Row:
     model = Model(read_artifact(make_model(folder / f"{layers}x{hidden}", layers, hidden)))
     make_key_file(folder / "keys")
     worker: Any = None  # nothing is generated here
-    served = Served(model, worker, reproducible=True, build=Build.of(model, bytes(16)))
+    served = Served.of(model, worker, Build.of(model, bytes(16)), reproducible=True)
     codec = TicketCodec(KeyRing(folder / "keys"), lifetime=3600)
     h, c = np.random.default_rng(0).uniform(-1, 1, (2, *model.state_shape)).astype(np.float32)
     snapshot = Snapshot(State(h, c, 3, POSITION, seed=0), Sampling())

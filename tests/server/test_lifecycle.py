@@ -246,7 +246,10 @@ def test_a_public_address_needs_a_word(models_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda f: (f / "model.onnx").write_bytes((f / "model.onnx").read_bytes()[:-1]), "model.onnx is not the file"),
+        (
+            lambda f: (f / "model.onnx").write_bytes((f / "model.onnx").read_bytes()[:-1]),
+            "is not an ONNX model, or not a whole",
+        ),
         (lambda f: (f / "model.onnx").unlink(), "model.onnx cannot be read"),
         (lambda f: (f / "manifest.json").write_text('{"format_version": 1}'), "missing required field"),
         (lambda f: (f / "manifest.json").write_bytes(b"\x80pickle"), "manifest.json"),

@@ -70,7 +70,7 @@ class Forger:
 
     def __init__(self, keys: Path, channel: grpc.Channel, model: Model) -> None:
         self._keys = keys
-        self._served = Served(model, None, reproducible=True, build=Build.of(model, host_class_of(channel)))  # type: ignore[arg-type]
+        self._served = Served.of(model, None, Build.of(model, host_class_of(channel)), reproducible=True)  # type: ignore[arg-type]
 
     def opened(self, ticket: bytes) -> Ticket:
         return TicketCodec(KeyRing(self._keys), 1e6).decode(ticket, self._served, "")

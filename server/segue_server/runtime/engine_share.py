@@ -1,5 +1,6 @@
 """One call's use of an engine: its sequences are counted as its owner's, and take the owner's turns."""
 
+import asyncio
 from collections.abc import Callable
 
 from segue_server.engine.sequence import Sequence
@@ -12,10 +13,14 @@ class EngineShare:
 
     def __init__(self, engine_thread: EngineThread, owner: Owner, settle: Callable[[], None]) -> None:
         """`settle` is called with the first sequence: what was expected of the call is known from then on."""
-        self.draining = engine_thread.draining
         self._engine_thread = engine_thread
         self._owner = owner
         self._settle = settle
+
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set when every sequence is being ended at its current character."""
+        return self._engine_thread.draining
 
     def open(self, sequence: Sequence) -> Stream:
         """Add `sequence` to the engine. `close` must follow, however the stream ends."""

@@ -42,7 +42,7 @@ class Clock:
 def served_of(model: Any, host_class: bytes = bytes(16)) -> Served:
     """A model as it is served; tickets need no engine thread."""
     engine_thread: Any = None
-    return Served(model, engine_thread, reproducible=True, build=Build.of(model, host_class))
+    return Served.of(model, engine_thread, Build.of(model, host_class), reproducible=True)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from segue_server.api.calls.call import Call, Patience, client_of
 from segue_server.api.calls.call_tasks import abandon, current_task
@@ -21,6 +21,7 @@ from segue_server.errors import InvalidRequest, RequestError, Stopping
 from segue_server.limits import SHORT_METHOD, TEXT_METHOD, TEXTS_METHOD, MethodLimits
 from segue_server.runtime.admission import Admission
 from segue_server.runtime.registry import Registry
+from segue_server.telemetry.rate_limited_log import client_faults
 
 _OWN_SERVICES: Final = "/segue."
 _SHORT_SERVICES: Final = ("/segue.v1.SessionService/", "/segue.v1.ModelService/")
@@ -124,13 +125,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return known
         behavior = handler.unary_stream or handler.unary_unary
 
-        async def answer(request: Any, context: _Context) -> Any:
+        async def answer(data: bytes, context: _Context) -> Any:
             arrived()
+            try:
+                request = handler.request_deserializer(data)
+            except DecodeError:  # gRPC would print a traceback if it could not tell the client
+                client_faults.warn("no message", "a client sent what is no message of its method")
+                context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
+                context.set_details("the request is not a message of this method")
+                return None
             return await behavior(request, context)
 
         make: Any = grpc.unary_stream_rpc_method_handler if handler.response_streaming else None
         make = make or grpc.unary_unary_rpc_method_handler
-        limited: _Handler = make(answer, handler.request_deserializer, handler.response_serializer)
+        limited: _Handler = make(answer, None, handler.response_serializer)
         return limited
 
     def _wrap(self, handler: Any, method: str) -> _Handler:

@@ -79,11 +79,16 @@ class Acceptors:
             context = cygrpc._ServicerContext(state, None, None, self._loop)  # noqa: SLF001
             status = self._refusal(path, context)
             if status is None:
-                handling = cygrpc._handle_rpc(path, self._resolver, self._interceptors, state, self._loop, False)  # noqa: SLF001
-                self._run(cygrpc._schedule_rpc_coro(handling, state, self._loop, path))  # noqa: SLF001
+                self._run(self._handle(path, state))
             else:
                 self._run(_refuse(state, status, self._loop))
             del state, context  # the call must not wait for the next one
+
+    def _handle(self, path: str, state: Any) -> Coroutine[Any, Any, None]:
+        """Return what handles a call. It alone may hold the call from then on."""
+        handling = cygrpc._handle_rpc(path, self._resolver, self._interceptors, state, self._loop, False)  # noqa: SLF001
+        running: Coroutine[Any, Any, None] = cygrpc._schedule_rpc_coro(handling, state, self._loop, path)  # noqa: SLF001
+        return running
 
 
 async def _refuse(state: Any, status: Status, loop: asyncio.AbstractEventLoop) -> None:
