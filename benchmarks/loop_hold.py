@@ -135,7 +135,7 @@ def answer(channel: grpc.Channel, call: Call) -> str:
         for _ in channel.stream_stream(path, identity, identity)(iter(messages), timeout=300):
             pass
     except grpc.RpcError as error:
-        return str(error.code().name)  # type: ignore[attr-defined]
+        return str(error.code().name)
     return "OK"
 
 
