@@ -2,10 +2,10 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -17,13 +17,23 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 GREETING = PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0)
 
 
+def literal_headers(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A block of headers that leaves no trace in the peer's table, so that equal headers are equal bytes."""
+    return b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields)
+
+
+def body_of(message: bytes) -> bytes:
+    """A message as gRPC sends it, not compressed."""
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
 def call(path: bytes, message: bytes, stream: int = 1, *more: tuple[bytes, bytes]) -> bytes:
     """A whole call with one message, as raw bytes; `more`: further headers."""
     fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"test")]
     fields += [(b"te", b"trailers"), (b"content-type", b"application/grpc"), *more]
-    block = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields)
-    body = b"\0" + struct.pack(">I", len(message)) + message
-    return frame(HEADERS, END_HEADERS, stream, block) + frame(0, END_STREAM, stream, body)
+    return frame(HEADERS, END_HEADERS, stream, literal_headers(fields)) + frame(
+        DATA, END_STREAM, stream, body_of(message)
+    )
 
 
 @contextmanager

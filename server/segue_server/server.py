@@ -54,6 +54,7 @@ from segue_server.state.stores.memory import DEFAULT_MAX_BYTES
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec, ticket_bytes
 from segue_server.stop_signals import StopSignals
+from segue_server.telemetry.http_port import joined_address
 from segue_server.telemetry.memory_guard import MemoryGuard, resident_bytes
 from segue_server.telemetry.metrics import collect_metrics
 from segue_server.telemetry.telemetry import Telemetry
@@ -120,14 +121,15 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     install(asyncio.get_running_loop())
     ring = open_key_ring(config.keys)
     registry = await _load(config)
-    admission = Admission(_capacity(registry, config), config.longest_wait)
+    capacity = _capacity(registry, config)
+    admission = Admission(capacity, config.longest_wait)
     health, interceptor = Health(SERVICES), CallInterceptor(registry, admission, config.patience)
     store = await open_store(config.sessions, config.max_session_bytes)
     prefixes = PrefixCache(config.prefix_cache_bytes)
     server, acceptors = _server(registry, admission, health, interceptor, ring, store, prefixes, config)
     address = _bind(server, config)
     telemetry = Telemetry(collect_metrics(registry, prefixes, admission))
-    guard = MemoryGuard(admission, _most_bytes(config), interceptor.abandon_waiting)
+    guard = MemoryGuard(admission, _most_bytes(capacity, config), interceptor.abandon_waiting)
     if config.metrics_port is not None:
         await telemetry.listen(config.host, config.metrics_port)
     for served in registry:
@@ -173,11 +175,10 @@ def _served(loaded: LoadedModel, loop: asyncio.AbstractEventLoop) -> Served:
     return Served.of(model, worker, Build.of(model, found.host_class), reproducible=found.reproducible)
 
 
-def _most_bytes(config: ServerConfig) -> int:
+def _most_bytes(capacity: Capacity, config: ServerConfig) -> int:
     """Return how much memory the process may use, with what it uses now."""
-    clients = config.memory_bytes or memory_limit() // 2
     sessions = (config.max_session_bytes or DEFAULT_MAX_BYTES) if config.sessions == "memory:" else 0
-    return min(round(0.9 * memory_limit()), resident_bytes() + clients + config.prefix_cache_bytes + sessions)
+    return min(round(0.9 * memory_limit()), resident_bytes() + capacity.memory + config.prefix_cache_bytes + sessions)
 
 
 def _capacity(registry: Registry, config: ServerConfig) -> Capacity:
@@ -227,7 +228,7 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
     """Listen on the address of `config`; return the actual one."""
-    wanted = _address(config.host, config.port)
+    wanted = joined_address(config.host, config.port)
     try:
         port = server.add_insecure_port(wanted)
     except RuntimeError as error:
@@ -235,11 +236,7 @@ def _bind(server: grpc.aio.Server, config: ServerConfig) -> str:
             f"cannot listen on {wanted}: the port is in use, or the address is not of this machine; "
             "choose another --port (0: any free one) or --host"
         ) from error
-    return _address(config.host, port)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return joined_address(config.host, port)
 
 
 async def _wait_for_stop(signals: StopSignals, registry: Registry, server: grpc.aio.Server) -> bool:

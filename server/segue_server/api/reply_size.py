@@ -9,7 +9,7 @@ from segue_server.engine.model import Model
 from segue_server.limits import LIMITS
 from segue_server.state.tickets import ticket_bytes
 
-# Bytes, as Python objects and in the message, measured with tracemalloc.
+# Bytes, about: what Python and protobuf keep for each, and what it takes in the message.
 _TEXT: Final = 1024
 _CHARACTER: Final = 8
 _NUMBER: Final = 48

@@ -43,15 +43,7 @@ class Shared:
         """Take `amount`; raises InvalidRequest if there is never that much, and Overloaded if there is not now."""
         if amount > self.total:
             raise InvalidRequest(f"{amount:,} {self.what} are needed; this server has {self.total:,}: send less")
-        if amount > self.free:
-            self.refused += 1
-            raise Overloaded(f"{amount:,} {self.what} are needed, {self.free:,} of {self.total:,} free; retry shortly")
-        if not self.is_fair(owner, amount):
-            self.refused += 1
-            raise Overloaded(
-                f"{amount:,} {self.what} are needed, and your connection or tenant has its share of {self.total:,}; "
-                "wait for its other calls to end, or retry shortly"
-            )
+        self.require(owner, amount)
         self.taken += amount
         for held, key in self._holders(owner):
             held[key] += amount
@@ -65,12 +57,15 @@ class Shared:
                 del held[key]
 
     def require(self, owner: Owner, amount: int) -> None:
-        """Raise Overloaded if `owner` could not take `amount` now, though there may be that much another time."""
-        if amount > self.free or not self.is_fair(owner, amount):
+        """Raise Overloaded if `owner` cannot take `amount` now."""
+        if amount > self.free:
+            self.refused += 1
+            raise Overloaded(f"{amount:,} {self.what} are needed, {self.free:,} of {self.total:,} free; retry shortly")
+        if not self.is_fair(owner, amount):
             self.refused += 1
             raise Overloaded(
-                f"{amount:,} {self.what} are needed, {self.free:,} of {self.total:,} free, shared among all clients; "
-                "retry shortly"
+                f"{amount:,} {self.what} are needed, and your connection or tenant has its share of {self.total:,}; "
+                "wait for its other calls to end, or retry shortly"
             )
 
     @contextmanager

@@ -17,6 +17,8 @@ from functools import partial
 from math import inf
 from typing import Final, Protocol
 
+from segue_server.telemetry.rate_limited_log import RateLimitedLog
+
 LASTING_SECONDS: Final = 3600.0
 """A step that lasts as long is believed. A time that has gone on as long is good enough to delete what expired as long
 ago."""
@@ -64,7 +66,7 @@ class SteadyClock:
         self._offset = wall() - elapsed()
         self._steady_since = elapsed()
         self._step: _Step | None = None
-        self._logged_at = -inf
+        self._log = RateLimitedLog(_log, _LOG_SECONDS, elapsed)
         self._lock = threading.Lock()
 
     def now(self) -> float:
@@ -89,16 +91,14 @@ class SteadyClock:
             self._offset, self._step = offset, None
         elif self._step is None or abs(offset - self._step.offset) > _FOLLOWED_SECONDS:
             self._step = _Step(offset, elapsed)
-            self._note("the machine's clock was set by %+.0f s; sessions and tickets follow if that lasts", elapsed)
+            self._note("the machine's clock was set by %+.0f s; sessions and tickets follow if that lasts")
         elif elapsed - self._step.since >= LASTING_SECONDS:
-            self._note("sessions and tickets follow the machine's clock, which was set by %+.0f s", elapsed)
+            self._note("sessions and tickets follow the machine's clock, which was set by %+.0f s")
             self._offset, self._steady_since, self._step = offset, elapsed, None
 
-    def _note(self, text: str, elapsed: float) -> None:
+    def _note(self, text: str) -> None:
         assert self._step is not None
-        if elapsed >= self._logged_at + _LOG_SECONDS:
-            self._logged_at = elapsed
-            _log.warning(text, self._step.offset - self._offset)
+        self._log.warn("steps of the clock", text, self._step.offset - self._offset)
 
 
 CLOCK: Final = SteadyClock()

@@ -43,6 +43,11 @@ _FORMATS: Final = (_OPENMETRICS, "")
 _log = logging.getLogger(__name__)
 
 
+def joined_address(host: str, port: int) -> str:
+    """Return HOST:PORT, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class HttpPort:
     """Serves GET and HEAD of /metrics and /health, one request a connection, on the event loop's thread."""
 

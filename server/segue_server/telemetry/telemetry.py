@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from segue_server.telemetry.grpc_log import limit_library_logs
-from segue_server.telemetry.http_port import HttpPort
+from segue_server.telemetry.http_port import HttpPort, joined_address
 from segue_server.telemetry.loop_lag import LoopLag
 from segue_server.telemetry.rate_limited_log import client_faults
 
@@ -32,7 +32,7 @@ class Telemetry:
         """Serve metrics and health over HTTP; the log says where. Raises StartupError."""
         self._http = HttpPort(self._metrics, lambda: self.serving)
         port = await self._http.start(host, port)
-        _log.info("metrics: http://%s/metrics", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        _log.info("metrics: http://%s/metrics", joined_address(host, port))
 
     def close(self) -> None:
         """Stop all of it."""

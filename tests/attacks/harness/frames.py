@@ -1,20 +1,10 @@
 """HTTP/2 by hand: many frames in one write, right or wrong, faster than a real client makes them."""
 
 import socket
-import struct
 from contextlib import suppress
-from typing import Final
 
 import hpack
-
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
-END_STREAM, END_HEADERS, ACK = 1, 4, 1
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Return one frame."""
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+from raw_http2 import PREFACE, SETTINGS, frame
 
 
 def headers_block(path: str, *extra: tuple[str, str]) -> bytes:

@@ -12,22 +12,23 @@ from functools import lru_cache
 from typing import Final
 
 import hpack
-
-from attacks.harness.frames import (
+from raw_http2 import (
     ACK,
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     PING,
     PREFACE,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    body_of,
     frame,
+    literal_headers,
 )
 
-_GOAWAY: Final = 7
 _WIDE: Final = 2**31 - 1
 _TABLE_SIZE, _MOST_STREAMS, _WINDOW = 1, 3, 4
 _CREDIT: Final = 2**20
@@ -76,7 +77,7 @@ class LeanClient(asyncio.Protocol):
         """Make one call and wait for its end; raises TimeoutError after `deadline` seconds."""
         answer = Answer(time.monotonic(), asyncio.get_running_loop().create_future())
         block = _headers(path, "" if deadline is None else f"{round(deadline * 1e3)}m")
-        self._waiting.append((block, b"\0" + struct.pack(">I", len(message)) + message, answer))
+        self._waiting.append((block, body_of(message), answer))
         self._send()
         async with asyncio.timeout(None if deadline is None else deadline + 5):
             await answer.ended
@@ -126,7 +127,7 @@ class LeanClient(asyncio.Protocol):
             self._transport.write(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
-        elif kind == _GOAWAY:
+        elif kind == GOAWAY:
             self._transport.close()
 
     def _take_settings(self, payload: bytes) -> None:
@@ -187,22 +188,16 @@ class LeanClient(asyncio.Protocol):
 
 @lru_cache
 def _headers(path: str, timeout: str) -> bytes:
-    """Return a block of headers that leaves no trace in the server's table, so that it can be sent again."""
     headers = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "load"),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        *([("grpc-timeout", timeout)] if timeout else []),
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path.encode()),
+        (b":authority", b"load"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        *([(b"grpc-timeout", timeout.encode())] if timeout else []),
     ]
-    return b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers)
-
-
-def _string(text: str) -> bytes:
-    assert len(text) < 127
-    return bytes([len(text)]) + text.encode()
+    return literal_headers(headers)
 
 
 @lru_cache(maxsize=4096)

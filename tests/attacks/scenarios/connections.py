@@ -9,9 +9,9 @@ from urllib.request import urlopen
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from raw_http2 import PREFACE, SETTINGS, frame
 
 from attacks.harness.finding import Finding
-from attacks.harness.frames import PREFACE, SETTINGS, frame
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server
 

@@ -8,21 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from raw_http2 import ACK, CONTINUATION, END_HEADERS, HEADERS, PING, PRIORITY, SETTINGS, WINDOW_UPDATE, frame
+
 from attacks.harness.bystander import bystander, undisturbed
 from attacks.harness.finding import Finding
-from attacks.harness.frames import (
-    ACK,
-    CONTINUATION,
-    END_HEADERS,
-    HEADERS,
-    PING,
-    PRIORITY,
-    SETTINGS,
-    WINDOW_UPDATE,
-    Wire,
-    frame,
-    headers_block,
-)
+from attacks.harness.frames import Wire, headers_block
 from attacks.harness.messages import SCORE
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server

@@ -5,10 +5,12 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame
+
 from attacks.harness.bystander import bystander, undisturbed
 from attacks.harness.connection import Connection, framed
 from attacks.harness.finding import Finding
-from attacks.harness.frames import DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Wire, frame, headers_block
+from attacks.harness.frames import Wire, headers_block
 from attacks.harness.messages import GENERATE, generate
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server

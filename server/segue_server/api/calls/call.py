@@ -110,9 +110,10 @@ class Call:
         """
         admission = self._admission
         self.owner, self._time_left = client_of(self._context, admission)
-        admission.check_memory()
         if self._limits.uses_engine:
             self._settle = admission.let_in(self._backlogs, self.owner, self._time_left)
+        else:
+            admission.check_memory()
         self._memory = memory = Holding(admission.memory, self.owner)
 
         def give_back(_: object) -> None:

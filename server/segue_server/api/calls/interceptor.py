@@ -25,20 +25,18 @@ from segue_server.telemetry.rate_limited_log import client_faults
 
 _OWN_SERVICES: Final = "/segue."
 _SHORT_SERVICES: Final = ("/segue.v1.SessionService/", "/segue.v1.ModelService/")
-
 _TEXTS_METHODS: Final = ("/segue.v1.ScoringService/Score", "/segue.v1.ScoringService/ScoreCandidates")
+
+_ARRIVAL_SECONDS: Final = 10.0
+"""For a request of another service, health or reflection, to arrive."""
+_REFLECTION_SECONDS: Final = 60.0
+"""For a call of reflection to end: gRPC reads its requests for as long as it lasts."""
 
 _log = logging.getLogger(__name__)
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer = Callable[[Call], Awaitable[bytes]]
-
-
-_ARRIVAL_SECONDS: Final = 10.0
-"""For a request of another service, health or reflection, to arrive."""
-_REFLECTION_SECONDS: Final = 60.0
-"""For a call of reflection to end: gRPC reads its requests for as long as it lasts."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -136,8 +134,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return None
             return await behavior(request, context)
 
-        make: Any = grpc.unary_stream_rpc_method_handler if handler.response_streaming else None
-        make = make or grpc.unary_unary_rpc_method_handler
+        make: Any = grpc.unary_unary_rpc_method_handler
+        if handler.response_streaming:
+            make = grpc.unary_stream_rpc_method_handler
         limited: _Handler = make(answer, None, handler.response_serializer)
         return limited
 

@@ -1,4 +1,4 @@
-"""How gRPC itself bounds what a connection may do. Each value was measured under attack: see docs/reliability.md."""
+"""What gRPC itself bounds, for every connection; `connections` has what depends on the files of the process."""
 
 from typing import Final
 

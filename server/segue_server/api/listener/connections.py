@@ -59,14 +59,10 @@ def connection_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
         ("grpc.max_connection_idle_ms", _IDLE_MS),  # no call; pings do not count
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
-        (
-            "grpc.http2.ping_timeout_ms",
-            30_000,
-        ),  # ends a connection whose pings stay unanswered; keepalive alone does not
-        (
-            "grpc.http2.min_ping_interval_without_data_ms",
-            10_000,
-        ),  # beside a call; without one the 4th ping ends it
+        # Ends a connection whose pings stay unanswered; keepalive alone does not.
+        ("grpc.http2.ping_timeout_ms", 30_000),
+        # Beside a call; without one the fourth ping ends the connection.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     )
 
 

@@ -117,10 +117,9 @@ class _Call:
         model = self._served.model
         while output is None or output.finish is None:
             output = await stream.next_output()
-            if len(output.written):
-                self._call.drop_message()  # the prompt has been read
             ticket_due = progress.record(output)
             if len(output.written):
+                self._call.drop_message()  # the prompt has been read
                 response = pb.GenerateResponse(text=self._text(output, ticket_due=ticket_due), sample=sample)
                 if output.alternatives is not None:
                     await in_slices(add_alternatives(response.text.alternatives, output.alternatives, model))

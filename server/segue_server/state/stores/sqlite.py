@@ -12,7 +12,6 @@ ROWID, ordered by name, takes a sixth more room and five times as long to fill.
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,40 +22,15 @@ from segue_server.errors import RequestError, StartupError, StoreFull, StoreLost
 from segue_server.state.clock import CLOCK, Clock
 from segue_server.state.stores.batch_thread import BatchThread
 from segue_server.state.stores.opened_files import PAGE_BYTES, OpenedFiles
+from segue_server.state.stores.sqlite_file import BUSY_SECONDS, is_busy, open_file, primary_code
 from segue_server.state.stores.store import Entry, new_revision
 
 _MAX_BYTES: Final = 16_000_000_000
 """Default limit."""
 
-_APPLICATION_ID: Final = 0x73656775
-"""In the file's header: "segu"."""
-_VERSION: Final = 1
-"""Of the table, in the file's header."""
-_SCHEMA: Final = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS sessions (
-    id INTEGER PRIMARY KEY,
-    space TEXT NOT NULL,
-    name TEXT NOT NULL,
-    revision INTEGER NOT NULL,
-    idle_seconds INTEGER NOT NULL,
-    expiry REAL NOT NULL,
-    record BLOB NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS sessions_by_name ON sessions (space, name);
-CREATE INDEX IF NOT EXISTS sessions_by_expiry ON sessions (expiry);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-COMMIT;
-"""
 _LATE: Final = 1 + 1 / 64
-_BUSY_SECONDS: Final = 2.0
-"""Wait for another process that is writing."""
 _HURRIED_SECONDS: Final = 0.05
 """The same, after such a wait was in vain: those who waited for it to end must not wait as long again."""
-_OPENING_SECONDS: Final = 10.0
-"""Wait for other processes that are opening the file."""
-_OPENING_PAUSE_SECONDS: Final = 0.02
 _REMOVED_EACH_TIME: Final = 16
 """Expired sessions, with every transaction."""
 _REMOVED_AT_ONCE: Final = 500
@@ -132,7 +106,7 @@ class _Database:
         self._connection: sqlite3.Connection
         self._files: OpenedFiles
         self._is_lost = False
-        self._patience = _BUSY_SECONDS
+        self._patience = BUSY_SECONDS
 
     def open(self) -> None:
         """Open the database, and create it if missing; raises StartupError."""
@@ -140,7 +114,7 @@ class _Database:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             before = self._path.stat()
-            self._connection = _open_file(self._path)
+            self._connection = open_file(self._path)
             self._files = OpenedFiles(self._path, before, self._connection)
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -262,7 +236,7 @@ class _Database:
         except sqlite3.Error as error:
             if len(commands) == 1:
                 return [_failure(error)]
-            return self._run_each(commands, error if _is_busy(error) else None)
+            return self._run_each(commands, error if is_busy(error) else None)
 
     def _run_each(self, commands: Sequence[_Command], locked: sqlite3.Error | None) -> list[Any]:
         """Run commands one by one; after the error `locked`, only those that need no lock."""
@@ -275,7 +249,7 @@ class _Database:
                 answers += self._run_together([command])
             except sqlite3.Error as error:
                 answers.append(_failure(error))
-                locked = error if _is_busy(error) else locked
+                locked = error if is_busy(error) else locked
         return answers
 
     def _run_together(self, commands: Sequence[_Command]) -> list[Any]:
@@ -293,10 +267,10 @@ class _Database:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            if _is_busy(error):
+            if is_busy(error):
                 self._wait_at_most(_HURRIED_SECONDS)
             raise
-        self._wait_at_most(_BUSY_SECONDS)
+        self._wait_at_most(BUSY_SECONDS)
 
     def _wait_at_most(self, seconds: float) -> None:
         if seconds != self._patience:
@@ -347,55 +321,8 @@ class _Database:
 
 def _failure(error: sqlite3.Error) -> RequestError:
     """Return the error for the caller."""
-    if _primary_code(error) == sqlite3.SQLITE_FULL:
+    if primary_code(error) == sqlite3.SQLITE_FULL:
         return StoreFull("the disk that holds the sessions is full; nothing was changed")
     failure = StoreUnavailable()
     failure.__cause__ = error.with_traceback(None)  # its frames hold what the call sent
     return failure
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    """Whether another process has locked the database."""
-    return _primary_code(error) == sqlite3.SQLITE_BUSY
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    """Return SQLite's code without its extension; 0 for an error of the module `sqlite3` itself."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _open_file(path: Path) -> sqlite3.Connection:
-    """Open the file at `path`; if several processes do so at once, one creates the table."""
-    deadline = time.monotonic() + _OPENING_SECONDS
-    while True:
-        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-        try:
-            _prepare(connection, path)
-        except sqlite3.Error as error:
-            connection.close()
-            if not _is_busy(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(_OPENING_PAUSE_SECONDS)
-        except StartupError:
-            connection.close()
-            raise
-        else:
-            return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that the file is ours, and create the table if it is empty; raises StartupError, sqlite3.Error."""
-    connection.execute("BEGIN")  # one snapshot for all three: another process may be creating the table
-    [application] = connection.execute("PRAGMA application_id").fetchone()
-    [version] = connection.execute("PRAGMA user_version").fetchone()
-    [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    connection.execute("COMMIT")
-    if tables and (application, version) != (_APPLICATION_ID, _VERSION):
-        whose = f"of version {version}, not {_VERSION}" if application == _APPLICATION_ID else "of another program"
-        raise StartupError(f"{path} holds tables {whose}; name another file: --sessions sqlite:PATH")
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise StartupError(f"the file system of {path} is unfit for sessions (no shared memory); name another file")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.executescript(_SCHEMA)

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from segue_server.errors import StoreFull, StoreUnavailable
 from segue_server.state.clock import LASTING_SECONDS
-from segue_server.state.stores.sqlite import SqliteStore, _Command, _Database, _open_file
+from segue_server.state.stores.sqlite import SqliteStore, _Command, _Database
+from segue_server.state.stores.sqlite_file import open_file
 
 IDLE = 3600
 
@@ -128,7 +129,7 @@ def test_several_processes_share_a_file_from_its_first_moment(path: Path) -> Non
 
 def test_a_change_is_on_the_disk_before_anybody_hears_of_it(path: Path) -> None:
     """No power fails here: that SQLite was told to flush each transaction is as far as a test goes."""
-    connection = _open_file(path)
+    connection = open_file(path)
     full = 2
     assert connection.execute("PRAGMA synchronous").fetchone() == (full,)
     connection.close()
@@ -141,7 +142,7 @@ def test_a_file_that_another_is_making_is_no_stranger(tmp_path: Path) -> None:
     def open_all(_: int) -> None:
         for number in range(100):
             barrier.wait(10)
-            _open_file(tmp_path / f"{number}").close()
+            open_file(tmp_path / f"{number}").close()
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(open_all, range(4))) == [None] * 4
