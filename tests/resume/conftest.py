@@ -22,7 +22,7 @@ from segue.v1 import generation_pb2 as pb
 from segue.v1 import generation_pb2_grpc
 from segue_client import AsyncClient, AsyncGeneration, Chunk
 from segue_client._async.score_stream import AsyncScoreStream
-from segue_client.errors import ServerUnavailable
+from segue_client.errors import ServerBusy, ServerUnavailable
 from segue_client.protocol.score_stream import ScoreProgress, collected
 from segue_export.artifact import read_artifact, write_artifact
 from segue_export.export import export_checkpoint
@@ -354,12 +354,14 @@ class Caller:
             raise
 
     async def _begun(self, begin: Callable[[], Awaitable[Any]]) -> Any:
-        """Begin until a server is there: a call that nobody answers is not tried for long."""
+        """Begin until a server is there and has time: a call that nobody has answered is not tried for long."""
         while True:
             try:
                 return await begin()
             except ServerUnavailable:
                 await asyncio.sleep(0.05)
+            except ServerBusy as error:  # a slow machine has less time for as many streams
+                await asyncio.sleep(error.retry_after or 0.05)
 
     async def _heard(self, stream: Any, chunks: AsyncIterator[tuple[int, Chunk]], samples: int) -> Heard:
         texts, log_probabilities = [list[str]() for _ in range(samples)], [list[float]() for _ in range(samples)]
