@@ -4,17 +4,29 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from segue.v1 import common_pb2, generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
+from segue.v1 import (
+    common_pb2,
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
 from segue_server.prefix_cache.cache import WORTH
 
 KIND = "characters"
+SMALL = 2**18
+"""Bytes of a few calls that hold nothing long."""
 PROMPT = "the cat sat on the mat. " * (1 + WORTH // 24)
 
 
@@ -86,3 +98,40 @@ def test_a_port_in_use_stops_the_start_and_is_named(models_folder: Path, tmp_pat
     assert done.returncode != 0
     assert f"cannot serve metrics on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@contextmanager
+def writing(channel: grpc.Channel, request: generation_pb2.GenerateRequest) -> Iterator[None]:
+    """Have a call under way that has read its prompt, for the length of the block."""
+    call = generation_pb2_grpc.GenerationServiceStub(channel).Generate(request)
+    assert any(response.text.text for response in call)
+    yield
+    call.cancel()
+
+
+def test_what_is_kept_of_a_prompt_and_for_a_session_is_charged_to_the_end(measured: tuple[str, grpc.Channel]) -> None:
+    url, channel = measured
+    model, many = common_pb2.ModelReference(name=KIND), 900_000  # symbols, of a byte each
+    session = session_pb2_grpc.SessionServiceStub(channel).OpenSession(session_pb2.OpenSessionRequest(model=model))
+    long_prompt = generation_pb2.GenerateRequest(model=model, prompt="the cat " * (many // 8), max_characters=10**6)
+    into_session = generation_pb2.GenerateRequest(
+        model=model,
+        start=common_pb2.Start(session=common_pb2.SessionReference(name=session.session.name)),
+        max_characters=many,
+    )
+    assert taken(url) < SMALL
+    for request in (long_prompt, into_session):
+        with writing(channel, request):
+            assert taken(url) >= many
+        give_up = time.monotonic() + 20
+        while taken(url) >= SMALL:
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+
+
+def taken(url: str) -> float:
+    """Return how many bytes of the server's memory are taken."""
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        found = re.search(r"^segue_memory_taken_bytes (\S+)$", reply.read().decode(), re.MULTILINE)
+    assert found
+    return float(found[1])

@@ -152,3 +152,15 @@ async def test_a_long_text_ends_with_a_ticket_that_continues_it(start_server: An
             stub = generation_pb2_grpc.GenerationServiceStub(channel)
             whole, _ = await text_of(stub.Generate(asked(len(first) + 50)))
     assert first + rest == whole
+
+
+async def test_a_prompt_that_is_read_for_several_samples_counts_to_the_duration(start_server: Any) -> None:
+    with start_server("--max-duration", "0.2") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            request = generation_pb2.GenerateRequest(prompt="The cat " * 60_000, samples=2, max_characters=1)
+            call = generation_pb2_grpc.GenerationServiceStub(channel).Generate(request, timeout=60)
+            async for response in call:
+                assert response.HasField("started")
+                break
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+            assert "has not read the whole text" in (await call.details())

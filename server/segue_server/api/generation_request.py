@@ -70,6 +70,13 @@ class Generation:
         """How many symbols of the prompt the cache spares."""
         return self.prompt_count - len(self.prefill_ids) if self.prefix.count else 0
 
+    def kept_bytes(self, model: Model, *, is_session: bool) -> int:
+        """Return what the ids take that are kept until the call ends: the prompt's, and for a session the text's."""
+        if not is_session:
+            return self.prefill_ids.nbytes
+        written = self.max_characters * model.symbols.longest * self.session_ids.itemsize
+        return self.prefill_ids.nbytes + self.session_ids.nbytes + written
+
     def after_prefix(self, find_prefix: Callable[[State, Ids, int], Prefix]) -> "Generation":
         """Return the generation without the part of the prompt that is cached.
 

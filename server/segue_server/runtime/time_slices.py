@@ -8,11 +8,14 @@ turns: at most one slice of one call in each pass of the event loop, first come,
 import asyncio
 import time
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from segue_server.errors import Overloaded
+from segue_server.runtime.owner import Owner
+from segue_server.runtime.shared import Shared
 
 T = TypeVar("T")
 
@@ -23,6 +26,8 @@ SLICE_SECONDS: Final = 0.002
 
 MOST_CALLS: Final = 64
 """Calls that take turns, each with up to some tenths of a second of work."""
+ASSURED_CALLS: Final = 4
+"""Of one client, whose requests are in work."""
 
 
 @dataclass
@@ -33,6 +38,8 @@ class _Turns:
     """Held by who works in this pass."""
     calls: int = 0
     """How many work or wait."""
+    begun: Shared = field(default_factory=lambda: Shared("turns for long requests", MOST_CALLS, ASSURED_CALLS))
+    """Of those that have begun with this work."""
 
 
 _turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns]] = WeakKeyDictionary()
@@ -48,10 +55,13 @@ def at_once(steps: Steps[T]) -> T:
         return result
 
 
-async def in_slices(steps: Steps[T], clock: Callable[[], float] = time.perf_counter, *, begins: bool = False) -> T:
+async def in_slices(
+    steps: Steps[T], clock: Callable[[], float] = time.perf_counter, *, begins: Owner | None = None
+) -> T:
     """Do the work up to its first yield now, and the rest in turns.
 
-    `begins`: nothing was done for the call yet. Then it is refused with Overloaded if too many calls take turns.
+    `begins`: whose call it is, where nothing was done for it yet. Then it is refused with Overloaded if too many calls
+    take turns, or too many of its owner's.
     """
     try:
         next(steps)
@@ -61,16 +71,17 @@ async def in_slices(steps: Steps[T], clock: Callable[[], float] = time.perf_coun
     return await _in_turns(steps, clock, begins=begins)
 
 
-async def _in_turns(steps: Steps[T], clock: Callable[[], float], *, begins: bool) -> T:
+async def _in_turns(steps: Steps[T], clock: Callable[[], float], *, begins: Owner | None) -> T:
     loop = asyncio.get_running_loop()
     turns = _turns.setdefault(loop, _Turns())
-    if begins and turns.calls >= MOST_CALLS:
+    if begins is not None and turns.calls >= MOST_CALLS:
         raise Overloaded(f"{turns.calls} calls have long requests or replies in work; retry shortly")
-    turns.calls += 1
-    try:
-        return await _slice_by_slice(steps, clock, turns.free, loop)
-    finally:
-        turns.calls -= 1
+    with nullcontext() if begins is None else turns.begun.held(begins, 1):
+        turns.calls += 1
+        try:
+            return await _slice_by_slice(steps, clock, turns.free, loop)
+        finally:
+            turns.calls -= 1
 
 
 async def _slice_by_slice(

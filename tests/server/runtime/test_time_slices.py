@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from segue_server.errors import Overloaded
+from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.time_slices import MOST_CALLS, SLICE_SECONDS, Steps, at_once, in_slices
 
 STEP = SLICE_SECONDS / 3.5
@@ -135,24 +136,42 @@ async def test_a_failure_ends_the_call_alone_and_keeps_nothing_alive() -> None:
         gc.enable()
 
 
+def endless() -> Steps[None]:
+    while True:
+        yield
+
+
+def long() -> Steps[str]:
+    yield
+    yield
+    return "done"
+
+
 async def test_new_calls_are_refused_where_many_take_turns_and_begun_ones_are_not() -> None:
-    def endless() -> Steps[None]:
-        while True:
-            yield
-
-    def long() -> Steps[str]:
-        yield
-        yield
-        return "done"
-
     working = [asyncio.create_task(in_slices(endless())) for _ in range(MOST_CALLS)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await in_slices(long(), begins=True)
+        await in_slices(long(), begins=NOBODY)
     begun = asyncio.create_task(in_slices(long()))
     await asyncio.sleep(0)
     for task in working:
         task.cancel()
     assert await begun == "done"
     await asyncio.gather(*working, return_exceptions=True)
-    assert await in_slices(long(), begins=True) == "done"
+    assert await in_slices(long(), begins=NOBODY) == "done"
+
+
+async def test_no_client_takes_all_turns_for_long_requests() -> None:
+    greedy, other = Owner("ipv4:127.0.0.1:1", ""), Owner("ipv4:127.0.0.1:2", "")
+    calls = [asyncio.create_task(in_slices(endless(), begins=greedy)) for _ in range(MOST_CALLS)]
+    await asyncio.sleep(0)
+    refused = [call for call in calls if call.done()]
+    assert len(refused) == MOST_CALLS // 2
+    assert all(isinstance(call.exception(), Overloaded) for call in refused)
+    begun = asyncio.create_task(in_slices(long(), begins=other))
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    assert await begun == "done"
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert await in_slices(long(), begins=greedy) == "done"

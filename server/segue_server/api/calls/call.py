@@ -99,9 +99,10 @@ class Call:
         return self.owner.tenant
 
     @property
-    def longest(self) -> float | None:
-        """Seconds that a stream may last; None: any time."""
-        return self._patience.longest
+    def duration_left(self) -> float | None:
+        """Seconds that a stream may go on; None: any time."""
+        longest = self._patience.longest
+        return None if longest is None else max(0.0, longest - (time.monotonic() - self._began))
 
     def enter(self) -> None:
         """Take what every call takes, until the call has ended; raises Overloaded, and InvalidRequest for a bad tenant.
@@ -135,10 +136,10 @@ class Call:
         """Hold `extra` bytes beside those of the call and its latest message; raises Overloaded."""
         self._memory.hold(CALL_BYTES + self._message_bytes + extra)
 
-    def drop_message(self) -> None:
-        """Note that nothing of the latest message is needed any more."""
+    def drop_message(self, kept: int = 0) -> None:
+        """Note that nothing of the latest message is needed any more, except for `kept` bytes made of it."""
         self._message_bytes = 0
-        self.hold(0)
+        self.hold(kept)
 
     def hold_largest(self) -> None:
         """Hold what the largest message of the method takes to arrive; raises Overloaded."""
@@ -163,10 +164,10 @@ class Call:
 
     def check_duration(self) -> None:
         """Raise Stopping if the stream has lasted too long."""
-        if self.longest is not None and time.monotonic() - self._began > self.longest:
+        if self.duration_left == 0:
             raise Stopping(
-                f"the stream has lasted for {self.longest:g} seconds, as long as any may here; continue from its last "
-                "ticket"
+                f"the stream has lasted for {self._patience.longest:g} seconds, as long as any may here; continue from "
+                "its last ticket"
             )
 
     def check_waiting(self, seconds: float) -> None:
@@ -193,7 +194,7 @@ class Call:
         self.hold(0)
         if len(data) > _LONG_MESSAGE_BYTES:
             await asyncio.sleep(_PAUSE_SECONDS)
-        return await in_slices(parse(data, message), begins=True)
+        return await in_slices(parse(data, message), begins=self.owner)
 
     async def write(self, message: Message) -> None:
         """Send one message; raises Stalled if the client makes no room for it. Any number of tasks may write."""

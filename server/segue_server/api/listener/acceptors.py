@@ -20,7 +20,7 @@ from segue_server.api.calls.status import Status
 
 cygrpc: Any = _cython.cygrpc  # type: ignore[attr-defined] # has no stubs
 
-OPEN_REQUESTS: Final = 4
+OPEN_REQUESTS: Final = 32
 """For calls of one method."""
 
 _NEEDED: Final = ("_ServicerContext", "_MethodResolver", "_handle_rpc", "_schedule_rpc_coro")

@@ -62,10 +62,12 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 return self._prefixes.find(state, ids, served.model, tenant, covered)
 
             generation = await in_slices(read_generation(request, served.model, start))
+            kept_bytes = generation.kept_bytes(served.model, is_session=start.is_session)
+            call.hold(kept_bytes)
             del request  # a prompt may be long, and the call too
             generation = generation.after_prefix(find_prefix)
             ticket = self._start_resolver.tickets(start, generation.sampling, served, tenant)
-            await _Call(generation, start, served, call, ticket, give_back).answer()
+            await _Call(generation, start, served, call, ticket, give_back, kept_bytes).answer()
 
 
 class _Call:
@@ -79,6 +81,7 @@ class _Call:
         call: Call,
         ticket: Callable[[State], bytes],
         give_back: GiveBack,
+        kept_bytes: int,
     ) -> None:
         self._generation = generation
         self._start = start
@@ -86,19 +89,20 @@ class _Call:
         self._call = call
         self._ticket = ticket
         self._give_back = give_back
+        self._kept_bytes = kept_bytes
 
     async def answer(self) -> None:
         """Send every message; leaves no sequence in the engine, however it ends."""
         prompt, engine = self._generation.prompt(), self._served.engine
         if prompt is None:
-            with running(self._generation.sequences(), engine, self._call.longest) as streams:
+            with running(self._generation.sequences(), engine, self._call.duration_left) as streams:
                 await self._call.write(self._started())
                 await self._write_samples(streams)
         else:
-            with running([prompt], engine) as [stream]:
+            with running([prompt], engine, self._call.duration_left) as [stream]:
                 await self._call.write(self._started())
                 state = await prefill_to_end(stream, self._generation.prefix.offer)
-            with running(self._generation.sequences(state), engine, self._call.longest) as streams:
+            with running(self._generation.sequences(state), engine, self._call.duration_left) as streams:
                 await self._write_samples(streams)
 
     async def _write_samples(self, streams: list[Stream]) -> None:
@@ -119,7 +123,7 @@ class _Call:
             output = await stream.next_output()
             ticket_due = progress.record(output)
             if len(output.written):
-                self._call.drop_message()  # the prompt has been read
+                self._call.drop_message(self._kept_bytes)  # the prompt has been read
                 response = pb.GenerateResponse(text=self._text(output, ticket_due=ticket_due), sample=sample)
                 if output.alternatives is not None:
                     await in_slices(add_alternatives(response.text.alternatives, output.alternatives, model))
@@ -182,7 +186,7 @@ class _Progress:
     def record(self, output: StepOutput) -> bool:
         """Record an output; return whether a ticket is due with it."""
         if self._start.is_session:
-            self._written.append(output.written)
+            self._written.append(output.written.astype(self._generation.session_ids.dtype))  # of one byte, mostly
         if output.state is None or output.finish is not None:
             return False
         self._generation.prefix.offer(output.state)
