@@ -22,6 +22,7 @@ from attacks.scenarios import (
     large_prompts,
     log_floods,
     overload,
+    refusal_cost,
     stalled_streams,
     streams_reset,
     unread_replies,
@@ -102,12 +103,14 @@ LOAD: Final = Group(
     (
         *_attacks(overload.overload, overload.SMALL),
         *_attacks(overload.well_behaved, overload.CROWD_SMALL),
+        *_attacks(refusal_cost.refusal_cost, refusal_cost.SMALL),
         *_attacks(heavy_requests.heavy_requests, heavy_requests.SMALL),
         *_attacks(cancelled_streams.cancelled_streams, cancelled_streams.SMALL),
     ),
     (
         *_attacks(overload.overload, overload.FULL),
         *_attacks(overload.well_behaved, overload.CROWD_FULL),
+        *_attacks(refusal_cost.refusal_cost, refusal_cost.FULL),
         *_attacks(heavy_requests.heavy_requests, heavy_requests.FULL),
         *_attacks(cancelled_streams.cancelled_streams, cancelled_streams.FULL),
     ),

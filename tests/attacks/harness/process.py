@@ -43,6 +43,12 @@ class Process:
         fields = (self._proc / "stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
+    @property
+    def main_thread_seconds(self) -> float:
+        """The same of the first thread alone, to the nanosecond."""
+        task = self._proc / "task" / self._proc.name
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+
     def _kilobytes(self, key: str) -> int:
         lines = (self._proc / "status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
