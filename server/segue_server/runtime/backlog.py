@@ -2,8 +2,8 @@
 
 Sequences advance together, so a text is delayed by as much of each other sequence as it is long itself: of a sequence
 that is longer than `TURN`, only that much counts. One that only reads counts whole until its end: whoever waits for its
-result waits for those as well who come meanwhile, and take their part of the engine. Groups of owners share a full engine equally, so a call waits for no
-more of another group's work than its own group has.
+result waits for those as well who come meanwhile, and take their part of the engine. Groups of owners share a full
+engine equally, so a call waits for no more of another group's work than its own group has.
 """
 
 from collections import Counter

@@ -5,8 +5,8 @@ gets half, a second one half of the rest. If several tenants hold some, or sever
 them. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
 Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
 
-Many connections of one client would leave little all the same. So the last part is for hosts that have no more than what
-is assured, and the part before that also for such tenants.
+Many connections of one client would leave little all the same. So the last part is for hosts that have no more than
+what is assured, and the part before that also for such tenants.
 """
 
 from collections import Counter

@@ -9,7 +9,7 @@ STREAMS_PER_CONNECTION: Final = 1024
 
 MOST_PENDING: Final = 8192
 """Calls that wait for the event loop, where admission refuses them with a retry hint. gRPC cancels further ones without
-a hint, at random from three quarters of this on. A burst of thousands passes; a flood cannot delay others for a second."""
+a hint, at random from three quarters of this on. Bursts of thousands pass; no flood delays others for a second."""
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
