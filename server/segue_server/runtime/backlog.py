@@ -1,8 +1,9 @@
 """How long what an engine has to do will take: the wait of a call that comes now.
 
 Sequences advance together, so a text is delayed by as much of each other sequence as it is long itself: of a sequence
-that is longer than `TURN`, only that much counts. Groups of owners share a full engine equally, so a call waits for no
-more of another group's work than its own group has.
+that is longer than `TURN`, only that much counts. One that only reads counts whole until its end: whoever waits for its
+result waits for those as well who come meanwhile, and take their part of the engine. Groups of owners share a full
+engine equally, so a call waits for no more of another group's work than its own group has.
 """
 
 from collections import Counter
@@ -30,6 +31,9 @@ class _Work:
     """The position at which it is done."""
     counted: int
     """The symbols of it that count."""
+    whole: int
+    """What counted at first."""
+    writes: bool
 
 
 class Backlog:
@@ -85,7 +89,8 @@ class Backlog:
     def enter(self, sequence: Sequence, owner: Owner) -> None:
         """Count a sequence that has joined the engine."""
         left = len(sequence.prefill_ids) + sequence.max_characters
-        work = self._by_sequence[sequence] = _Work(owner, sequence.state.position + left, min(left, TURN))
+        end, counted = sequence.state.position + left, min(left, TURN)
+        work = self._by_sequence[sequence] = _Work(owner, end, counted, counted, sequence.max_characters > 0)
         self._usual = _MEMORY * self._usual + (1 - _MEMORY) * work.counted
         self.add(owner, work.counted)
 
@@ -93,7 +98,7 @@ class Backlog:
         """Note that a sequence has reached `position`; does nothing if it is not known."""
         if (work := self._by_sequence.get(sequence)) is None:
             return
-        counted = min(TURN, max(0, work.end - position))
+        counted = min(TURN, max(0, work.end - position)) if work.writes else work.whole
         if counted != work.counted:
             self.add(work.owner, counted - work.counted)
             work.counted = counted

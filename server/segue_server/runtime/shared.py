@@ -2,8 +2,11 @@
 
 Nobody can take it all: beyond an assured amount, a connection may hold at most as much as it leaves free. One alone
 gets half, a second one half of the rest. If several tenants hold some, or several hosts, the same is true for each of
-them. The last sixteenth is for hosts that have next to nothing. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne,
-"Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
+them. (Dynamic thresholds: A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+Switches", IEEE/ACM Transactions on Networking 6(2), 1998.)
+
+Many connections of one client would leave little all the same. So the last part is for hosts that have no more than
+what is assured, and the part before that also for such tenants.
 """
 
 from collections import Counter
@@ -16,6 +19,8 @@ from segue_server.runtime.owner import Owner
 
 SHARE: Final = 1
 """What one may hold, as a multiple of what is free then."""
+PARTS: Final = 32
+"""That the total is divided into, to keep some for those who have next to nothing."""
 
 
 class Shared:
@@ -29,7 +34,7 @@ class Shared:
         self.refused = 0
         """How many calls have asked in vain."""
         self._assured = assured
-        self._reserve = total // 16
+        self._part = total // PARTS
         self._by_connection: Counter[str] = Counter()
         self._by_tenant: Counter[str] = Counter()
         self._by_host: Counter[str] = Counter()
@@ -80,7 +85,7 @@ class Shared:
     def is_fair(self, owner: Owner, amount: int) -> bool:
         """Whether `owner` would have no more than its share with `amount` more."""
         left = self.free - amount
-        if left < self._reserve and self._by_host[owner.host] + amount > self._assured:
+        if left < self._kept_before(owner, amount):
             return False
         most = max(self._assured, SHARE * left)
         if self._by_connection[owner.connection] + amount > most:
@@ -89,6 +94,12 @@ class Shared:
             held[key] + amount <= most or len(held) == (key in held)  # alone, a tenant or host has all there is
             for held, key in ((self._by_tenant, owner.tenant), (self._by_host, owner.host))
         )
+
+    def _kept_before(self, owner: Owner, amount: int) -> int:
+        """Return how much is kept for others where `owner` wants `amount` more."""
+        if self._by_host[owner.host] + amount <= self._assured:
+            return 0
+        return self._part if self._by_tenant[owner.tenant] + amount <= self._assured else 2 * self._part
 
     def fair(self, owner: Owner, most: int) -> int:
         """Return how much `owner` can take now, 0 to `most`."""

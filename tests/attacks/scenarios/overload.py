@@ -125,11 +125,11 @@ CROWD_SMALL: Final = (Crowd(600),)
 CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text"), Crowd(5000, "score"))
 SMALL: Final = (Sizes((10.0,)),)
 FULL: Final = tuple(
-    Sizes(multiples, kind, burst, closed_seconds=6, seconds=15, recovery_seconds=5)
-    for multiples, kind, burst in (
-        ((0.8, 1.0, 2.0, 5.0, 10.0), "text", 1),
-        ((10.0,), "text", 100),
-        ((2.0, 10.0), "score", 1),
-        ((10.0,), "prompt", 1),
+    Sizes(multiples, kind, burst, at_once, closed_seconds=6, seconds=15, recovery_seconds=5)
+    for multiples, kind, burst, at_once in (
+        ((0.8, 1.0, 2.0, 5.0, 10.0), "text", 1, 48),
+        ((10.0,), "text", 100, 48),
+        ((2.0, 10.0), "score", 1, 48),
+        ((10.0,), "prompt", 1, 4),  # long ones, which end together
     )
 )

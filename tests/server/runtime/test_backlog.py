@@ -64,6 +64,19 @@ def test_what_was_done_no_longer_counts() -> None:
     assert work.wait(ME) == 0
 
 
+def test_what_is_only_read_counts_whole_until_its_end() -> None:
+    work = backlog()
+    sequence = Sequence(State.after_first(1, (1, 2), 0), np.zeros(300, dtype=np.int64))
+    work.enter(sequence, ME)
+    work.advance(sequence, 1 + 200)
+    assert work.wait(ME) == pytest.approx(0.3)
+    work.pause(sequence)
+    work.advance(sequence, 1 + 250)
+    assert work.wait(ME) == pytest.approx(0.3)
+    work.leave(sequence)
+    assert work.seconds == 0
+
+
 def test_a_call_that_was_let_in_counts_before_it_has_a_sequence_and_only_once() -> None:
     work = backlog()
     settle = work.expect(ME)

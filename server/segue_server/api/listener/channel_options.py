@@ -9,7 +9,7 @@ STREAMS_PER_CONNECTION: Final = 1024
 
 MOST_PENDING: Final = 8192
 """Calls that wait for the event loop, where admission refuses them with a retry hint. gRPC cancels further ones without
-a hint, at random from half of this on. A burst of thousands passes; a flood cannot delay others for a second."""
+a hint, at random from three quarters of this on. Bursts of thousands pass; no flood delays others for a second."""
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -18,7 +18,7 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
     # A fixed window: gRPC would widen it on a fast network, and buffer as much of every call that nobody reads.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.server.max_pending_requests", MOST_PENDING // 2),
+    ("grpc.server.max_pending_requests", MOST_PENDING // 4 * 3),
     ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
 )
