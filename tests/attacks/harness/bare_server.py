@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.rpc import status_pb2
 
 PROGRAM: Final = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
@@ -18,7 +19,8 @@ PROGRAM: Final = (
 )
 """Python code that runs it."""
 
-_HINTS: Final = (("grpc-retry-pushback-ms", "100"), ("grpc-status-details-bin", bytes(150)))
+_DETAILS: Final = status_pb2.Status(code=8, message="as long as a server's reasons and hints are: " * 4)
+_HINTS: Final = (("grpc-retry-pushback-ms", "100"), ("grpc-status-details-bin", _DETAILS.SerializeToString()))
 
 
 async def _refuse(_: Any, context: Any) -> None:

@@ -74,6 +74,7 @@ class Servers:
     models: Path
     folder: Path
     """For logs and state."""
+    _started: int = 0
     _ends: list[_End] = field(default_factory=list)
 
     @contextmanager
@@ -86,8 +87,9 @@ class Servers:
         models: Path | None = None,
     ) -> Iterator[Server]:
         """See `Serve`."""
-        state = self.folder / f"server-{len(self._ends)}"
+        state = self.folder / f"server-{self._started}"
         state.mkdir(parents=True)
+        self._started += 1
         log = state / "log"
         limits = ["prlimit", f"--nofile={open_files}"] if open_files else []
         limits += ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))] if cores else []
