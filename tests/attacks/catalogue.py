@@ -8,25 +8,23 @@ from typing import Any, Final
 
 from attacks.harness.finding import Finding
 from attacks.harness.servers import Serve, Servers
-from attacks.scenarios import (
-    cancelled_streams,
-    connections,
-    damaged_tickets,
-    floods,
-    fuzzed_requests,
-    heavy_requests,
-    hogs,
-    hostile_messages,
+from attacks.scenarios.load import cancelled_streams, heavy_requests, overload, refusal_cost
+from attacks.scenarios.memory import (
     incomplete_requests,
-    kept_by_errors,
     large_prompts,
-    log_floods,
-    overload,
-    refusal_cost,
     stalled_streams,
     streams_reset,
     unread_replies,
 )
+from attacks.scenarios.messages import (
+    damaged_tickets,
+    floods,
+    fuzzed_requests,
+    hostile_messages,
+    kept_by_errors,
+    log_floods,
+)
+from attacks.scenarios.shares import connections, hogs
 
 
 @dataclass(frozen=True)

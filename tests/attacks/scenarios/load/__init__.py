@@ -1,0 +1,1 @@
+"""Attacks by work: too much, too heavy, given up."""

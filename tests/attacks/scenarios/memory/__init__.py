@@ -1,0 +1,1 @@
+"""Attacks on memory: what a client makes the server hold."""

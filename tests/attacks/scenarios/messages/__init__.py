@@ -1,0 +1,1 @@
+"""Attacks by messages: hostile, damaged, made up, floods of them."""

@@ -1,0 +1,1 @@
+"""Attacks on what clients share: places, connections, threads."""
