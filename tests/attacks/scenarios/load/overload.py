@@ -122,7 +122,7 @@ def well_behaved(serve: Serve, crowd: Crowd) -> list[Finding]:
 
 
 CROWD_SMALL: Final = (Crowd(600),)
-CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text"), Crowd(5000, "score", 240))
+CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text", 300), Crowd(5000, "score", 300))
 SMALL: Final = (Sizes((10.0,)),)
 FULL: Final = tuple(
     Sizes(multiples, kind, burst, at_once, closed_seconds=6, seconds=15, recovery_seconds=5)
