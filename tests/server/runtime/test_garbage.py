@@ -40,6 +40,17 @@ async def test_old_cycles_wait_until_nobody_is_served() -> None:
     assert gc.get_freeze_count() == 0
 
 
+async def test_old_cycles_of_a_server_that_is_never_idle_wait_no_longer_than_a_while() -> None:
+    collection = IdleCollection(lambda: True, between=0.01, longest=0.05)
+    try:
+        cycle = old_cycle()
+        async with asyncio.timeout(60):
+            while cycle() is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        collection.stop()
+
+
 async def test_young_cycles_do_not_wait() -> None:
     collection = IdleCollection(lambda: True)
     try:
