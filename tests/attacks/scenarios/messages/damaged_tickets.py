@@ -68,6 +68,13 @@ def _ticket(generation: Any, prompt: str) -> bytes:
 
 
 def _damaged(first: bytes, second: bytes, source: random.Random) -> bytes:
+    # Both begin alike: joined within that, they are the second one whole.
+    while (ticket := _changed(first, second, source)) in {first, second}:
+        pass
+    return ticket
+
+
+def _changed(first: bytes, second: bytes, source: random.Random) -> bytes:
     ticket = bytearray(first)
     match source.randrange(5):
         case 0:
