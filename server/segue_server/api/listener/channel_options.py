@@ -10,6 +10,9 @@ STREAMS_PER_CONNECTION: Final = 1024
 MOST_PENDING: Final = 8192
 """Calls that wait for the event loop, where admission refuses them with a retry hint. gRPC cancels further ones without
 a hint, at random from three quarters of this on. Bursts of thousands pass; no flood delays others for a second."""
+_LONGEST_PENDING_SECONDS: Final = 600
+"""After that, gRPC cancels a call that waits for the event loop. Its 30 seconds are short where thousands come at once
+that can wait; each call's own deadline bounds it as well."""
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -20,5 +23,6 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.server.max_pending_requests", MOST_PENDING // 4 * 3),
     ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
+    ("grpc.server_max_unrequested_time_in_server", _LONGEST_PENDING_SECONDS),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
 )
