@@ -47,7 +47,15 @@ def test_what_is_taken_is_counted_for_everyone_and_within_the_shares(taking: lis
 
 def test_one_connection_gets_half_and_leaves_some_for_the_next() -> None:
     shared = Shared("things", TOTAL, ASSURED)
-    assert [fill(shared, Owner(f"{number}", "")) for number in range(3)] == [500, 250, 125]
+    assert [fill(shared, Owner(f"{number}", "")) for number in range(4)] == [500, 250, 125, 62]
+
+
+def test_several_greedy_connections_leave_something() -> None:
+    shared = Shared("things", TOTAL, ASSURED)
+    for number in range(30):
+        fill(shared, Owner(f"greedy:{number}", ""))
+    assert shared.free >= TOTAL // 16
+    assert fill(shared, Owner("modest:1", "")) >= ASSURED
 
 
 @pytest.mark.parametrize(
