@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from segue.v1 import (
     common_pb2,
     generation_pb2,
@@ -39,11 +40,21 @@ def measured(start_server, kinds_folder: Path) -> Iterator[tuple[str, grpc.Chann
             yield found[1], channel
 
 
-def figures(url: str) -> dict[tuple[str, ...], float]:
-    """Return each figure of the model by its name and `result`."""
+def samples_of(url: str) -> list[Sample]:
     with urllib.request.urlopen(url, timeout=10) as reply:
         families = text_string_to_metric_families(reply.read().decode())
-        samples = [sample for family in families for sample in family.samples if "model" in sample.labels]
+        return [sample for family in families for sample in family.samples]
+
+
+def taken(url: str) -> float:
+    """Return how many bytes of the server's memory are taken."""
+    [found] = [sample.value for sample in samples_of(url) if sample.name == "segue_memory_taken_bytes"]
+    return found
+
+
+def figures(url: str) -> dict[tuple[str, ...], float]:
+    """Return each figure of the model by its name and `result`."""
+    samples = [sample for sample in samples_of(url) if "model" in sample.labels]
     versions = {(sample.labels["model"], sample.labels["version"]) for sample in samples}
     assert (KIND, "1") in versions
     return {
@@ -127,11 +138,3 @@ def test_what_is_kept_of_a_prompt_and_for_a_session_is_charged_to_the_end(measur
         while taken(url) >= SMALL:
             assert time.monotonic() < give_up
             time.sleep(0.02)
-
-
-def taken(url: str) -> float:
-    """Return how many bytes of the server's memory are taken."""
-    with urllib.request.urlopen(url, timeout=10) as reply:
-        found = re.search(r"^segue_memory_taken_bytes (\S+)$", reply.read().decode(), re.MULTILINE)
-    assert found
-    return float(found[1])

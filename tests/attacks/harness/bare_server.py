@@ -19,7 +19,9 @@ PROGRAM: Final = (
 )
 """Python code that runs it."""
 
-_DETAILS: Final = status_pb2.Status(code=8, message="as long as a server's reasons and hints are: " * 4)
+_DETAILS: Final = status_pb2.Status(
+    code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="as long as reasons and hints: " * 5
+)
 _HINTS: Final = (("grpc-retry-pushback-ms", "100"), ("grpc-status-details-bin", _DETAILS.SerializeToString()))
 
 

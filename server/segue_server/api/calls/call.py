@@ -89,6 +89,7 @@ class Call:
         self._memory = Holding(admission.memory, NOBODY)
         self._settle: Callable[[], None] = nothing_expected
         self._message_bytes = 0
+        self._kept_bytes = 0
         self._free = asyncio.Lock()
         self._sent = False
         self._writing = False
@@ -133,13 +134,18 @@ class Call:
         return served.shared_by(self.owner, self._settle)
 
     def hold(self, extra: int) -> None:
-        """Hold `extra` bytes beside those of the call and its latest message; raises Overloaded."""
-        self._memory.hold(CALL_BYTES + self._message_bytes + extra)
+        """Hold `extra` bytes beside those of the call, what it keeps and its latest message; raises Overloaded."""
+        self._memory.hold(CALL_BYTES + self._kept_bytes + self._message_bytes + extra)
 
-    def drop_message(self, kept: int = 0) -> None:
-        """Note that nothing of the latest message is needed any more, except for `kept` bytes made of it."""
+    def keep(self, nbytes: int) -> None:
+        """Hold `nbytes` more until the call ends; raises Overloaded."""
+        self._kept_bytes += nbytes
+        self.hold(0)
+
+    def drop_message(self) -> None:
+        """Note that nothing of the latest message is needed any more, except for what the call keeps."""
         self._message_bytes = 0
-        self.hold(kept)
+        self.hold(0)
 
     def hold_largest(self) -> None:
         """Hold what the largest message of the method takes to arrive; raises Overloaded."""

@@ -62,12 +62,11 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 return self._prefixes.find(state, ids, served.model, tenant, covered)
 
             generation = await in_slices(read_generation(request, served.model, start))
-            kept_bytes = generation.kept_bytes(served.model, is_session=start.is_session)
-            call.hold(kept_bytes)
+            call.keep(generation.kept_bytes(served.model, is_session=start.is_session))
             del request  # a prompt may be long, and the call too
             generation = generation.after_prefix(find_prefix)
             ticket = self._start_resolver.tickets(start, generation.sampling, served, tenant)
-            await _Call(generation, start, served, call, ticket, give_back, kept_bytes).answer()
+            await _Call(generation, start, served, call, ticket, give_back).answer()
 
 
 class _Call:
@@ -81,7 +80,6 @@ class _Call:
         call: Call,
         ticket: Callable[[State], bytes],
         give_back: GiveBack,
-        kept_bytes: int,
     ) -> None:
         self._generation = generation
         self._start = start
@@ -89,7 +87,6 @@ class _Call:
         self._call = call
         self._ticket = ticket
         self._give_back = give_back
-        self._kept_bytes = kept_bytes
 
     async def answer(self) -> None:
         """Send every message; leaves no sequence in the engine, however it ends."""
@@ -123,7 +120,7 @@ class _Call:
             output = await stream.next_output()
             ticket_due = progress.record(output)
             if len(output.written):
-                self._call.drop_message(self._kept_bytes)  # the prompt has been read
+                self._call.drop_message()  # the prompt has been read
                 response = pb.GenerateResponse(text=self._text(output, ticket_due=ticket_due), sample=sample)
                 if output.alternatives is not None:
                     await in_slices(add_alternatives(response.text.alternatives, output.alternatives, model))

@@ -1,6 +1,6 @@
 """More work than the server can do: what it still does, how it refuses the rest, and how soon it is itself again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from attacks.harness.finding import Finding
@@ -125,11 +125,11 @@ CROWD_SMALL: Final = (Crowd(600),)
 CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text", 300), Crowd(5000, "score", 300))
 SMALL: Final = (Sizes((10.0,)),)
 FULL: Final = tuple(
-    Sizes(multiples, kind, burst, at_once, closed_seconds=6, seconds=15, recovery_seconds=5)
-    for multiples, kind, burst, at_once in (
-        ((0.8, 1.0, 2.0, 5.0, 10.0), "text", 1, 48),
-        ((10.0,), "text", 100, 48),
-        ((2.0, 10.0), "score", 1, 48),
-        ((10.0,), "prompt", 1, 4),  # long ones, which end together
+    replace(sizes, closed_seconds=6, seconds=15, recovery_seconds=5)
+    for sizes in (
+        Sizes((0.8, 1.0, 2.0, 5.0, 10.0)),
+        Sizes((10.0,), burst=100),
+        Sizes((2.0, 10.0), "score"),
+        Sizes((10.0,), "prompt", at_once=4),  # long ones, which end together
     )
 )
