@@ -32,6 +32,9 @@ _STATES: Final = 4
 
 _CHANCE: Final = 0.5
 """The part of the time left that a call may spend waiting."""
+_TEXTS_BEFORE: Final = 16
+"""Texts as long as its own that a call without a deadline waits for. Sequences read together: with so many others, one
+takes less than twice as long as alone."""
 _SHORTEST_RETRY: Final = 0.1
 _LONGEST_RETRY: Final = 30.0
 
@@ -90,12 +93,15 @@ class Admission:
         self.check(backlogs, owner, time_left)
         return backlogs[0].expect(owner) if len(backlogs) == 1 else nothing_expected
 
-    def check_wait(self, backlog: Backlog, owner: Owner, time_left: float | None) -> None:
-        """Raise Overloaded if the work before a call takes too long."""
-        if self._admits(backlog, owner, time_left):
+    def check_wait(self, backlog: Backlog, owner: Owner, time_left: float | None, text: int = 0) -> None:
+        """Raise Overloaded if the work before a call that has `text` symbols to read takes too long."""
+        longest = self._longest(time_left)
+        if time_left is None:
+            longest = max(longest, _TEXTS_BEFORE * backlog.seconds_of(text))
+        if backlog.admits(owner, longest, text):
             return
         self.late += 1
-        longest, wait = self._longest(time_left), backlog.wait(owner)
+        wait = backlog.wait(owner, text)
         # Spread, so that those who are refused together do not return together.
         delay = max(_SHORTEST_RETRY, wait - longest / 2) * random.uniform(0.75, 1.25)  # noqa: S311
         raise Overloaded(_too_late(wait, longest), min(delay, _LONGEST_RETRY))

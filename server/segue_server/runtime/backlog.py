@@ -1,9 +1,10 @@
 """How long what an engine has to do will take: the wait of a call that comes now.
 
 Sequences advance together, so a text is delayed by as much of each other sequence as it is long itself: of a sequence
-that is longer than `TURN`, only that much counts. One that only reads counts whole until its end: whoever waits for its
-result waits for those as well who come meanwhile, and take their part of the engine. Groups of owners share a full
-engine equally, so a call waits for no more of another group's work than its own group has.
+that is longer than `TURN`, only that much counts, unless the call has itself more to read than that. One that only
+reads counts whole until its end: whoever waits for its result waits for those as well who come meanwhile, and take
+their part of the engine. Groups of owners share a full engine equally, so a call waits for no more of another group's
+work than its own group has.
 """
 
 from collections import Counter
@@ -27,6 +28,8 @@ class _Work:
     """What a sequence has still to do."""
 
     owner: Owner
+    text_end: int
+    """The position at which it has read its text."""
     end: int
     """The position at which it is done."""
     counted: int
@@ -43,6 +46,8 @@ class Backlog:
         """`rate` returns how many symbols a second the engine reads and writes while its batches are full."""
         self._rate = rate
         self._by_sequence: dict[Sequence, _Work] = {}
+        self._unread: dict[Sequence, int] = {}
+        """What is left of texts longer than a turn."""
         self._by_group: Counter[str] = Counter()
         self._by_connection: Counter[str] = Counter()
         self._usual = TURN / 4
@@ -52,18 +57,33 @@ class Backlog:
         """How long all of it takes."""
         return self._by_group.total() / self._rate()
 
-    def wait(self, owner: Owner) -> float:
-        """Return the seconds until a call of `owner` that comes now would have had its turn."""
-        own = self._by_group[owner.group]
-        turn = own + int(self._usual)  # what the group has to do with this call
-        return (
-            own + sum(min(turn, work) for group, work in self._by_group.items() if group != owner.group)
-        ) / self._rate()
+    def wait(self, owner: Owner, text: int = 0) -> float:
+        """Return the seconds until a call of `owner` that comes now would have had its turn, or read `text` symbols."""
+        by_group, _ = self._seen_by(text)
+        own = by_group[owner.group]
+        turn = own + max(int(self._usual), text)  # what the group has to do with this call
+        return (own + sum(min(turn, work) for group, work in by_group.items() if group != owner.group)) / self._rate()
 
-    def admits(self, owner: Owner, seconds: float) -> bool:
+    def admits(self, owner: Owner, seconds: float, text: int = 0) -> bool:
         """Whether the wait is at most `seconds`, of which `owner`'s connection has no more than its share."""
-        left = seconds - self.wait(owner)
-        return left >= 0 and self._by_connection[owner.connection] <= SHARE * left * self._rate()
+        left = seconds - self.wait(owner, text)
+        _, by_connection = self._seen_by(text)
+        return left >= 0 and by_connection[owner.connection] <= SHARE * left * self._rate()
+
+    def seconds_of(self, symbols: int) -> float:
+        """Return how long so many symbols take."""
+        return symbols / self._rate()
+
+    def _seen_by(self, text: int) -> tuple[Counter[str], Counter[str]]:
+        """Return the work by group and by connection, as far as it delays a call that has `text` symbols to read."""
+        if text <= TURN or not self._unread:
+            return self._by_group, self._by_connection
+        by_group, by_connection = self._by_group.copy(), self._by_connection.copy()
+        for sequence, unread in self._unread.items():
+            beyond, owner = max(0, min(text, unread) - TURN), self._by_sequence[sequence].owner
+            by_group[owner.group] += beyond
+            by_connection[owner.connection] += beyond
+        return by_group, by_connection
 
     def add(self, owner: Owner, symbols: int) -> None:
         """Count work of `owner`; negative: it is done."""
@@ -88,9 +108,12 @@ class Backlog:
 
     def enter(self, sequence: Sequence, owner: Owner) -> None:
         """Count a sequence that has joined the engine."""
-        left = len(sequence.prefill_ids) + sequence.max_characters
-        end, counted = sequence.state.position + left, min(left, TURN)
-        work = self._by_sequence[sequence] = _Work(owner, end, counted, counted, sequence.max_characters > 0)
+        text = len(sequence.prefill_ids)
+        text_end, counted = sequence.state.position + text, min(text + sequence.max_characters, TURN)
+        end = text_end + sequence.max_characters
+        work = self._by_sequence[sequence] = _Work(owner, text_end, end, counted, counted, sequence.max_characters > 0)
+        if text > TURN:
+            self._unread[sequence] = text
         self._usual = _MEMORY * self._usual + (1 - _MEMORY) * work.counted
         self.add(owner, work.counted)
 
@@ -98,10 +121,18 @@ class Backlog:
         """Note that a sequence has reached `position`; does nothing if it is not known."""
         if (work := self._by_sequence.get(sequence)) is None:
             return
+        if sequence in self._unread:
+            self._note_unread(sequence, work.text_end - position)
         counted = min(TURN, max(0, work.end - position)) if work.writes else work.whole
         if counted != work.counted:
             self.add(work.owner, counted - work.counted)
             work.counted = counted
+
+    def _note_unread(self, sequence: Sequence, unread: int) -> None:
+        if unread > TURN:
+            self._unread[sequence] = unread
+        else:
+            del self._unread[sequence]
 
     def pause(self, sequence: Sequence) -> None:
         """Count nothing of a sequence until it advances again: its reader has stalled."""
@@ -111,6 +142,7 @@ class Backlog:
 
     def leave(self, sequence: Sequence) -> None:
         """Forget a sequence; does nothing if it is not known."""
+        self._unread.pop(sequence, None)
         if (work := self._by_sequence.pop(sequence, None)) is not None and work.counted:
             self.add(work.owner, -work.counted)
 

@@ -35,6 +35,7 @@ from attacks.harness.lean_client import Answer, LeanClient
 
 CONNECTIONS: Final = 8
 MOST_AT_ONCE: Final = 20_000
+_LETTERS: Final = str.maketrans("0123456789", "abcdefghij")
 PASSAGE: Final = "The cat sat on the mat. " * 21
 
 
@@ -211,8 +212,9 @@ def _short_text(number: int) -> tuple[str, Message]:
 
 
 def _prompt(number: int) -> tuple[str, Message]:
-    """A prompt of 20,000 characters, a new one each time, and 64 characters."""
-    return _text(number, 64, f"{number} {PASSAGE * 40}"[:20_000])
+    """A prompt of 20,000 characters and 64 characters. Each has a new beginning, so that none is cached."""
+    beginning = str(number).translate(_LETTERS)  # the model may not know digits
+    return _text(number, 64, f"{beginning} {PASSAGE * 40}"[:20_000])
 
 
 def _score(_: int) -> tuple[str, Message]:

@@ -44,6 +44,16 @@ def test_who_can_wait_longer_queues_apart() -> None:
     admission().let_in([busy(60, patient)], NOBODY, None)  # not behind them
 
 
+def test_a_long_text_waits_for_sixteen_times_as_long_as_it_takes_to_read_or_for_half_of_its_time() -> None:
+    long = 1000
+    admission(2.0).check_wait(busy(15.9), NOBODY, None, long)
+    with pytest.raises(Overloaded, match=r"takes 16\.1 s, and it can wait for 16\.0 s"):
+        admission(2.0).check_wait(busy(16.1), NOBODY, None, long)
+    with pytest.raises(Overloaded, match=r"takes 5\.1 s, and it can wait for 5\.0 s"):
+        admission(2.0).check_wait(busy(5.1), NOBODY, 10.0, long)
+    admission(20.0).check_wait(busy(16.1), NOBODY, None, long)
+
+
 def test_a_refusal_says_when_to_retry_within_bounds_and_is_counted() -> None:
     full, delays = admission(2.0), []
     for seconds in (2.5, 10.0, 1000.0):

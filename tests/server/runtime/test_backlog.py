@@ -77,6 +77,35 @@ def test_what_is_only_read_counts_whole_until_its_end() -> None:
     assert work.seconds == 0
 
 
+def test_a_long_text_waits_for_as_much_of_each_other_as_it_is_long_itself() -> None:
+    work = backlog()
+    long, longer = writes(600, prompt=3000), writes(10, prompt=50_000)
+    work.enter(long, ME)
+    work.enter(longer, ME)
+    work.enter(writes(200), ME)
+    assert work.wait(ME) == work.wait(ME, text=TURN) == pytest.approx((2 * TURN + 200) / RATE)
+    assert work.wait(ME, text=2000) == pytest.approx((2000 + 2000 + 200) / RATE)
+    assert work.wait(ME, text=10_000) == pytest.approx((3000 + 10_000 + 200) / RATE)
+    assert not work.admits(Owner("another", "me"), 13.0, text=10_000)
+    assert work.admits(Owner("another", "me"), 13.3, text=10_000)
+    assert not work.admits(ME, 13.3, text=10_000), "three times what it leaves is its share"
+
+    work.advance(long, 1 + 1000)
+    assert work.wait(ME, text=10_000) == pytest.approx((2000 + 10_000 + 200) / RATE)
+    work.advance(long, 1 + 3001)  # has begun to write
+    assert work.wait(ME, text=10_000) == pytest.approx((TURN + 10_000 + 200) / RATE)
+    work.leave(longer)
+    assert work.wait(ME, text=10_000) == work.wait(ME) == pytest.approx((TURN + 200) / RATE)
+
+
+def test_of_another_group_a_long_text_waits_for_no_more_than_it_is_long_itself() -> None:
+    work = backlog()
+    for _ in range(50):
+        work.enter(writes(10, prompt=3000), YOU)
+    assert work.wait(ME, text=2000) == pytest.approx(2000 / RATE)
+    assert work.wait(YOU, text=2000) == pytest.approx(50 * 2000 / RATE)
+
+
 def test_a_call_that_was_let_in_counts_before_it_has_a_sequence_and_only_once() -> None:
     work = backlog()
     settle = work.expect(ME)
@@ -103,12 +132,12 @@ def test_an_idle_engine_admits_anyone() -> None:
 def test_nothing_is_left_when_all_have_left(entering: list[tuple[Owner, int, int]]) -> None:
     work, sequences = backlog(), []
     for owner, count, position in entering:
-        sequences.append(writes(count))
+        sequences.append(writes(count, prompt=count // 2))
         work.enter(sequences[-1], owner)
         work.advance(sequences[-1], position)
     for sequence in sequences:
         work.leave(sequence)
-    assert work.seconds == work.wait(ME) == work.wait(YOU) == 0
+    assert work.seconds == work.wait(ME) == work.wait(YOU) == work.wait(ME, text=10_000) == 0
 
 
 def test_a_stalled_sequence_delays_nobody_until_it_goes_on() -> None:

@@ -21,7 +21,7 @@ from segue_server.api.calls.wire_bounds import parse
 from segue_server.errors import InvalidRequest, RequestError, Stalled, Stopping
 from segue_server.limits import MethodLimits
 from segue_server.runtime.admission import Admission
-from segue_server.runtime.backlog import Backlog, nothing_expected
+from segue_server.runtime.backlog import TURN, Backlog, nothing_expected
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.registry import Served
 from segue_server.runtime.shared import Holding
@@ -132,6 +132,12 @@ class Call:
             self._settle()
             self._settle = served.engine_thread.backlog.expect(self.owner)
         return served.shared_by(self.owner, self._settle)
+
+    def check_text(self, served: Served, symbols: int) -> None:
+        """Raise Overloaded if the engine has too much to do for a call with `symbols` to read, which are known now."""
+        if symbols > TURN:
+            time_left = self._context.time_remaining()
+            self._admission.check_wait(served.engine_thread.backlog, self.owner, time_left, symbols)
 
     def hold(self, extra: int) -> None:
         """Hold `extra` bytes beside those of the call, what it keeps and its latest message; raises Overloaded."""

@@ -65,6 +65,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             call.keep(generation.kept_bytes(served.model, is_session=start.is_session))
             del request  # a prompt may be long, and the call too
             generation = generation.after_prefix(find_prefix)
+            call.check_text(served, len(generation.prefill_ids))
             ticket = self._start_resolver.tickets(start, generation.sampling, served, tenant)
             await _Call(generation, start, served, call, ticket, give_back).answer()
 

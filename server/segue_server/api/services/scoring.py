@@ -57,6 +57,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             policies = read_policies(request.policies, served.model)
             wanted = read_wanted(request, served.model, text=request.return_texts)
             texts = await in_slices(read_texts(request, served.model, TextStart.of(start), policies, wanted))
+            call.check_text(served, sum(len(text.prefill_ids) for text in texts))
             call.hold(reply_bytes(texts, wanted, served.model, tickets=request.return_tickets))
             if start.is_session:
                 results = [await _score_in_session(texts, wanted, served, start, keep_state=request.return_tickets)]
@@ -105,6 +106,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             policies = read_policies(request.policies, model, begins=True)
             context_start = TextStart.of(start)
             context_text = await in_slices(read_context(request, model, context_start, policies))
+            candidates_length = sum(map(len, request.candidates))
+            call.check_text(served, len(context_text.prefill_ids) + candidates_length)
             context_scores, state = await score_one(context_text, _SUMS_ONLY, served)
             candidate_start = replace(context_start, state=state)
             wanted = replace(_SUMS_ONLY, log_probabilities=request.log_probabilities)

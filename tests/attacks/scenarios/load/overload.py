@@ -46,6 +46,7 @@ def _phase(
     order = {"kind": sizes.kind, "rate": multiple * capacity, "burst": sizes.burst, "seconds": sizes.seconds}
     seen = generator.order(**order)
     normal = max(3 * closed["first_p99"], 0.1)
+    bar = max(2.0, 2 * closed["first_p99"])  # a long text takes seconds without any other load
     back = generator.order(kind=sizes.kind, seconds=sizes.recovery_seconds, normal=normal, patience=sizes.patience)
     bursts = f" in bursts of {sizes.burst}" if sizes.burst > 1 else ""
     attack = f"{multiple:g} x the capacity ({capacity:.0f} calls/s of kind {sizes.kind}{bursts})"
@@ -58,12 +59,12 @@ def _phase(
             f"{attack}: first characters, p99",
             1e3 * seen["first_p99"],
             "ms",
-            2e3,
+            1e3 * bar,
             by_clock=True,
             notes=f"p50 {1e3 * seen['first_p50']:.0f}, without load {1e3 * closed['first_p99']:.0f}",
         ),
         Finding(f"{attack}: health, p99", 1e3 * seen["health_p99"], "ms", 100, by_clock=True),
-        Finding(f"{attack}: back to normal first characters", back["recovery"], "s", 2, by_clock=True),
+        Finding(f"{attack}: back to normal first characters", back["recovery"], "s", bar, by_clock=True),
     ]
     if multiple < 1:
         return [*findings, Finding(f"{attack}: refused", seen["refused"], "calls", 0, by_clock=True)]
@@ -130,6 +131,6 @@ FULL: Final = tuple(
         Sizes((0.8, 1.0, 2.0, 5.0, 10.0)),
         Sizes((10.0,), burst=100),
         Sizes((2.0, 10.0), "score"),
-        Sizes((10.0,), "prompt", at_once=4),  # long ones, which end together
+        Sizes((2.0, 10.0), "prompt", at_once=8),  # long ones, which end together
     )
 )
