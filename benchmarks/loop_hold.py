@@ -82,10 +82,10 @@ def requests() -> Mapping[str, Call]:
         ]
 
     return {
-        "8 MB of empty texts": (_SCORE, [b"\x1a\x00" * 4_000_000]),
-        "8 MB of empty stops": (_GENERATE, [b"\x32\x00" * 4_000_000]),
-        "8 MB of empty names": (_FORK, [b"\x1a\x00" * 4_000_000]),
-        "8 MB of unknown fields": (_SCORE, [b"\xf8\x3f\x01" * 2_600_000]),
+        "4.5 MiB of empty texts": (_SCORE, [b"\x1a\x00" * 9 * 2**18]),
+        "4.5 MiB of empty stops": (_GENERATE, [b"\x32\x00" * 9 * 2**18]),
+        "4.5 MiB of empty names": (_FORK, [b"\x1a\x00" * 9 * 2**18]),
+        "4.5 MiB of unknown fields": (_SCORE, [b"\xf8\x3f\x01" * 3 * 2**19]),
         "65,536 windows": score(texts=["a" * 65_536], windows=windows),
         "20,000 windows of lines": score(texts=[lines], windows=scoring_pb2.Windows(lines=True)),
         "4,096 texts": score(texts=words, return_texts=True),

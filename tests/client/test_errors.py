@@ -143,11 +143,17 @@ def test_a_damaged_detail_does_not_hide_the_others(script: Any) -> None:
     assert translate(error, "there:1").reason == "UNKNOWN_MODEL"
 
 
-def test_an_oversized_message_is_not_a_full_server() -> None:
-    details = "CLIENT: Sent message larger than max (5 vs. 4)"
+@pytest.mark.parametrize(
+    ("details", "remedy"),
+    [
+        ("CLIENT: Received message larger than max (5 vs. 4)", "ask for less, or raise max_message_bytes"),
+        ("SERVER: Received message larger than max (5 vs. 4)", "send less at once"),
+    ],
+)
+def test_an_oversized_message_is_not_a_full_server(details: str, remedy: str) -> None:
     error = translate(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, details), "there:1")
     assert isinstance(error, InvalidRequest)
-    assert "max_message_bytes" in str(error)
+    assert str(error) == f"{details}; {remedy}"
 
 
 def test_an_unreachable_server_is_named_with_the_remedy() -> None:

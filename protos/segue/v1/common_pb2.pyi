@@ -7,7 +7,7 @@ continued.
 Conventions of every file: texts, counts and limits are in characters (Unicode code points), unless a comment says
 symbols. A symbol is what a model reads at one step: a character, or a byte where Model.alphabet is "bytes". Errors
 are gRPC statuses; if a field is out of range, the message names the field, its value and the range. The details hold
-a google.rpc.ErrorInfo of domain "segue" with a machine-readable reason. One request message is at most 8 MiB.
+a google.rpc.ErrorInfo of domain "segue" with a machine-readable reason. One request message is at most 4.5 MiB.
 """
 
 from google.protobuf import descriptor as _descriptor

@@ -10,6 +10,9 @@ SCORE_STREAM: Final = "/segue.v1.ScoringService/ScoreStream"
 SCORE_CANDIDATES: Final = "/segue.v1.ScoringService/ScoreCandidates"
 LIST_SESSIONS: Final = "/segue.v1.SessionService/ListSessions"
 GET_MODEL: Final = "/segue.v1.ModelService/GetModel"
+LARGEST: Final = 9 * 2**19
+"""Bytes of a message that the server takes."""
+TOO_LARGE: Final = 8_000_000
 METHODS: Final = tuple(
     f"/{service.full_name}/{method.name}"
     for file in (generation_pb2, scoring_pb2, session_pb2, model_pb2)

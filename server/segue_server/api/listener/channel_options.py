@@ -7,9 +7,11 @@ from segue_server.limits import MAX_MESSAGE_BYTES
 STREAMS_PER_CONNECTION: Final = 1024
 """Open calls. A client that has more waits; without a limit, calls that are opened and reset at once pile up."""
 
-MOST_PENDING: Final = 8192
-"""Calls that wait for the event loop, where admission refuses them with a retry hint. gRPC cancels further ones without
-a hint, at random from three quarters of this on. Bursts of thousands pass; no flood delays others for a second."""
+PENDING: Final = 5120
+"""Calls that wait for the event loop, where admission refuses them with a retry hint: bursts of thousands pass."""
+_MOST_PENDING: Final = PENDING + PENDING // 10
+"""Beyond `PENDING`, gRPC cancels new calls without a hint, at random, and beyond this, all. Such a flood takes 90 MiB
+and delays others by about a second."""
 _LONGEST_PENDING_SECONDS: Final = 600
 """After that, gRPC cancels a call that waits for the event loop. Its 30 seconds are short where thousands come at once
 that can wait; each call's own deadline bounds it as well."""
@@ -21,8 +23,8 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
     # A fixed window: gRPC would widen it on a fast network, and buffer as much of every call that nobody reads.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.server.max_pending_requests", MOST_PENDING // 4 * 3),
-    ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
+    ("grpc.server.max_pending_requests", PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
     ("grpc.server_max_unrequested_time_in_server", _LONGEST_PENDING_SECONDS),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address
 )

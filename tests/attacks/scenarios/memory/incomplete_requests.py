@@ -8,7 +8,7 @@ from typing import Final, Literal
 from attacks.harness.bystander import bystander, undisturbed
 from attacks.harness.connection import Connection
 from attacks.harness.finding import Finding
-from attacks.harness.messages import SCORE, SCORE_STREAM
+from attacks.harness.messages import LARGEST, SCORE, SCORE_STREAM, TOO_LARGE
 from attacks.harness.options import arrival_timeout, memory_budget
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve
@@ -26,7 +26,7 @@ class Sizes:
     requests: int
     connections: int = 2
     part: Literal["all but one byte", "one byte a second", "headers only"] = "all but one byte"
-    bytes: int = 8_000_000
+    bytes: int = LARGEST
     """Of each request, as its length prefix says."""
     arrival_seconds: float = 3.0
     """That the server gives a request to arrive."""
@@ -35,7 +35,7 @@ class Sizes:
 
 def incomplete_requests(serve: Serve, sizes: Sizes) -> list[Finding]:
     """Begin requests and leave them; wait for the server to give them up."""
-    attack = f"{sizes.requests} requests of {sizes.bytes / 1e6:g} MB, {sizes.part}, {sizes.connections} connections"
+    attack = f"{sizes.requests} requests of {sizes.bytes / 1e6:.1f} MB, {sizes.part}, {sizes.connections} connections"
     with serve(*memory_budget(BUDGET), *arrival_timeout(sizes.arrival_seconds)) as server, bystander(server) as other:
         quiet = other.quiet(1)
         growth = Growth(server.process)
@@ -86,6 +86,7 @@ def _send(left: dict[tuple[Connection, int], int], sizes: Sizes) -> None:
 SMALL: Final = (Sizes(40),)
 FULL: Final = (
     Sizes(60, arrival_seconds=20),
+    Sizes(60, arrival_seconds=20, bytes=TOO_LARGE),
     Sizes(200, connections=50, arrival_seconds=10),
     Sizes(500, part="one byte a second"),
     Sizes(500, part="headers only"),

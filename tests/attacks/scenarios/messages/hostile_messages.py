@@ -14,12 +14,11 @@ from segue.v1 import generation_pb2, model_pb2, scoring_pb2, session_pb2
 from attacks.harness.bystander import bystander, undisturbed
 from attacks.harness.connection import Connection, framed
 from attacks.harness.finding import Finding
-from attacks.harness.messages import METHODS
+from attacks.harness.messages import LARGEST, METHODS, TOO_LARGE
 from attacks.harness.options import arrival_timeout
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server
 
-_BYTES: Final = 8_000_000
 _UNUSED_FIELD: Final = 2_000
 _ANSWER_SECONDS: Final = 20.0
 _FAULTS: Final = ("INTERNAL", "UNKNOWN")
@@ -34,17 +33,25 @@ class Sizes:
     """Over all methods; a round sends three messages to each."""
     at_once: int = 1
     framing_rounds: int = 1
+    bytes: int = LARGEST
+    """Of a message, about."""
 
 
 def hostile_messages(serve: Serve, sizes: Sizes) -> list[Finding]:
-    """Send 8 MB of empty fields, of noise, and in one field; then messages whose frames lie."""
-    attack = f"{3 * sizes.rounds * len(METHODS)} messages of 8 MB to {len(METHODS)} methods, {sizes.at_once} at once"
+    """Send large messages of empty fields, of noise, and of one field; then messages whose frames lie."""
+    attack = (
+        f"{3 * sizes.rounds * len(METHODS)} messages of {sizes.bytes / 1e6:.1f} MB to {len(METHODS)} methods, "
+        f"{sizes.at_once} at once"
+    )
     with serve(*arrival_timeout(2)) as server, bystander(server) as other:
         quiet = other.quiet(1)
         growth = Growth(server.process)
         with ThreadPoolExecutor(sizes.at_once) as threads:
             jobs = [
-                (method, message) for _ in range(sizes.rounds) for method in METHODS for message in _messages(method)
+                (method, message)
+                for _ in range(sizes.rounds)
+                for method in METHODS
+                for message in _messages(method, sizes.bytes - 16)
             ]
             statuses = Counter(threads.map(lambda job: _status(server, *job), jobs))
         seen, peak = other.settled(), growth.peak
@@ -67,15 +74,14 @@ def hostile_messages(serve: Serve, sizes: Sizes) -> list[Finding]:
         ]
 
 
-def _messages(method: str) -> list[bytes]:
+def _messages(method: str, length: int) -> list[bytes]:
     """Return many empty fields, noise, and one string that fills the message."""
     many, one = _request_fields(method)
-    size = (_BYTES).to_bytes(4, "little")
-    varint = bytes([size[0] & 0x7F | 0x80, (_BYTES >> 7) & 0x7F | 0x80, (_BYTES >> 14) & 0x7F | 0x80, _BYTES >> 21])
+    varint = bytes([length & 0x7F | 0x80, (length >> 7) & 0x7F | 0x80, (length >> 14) & 0x7F | 0x80, length >> 21])
     return [
-        many * (_BYTES // len(many)),
-        b"\xff" * _BYTES,
-        one[:-1] + varint + b"a" * _BYTES,
+        many * (length // len(many)),
+        b"\xff" * length,
+        one[:-1] + varint + b"a" * length,
     ]
 
 
@@ -143,4 +149,4 @@ def _frame_wrongly(server: Server, rounds: int) -> int:
 
 
 SMALL: Final = (Sizes(1),)
-FULL: Final = (Sizes(3, framing_rounds=3), Sizes(3, at_once=4))
+FULL: Final = (Sizes(3, framing_rounds=3), Sizes(3, at_once=4), Sizes(3, at_once=4, bytes=TOO_LARGE))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from attacks.harness.finding import Finding
-from attacks.harness.messages import METHODS
+from attacks.harness.messages import LARGEST, METHODS, TOO_LARGE
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server
 
@@ -92,4 +92,4 @@ def _awaited(path: Path) -> str:
 
 
 SMALL: Final = (Sizes(100),)
-FULL: Final = (Sizes(100, bytes=8_000_000),)
+FULL: Final = (Sizes(100, bytes=LARGEST - 16), Sizes(100, bytes=TOO_LARGE))
