@@ -103,8 +103,8 @@ def requests() -> Mapping[str, Call]:
             model=wide, prompt=("e" + "\u0323\u0301" * 500) * 900, unknown_policy=refuse
         ),
         "a prompt of 1,000,000": generate(model=small, prompt="ab" * 500_000),
-        "prompt and written_before, 4 bytes each": generate(
-            model=small, prompt="\U00010400" * 1_000_000, written_before="\U00010400" * 1_000_000, unknown_policy=refuse
+        "prompt and written_before, 2 bytes each": generate(
+            model=small, prompt="é" * 1_000_000, written_before="é" * 1_000_000, unknown_policy=refuse
         ),
         "10,000 allowed_characters": generate(
             model=wide, prompt="a", sampling=generation_pb2.Sampling(allowed_characters=characters)

@@ -34,8 +34,8 @@ class CharacterScores:
     """One for each scored character."""
     ranks: Ids
     """One for each scored character, if requested."""
-    alternatives: Alternatives | None
-    """For each scored character, if requested."""
+    alternatives: list[Alternatives]
+    """For each scored character, if requested; in parts, which are large together."""
 
 
 @dataclass(slots=True)
@@ -73,8 +73,7 @@ class ScoreAccumulator:
             details.log_probabilities.append(log_probabilities)
         if self.wanted.ranks:
             details.ranks.append(scores.ranks)
-        if scores.alternatives is not None:
-            details.alternatives.append(scores.alternatives)
+        details.alternatives += scores.alternatives
         if self.wanted.text:
             details.text += text
         if self._cutter:
@@ -91,4 +90,4 @@ class ScoreAccumulator:
         return details
 
 
-NO_SCORES: Final = CharacterScores(np.empty(0), np.empty(0, dtype=np.int64), None)
+NO_SCORES: Final = CharacterScores(np.empty(0), np.empty(0, dtype=np.int64), [])

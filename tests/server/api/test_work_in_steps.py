@@ -1,6 +1,5 @@
 """Long requests are read, and long replies built, in steps: each is small, and the result is that of the whole."""
 
-from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +11,9 @@ from segue.v1 import common_pb2, generation_pb2
 from segue.v1 import scoring_pb2 as pb
 from segue_server.api.encoding import PART, encode, normalize_piece, prepare_normalization
 from segue_server.api.generation_request import check_limits, read_generation
+from segue_server.api.parted_message import Parts
 from segue_server.api.score_accumulator import CharacterScores, ScoreAccumulator, Wanted
-from segue_server.api.score_messages import fill_score
+from segue_server.api.score_messages import score_parts
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import TextStart, read_texts
 from segue_server.api.windows import LINES, ScoredCharacters, Window, WindowCutter
@@ -137,21 +137,23 @@ def test_windows_of_a_long_text_are_cut_in_small_steps(size: int) -> None:
 
 
 def filled(wanted: Wanted, text: str, given_scores: CharacterScores, model: Model) -> tuple[int, pb.TextScore]:
-    accumulator, score = ScoreAccumulator(wanted), pb.TextScore()
+    accumulator = ScoreAccumulator(wanted)
 
-    def steps() -> Generator[None, None, None]:
+    def steps() -> Steps[Parts]:
         yield from accumulator.add(text, NO_IDS, given_scores)
         accumulator.end()
-        yield from fill_score(score, accumulator, model, 5, b"")
+        return (yield from score_parts(accumulator, model, 5, b""))
 
-    return counted(steps())[0], score
+    steps_taken, parts = counted(steps())
+    assert max(map(len, parts)) < 2**19
+    return steps_taken, pb.TextScore.FromString(b"".join(parts))
 
 
 def test_long_replies_are_built_in_small_steps(model: Model) -> None:
     count = LIMITS.max_scored_with_alternatives
     ids = np.arange(count * 20).reshape(count, 20) % (len(model.vocabulary) - 1) + 1
     listed = Alternatives(ids, -np.arange(count * 20.0).reshape(count, 20))
-    given_scores = CharacterScores(-np.arange(1.0, count), np.arange(count - 1), listed)
+    given_scores = CharacterScores(-np.arange(1.0, count), np.arange(count - 1), [listed])
     wanted = Wanted(log_probabilities=True, ranks=True, alternatives=20, windows=1, text=True)
     steps, score = filled(wanted, "a" * count, given_scores, model)
     assert steps >= count // 256
@@ -166,7 +168,7 @@ def test_long_replies_are_built_in_small_steps(model: Model) -> None:
 
 def test_a_short_reply_is_built_without_a_step(model: Model) -> None:
     wanted = Wanted(log_probabilities=True, ranks=True, alternatives=0, windows=5, text=True)
-    given_scores = CharacterScores(-np.arange(1.0, 25), np.arange(24), None)
+    given_scores = CharacterScores(-np.arange(1.0, 25), np.arange(24), [])
     assert filled(wanted, "a" * 25, given_scores, model)[0] == 0
 
 

@@ -60,3 +60,22 @@ async def test_young_cycles_do_not_wait() -> None:
         assert len(kept) == 10_000
     finally:
         collection.stop()
+
+
+async def test_no_collection_before_the_full_one_looks_at_many_objects() -> None:
+    looked_at = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] < 2:
+            looked_at.append(sum(len(gc.get_objects(generation)) for generation in range(info["generation"] + 1)))
+
+    collection = IdleCollection(lambda: True)
+    gc.callbacks.append(note)
+    try:
+        kept = [[number] for number in range(100_000)]  # all outlive their collections
+    finally:
+        gc.callbacks.remove(note)
+        collection.stop()
+    assert len(kept) == 100_000
+    assert len(looked_at) > 10
+    assert max(looked_at) < 10_000

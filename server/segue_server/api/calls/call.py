@@ -18,6 +18,7 @@ from segue_server.api.calls.call_tasks import abandon, current_task
 from segue_server.api.calls.status import Status
 from segue_server.api.calls.tenants import tenant_of
 from segue_server.api.calls.wire_bounds import parse
+from segue_server.api.parted_message import Parts
 from segue_server.errors import InvalidRequest, RequestError, Stalled, Stopping
 from segue_server.limits import MethodLimits
 from segue_server.runtime.admission import Admission
@@ -208,9 +209,9 @@ class Call:
             await asyncio.sleep(_PAUSE_SECONDS)
         return await in_slices(parse(data, message), begins=self.owner)
 
-    async def write(self, message: Message) -> None:
+    async def write(self, message: Message | Parts) -> None:
         """Send one message; raises Stalled if the client makes no room for it. Any number of tasks may write."""
-        data = message.SerializeToString()
+        data = _serialized(message)
         async with self._free:
             self._writing = True
             try:
@@ -220,9 +221,9 @@ class Call:
                 raise Stalled(f"the stream was not read for {self._patience.reply:g} seconds") from None
             self._sent, self._writing = True, False
 
-    def reply(self, message: Message) -> bytes:
+    def reply(self, message: Message | Parts) -> bytes:
         """Return the only reply of the call, for gRPC to send. It is charged until the client has read it."""
-        data = message.SerializeToString()
+        data = _serialized(message)
         self._memory.hold_anyway(CALL_BYTES + len(data))  # what was done for it cannot be undone
         return data
 
@@ -241,6 +242,10 @@ class Call:
         seconds = _STATUS_SECONDS if self._writing else self._patience.reply
         timer = asyncio.get_running_loop().call_later(seconds, _give_up, handler)
         handler.add_done_callback(lambda _: timer.cancel())
+
+
+def _serialized(message: Message | Parts) -> bytes:
+    return b"".join(message) if isinstance(message, list) else message.SerializeToString()
 
 
 def _give_up(handler: "asyncio.Task[Any]") -> None:

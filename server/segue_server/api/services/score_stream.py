@@ -10,9 +10,10 @@ from segue.v1 import scoring_pb2 as pb
 
 from segue_server.api.calls.call import WAITING_CHECK_SECONDS, Call
 from segue_server.api.encoding import normalize_piece, normalizer_after
+from segue_server.api.parted_message import PartedMessage
 from segue_server.api.reply_size import reply_bytes
 from segue_server.api.score_accumulator import ScoreAccumulator
-from segue_server.api.score_messages import fill_score
+from segue_server.api.score_messages import score_parts
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import TextStart, max_characters, read_piece, read_wanted
 from segue_server.api.services.score_texts import score_from
@@ -153,21 +154,26 @@ class ScoreStreamCall:
         ticket = self._ticket(self._state) if due and self._state is not None else b""
         if ticket:
             self._ticket_count = self._covered_count
-        response = pb.ScoreStreamResponse(progress=pb.ScoreStreamProgress(sent_count=self._covered_count))
-        await self._fill(response.progress.total, ticket)
-        await self._call.write(response)
+        progress = pb.ScoreStreamProgress(sent_count=self._covered_count)
+        await self._send("progress", PartedMessage(progress), ticket)
 
     async def _send_finished(self) -> None:
         wants_ticket = self._request.return_ticket and self._state is not None
         ticket = self._ticket(self._state) if wants_ticket and self._state is not None else b""
-        response = pb.ScoreStreamResponse(finished=pb.ScoreStreamFinished())
-        await self._fill(response.finished.total, ticket)
-        await self._call.write(response)
+        await self._send("finished", PartedMessage(pb.ScoreStreamFinished()), ticket)
 
-    async def _fill(self, total: pb.TextScore, ticket: bytes) -> None:
+    async def _send(
+        self,
+        event: str,
+        parted: PartedMessage[pb.ScoreStreamProgress] | PartedMessage[pb.ScoreStreamFinished],
+        ticket: bytes,
+    ) -> None:
+        """Send an event of the stream, with the total so far."""
         position = 0 if self._state is None else self._state.position
-        total.SetInParent()
-        await in_slices(fill_score(total, self._accumulator, self._served.model, position, ticket))
+        parted.put("total", await in_slices(score_parts(self._accumulator, self._served.model, position, ticket)))
+        response = PartedMessage(pb.ScoreStreamResponse())
+        response.put(event, parted.take())
+        await self._call.write(response.take())
 
 
 class _Tail:

@@ -10,7 +10,6 @@ import numpy as np
 from segue_server.api.score_accumulator import NO_SCORES, CharacterScores, ScoreAccumulator, Wanted
 from segue_server.api.scoring_request import TextToScore
 from segue_server.api.services.streams import outputs_to_end, running, state_after, tasks_of_call
-from segue_server.engine.scores import joined_alternatives
 from segue_server.engine.sequence import State, StepOutput
 from segue_server.runtime.registry import Served
 from segue_server.runtime.time_slices import Steps, in_slices
@@ -94,10 +93,11 @@ async def score_from(
 
 
 def _joined(outputs: list[StepOutput]) -> CharacterScores:
+    alternatives = [output.alternatives for output in outputs if output.alternatives is not None]
     if len(outputs) == 1:
-        return CharacterScores(outputs[0].log_probabilities, outputs[0].ranks, outputs[0].alternatives)
+        return CharacterScores(outputs[0].log_probabilities, outputs[0].ranks, alternatives)
     return CharacterScores(
         np.concatenate([output.log_probabilities for output in outputs]),
         np.concatenate([output.ranks for output in outputs]),
-        joined_alternatives([output.alternatives for output in outputs if output.alternatives is not None]),
+        alternatives,
     )

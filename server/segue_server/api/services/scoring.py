@@ -9,9 +9,10 @@ from segue.v1 import scoring_pb2 as pb
 from segue.v1 import scoring_pb2_grpc
 
 from segue_server.api.calls.call import Call
+from segue_server.api.parted_message import PartedMessage, Parts
 from segue_server.api.reply_size import reply_bytes
 from segue_server.api.score_accumulator import ScoreAccumulator, Wanted
-from segue_server.api.score_messages import fill_score
+from segue_server.api.score_messages import score_parts
 from segue_server.api.scoring_policies import read_policies
 from segue_server.api.scoring_request import (
     FEW_TEXTS,
@@ -49,7 +50,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
     async def Score(  # type: ignore[override] # noqa: N802
         self, request: pb.ScoreRequest, call: Call
-    ) -> pb.ScoreResponse:
+    ) -> Parts:
         """Answer one call; see the contract."""
         served, tenant = call.use(self._registry.find(request.model.name, request.model.version)), call.tenant
         with self._admission.some(min(WINDOW, max(1, len(request.texts))), call.owner) as places:
@@ -72,8 +73,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             continuation=continuation(start, served.build),
             repeated=start.is_repeated,
         )
-        await in_slices(reply.fill(response, results))
-        return response
+        return await in_slices(reply.scored(response, results))
 
     # The stubs declare a generator; grpc.aio also takes a coroutine that writes to its context.
     async def ScoreStream(  # type: ignore[override] # noqa: N802
@@ -97,7 +97,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
     async def ScoreCandidates(  # type: ignore[override] # noqa: N802
         self, request: pb.ScoreCandidatesRequest, call: Call
-    ) -> pb.ScoreCandidatesResponse:
+    ) -> Parts:
         """Answer one call; see the contract."""
         served, tenant = call.use(self._registry.find(request.model.name, request.model.version)), call.tenant
         model = served.model
@@ -124,9 +124,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             continuation=continuation(start, served.build),
         )
         read = scored(context_text, _SUMS_ONLY, context_scores, state, keep_state=request.return_tickets)
-        await in_slices(reply.fill_score(response.context, await in_slices(read)))
-        await in_slices(reply.fill_ranked(response, results, request.ranking))
-        return response
+        return await in_slices(reply.ranked(response, await in_slices(read), results, request.ranking))
 
 
 @dataclass(frozen=True)
@@ -136,35 +134,41 @@ class _Reply:
     model: Model
     ticket: Callable[[State], bytes]
 
-    def fill(self, response: pb.ScoreResponse, results: list[ScoredText]) -> Steps[None]:
+    def scored(self, response: pb.ScoreResponse, results: list[ScoredText]) -> Steps[Parts]:
         """Add the scores of the texts, in order; they are emptied out of the list."""
-        results.reverse()
-        while results:
-            if len(response.scores) >= FEW_TEXTS:
+        parted, unread = PartedMessage(response), dict(enumerate(results))
+        results.clear()
+        for index in range(len(unread)):
+            if index >= FEW_TEXTS:
                 yield
-            yield from self.fill_score(response.scores.add(), results.pop())
+            parted.put("scores", (yield from self._score(unread.pop(index))))
+        return parted.take()
 
-    def fill_ranked(
+    def ranked(
         self,
         response: pb.ScoreCandidatesResponse,
+        context: ScoredText,
         results: list[ScoredText],
         ranking: pb.CandidateRanking.ValueType,
-    ) -> Steps[None]:
-        """Add the candidates, best first, with their shares of the probability; they are emptied out of the list."""
+    ) -> Steps[Parts]:
+        """Add the context's score, and the candidates, best first; they are emptied out of the list."""
+        parted = PartedMessage(response)
+        parted.put("context", (yield from self._score(context)))
         order, shares = _ranked([result.accumulator for result in results], ranking)
         unread = dict(enumerate(results))
         results.clear()
         for number, index in enumerate(order):
             if number >= FEW_TEXTS:
                 yield
-            candidate = response.candidates.add(index=index, probability=shares[index])
-            yield from self.fill_score(candidate.score, unread.pop(index))
+            candidate = PartedMessage(pb.CandidateScore(index=index, probability=shares[index]))
+            candidate.put("score", (yield from self._score(unread.pop(index))))
+            parted.put("candidates", candidate.take())
+        return parted.take()
 
-    def fill_score(self, score: pb.TextScore, result: ScoredText) -> Steps[None]:
-        """Set the score of one text, with a ticket if its state is kept."""
+    def _score(self, result: ScoredText) -> Steps[Parts]:
+        """Return the score of one text, with a ticket if its state is kept."""
         ticket = b"" if result.state is None else self.ticket(result.state)
-        score.SetInParent()
-        yield from fill_score(score, result.accumulator, self.model, result.position, ticket)
+        return (yield from score_parts(result.accumulator, self.model, result.position, ticket))
 
 
 async def _score_in_session(
