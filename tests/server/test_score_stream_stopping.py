@@ -8,6 +8,7 @@ import grpc.aio
 import pytest
 from segue.v1 import common_pb2, generation_pb2, generation_pb2_grpc, scoring_pb2_grpc
 from segue.v1 import scoring_pb2 as pb
+from segue_server.api.parted_message import Parts
 from segue_server.api.score_accumulator import NO_SCORES
 from segue_server.api.services import score_texts
 from segue_server.api.services.score_stream import ScoreStreamCall
@@ -21,7 +22,8 @@ class Output:
     def __init__(self) -> None:
         self.progress: list[pb.ScoreStreamProgress] = []
 
-    async def write(self, response: pb.ScoreStreamResponse) -> None:
+    async def write(self, message: pb.ScoreStreamResponse | Parts) -> None:
+        response = pb.ScoreStreamResponse.FromString(b"".join(message)) if isinstance(message, list) else message
         if response.HasField("progress"):
             self.progress.append(response.progress)
 
