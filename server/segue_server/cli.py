@@ -184,6 +184,8 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     import asyncio
     import logging
 
+    import uvloop
+
     # gRPC's core writes lines of its own about what clients send, past any limit; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from segue_server.api.calls.call import Patience
@@ -215,4 +217,5 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         prefix_cache_bytes=round(prefix_cache_mb * _MEGABYTE),
         idle_times=IdleTimes(default_idle, max(default_idle, IdleTimes.longest)),
     )
-    asyncio.run(serve(config, signals))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # a refused call costs it a sixth less
+        runner.run(serve(config, signals))
