@@ -271,5 +271,7 @@ async def _end(server: grpc.aio.Server, registry: Registry, health: Health, inte
     with suppress(TimeoutError):
         async with asyncio.timeout(_LAST_MESSAGES_SECONDS):
             await interceptor.all_sent()
-    health.end_watches()
+    # gRPC closes a connection when its client has read what was sent before the stop began. What is sent later can be
+    # lost: a socket that is closed with something unread resets its connection.
+    await health.end_watches(_LAST_STATUS_SECONDS)
     await server.stop(grace=_LAST_STATUS_SECONDS)

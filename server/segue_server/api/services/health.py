@@ -12,6 +12,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from segue_server.api.calls.call_tasks import current_task
+
 Status = int
 """One of health_pb2.HealthCheckResponse.ServingStatus."""
 
@@ -27,16 +29,20 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the librar
         self._status: Status = health_pb2.HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
         self._ending = False
+        self._watches: set[asyncio.Task[Any]] = set()
+        """The tasks of the watchers' calls, which end when their statuses have been sent."""
 
     def announce(self, status: Status) -> None:
         """Change the status, and tell the watchers."""
         self._status = status
         self._wake_watchers()
 
-    def end_watches(self) -> None:
-        """End the calls of the watchers, after each has been told the latest status."""
+    async def end_watches(self, seconds: float) -> None:
+        """End the calls of the watchers, after each has been told the latest status; wait for this for `seconds`."""
         self._ending = True
         self._wake_watchers()
+        if self._watches:
+            await asyncio.wait(self._watches, timeout=seconds)
 
     async def Check(  # noqa: N802 - the contract's name
         self, request: health_pb2.HealthCheckRequest, context: _Context
@@ -55,7 +61,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the librar
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: _Context) -> None:  # noqa: N802
         """Send the status, and again whenever it changes; SERVICE_UNKNOWN for a service that the server has not."""
-        told: Status | None = None
+        task, told = current_task(), None
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
         while True:
             changed, status = self._changed, self._status_of(request.service)
             if status != told:
