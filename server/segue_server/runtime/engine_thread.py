@@ -7,7 +7,9 @@ costs some KB, whatever it asks for, and no ticks.
 
 import asyncio
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -38,6 +40,12 @@ MOST_AT_ONCE: Final = 2**15
 the next, take some milliseconds."""
 LEAST_OUTPUT: Final = 2**11
 """Bytes that an output counts for there at least: to wake its reader takes its time, however little there is to read.
+"""
+
+NICENESS: Final = 5
+"""Of the engine's thread, more than of the others: on a busy core, the event loop comes first, which has little to do
+for a call, and most for those that it refuses. With less, they wait longer; with more, the loop waits for Python's
+lock, which the engine's thread holds and gets no time to give back.
 """
 
 _log = logging.getLogger(__name__)
@@ -212,6 +220,7 @@ class EngineThread:
         self._commands.put(command)
 
     def _run(self) -> None:
+        _let_others_first()
         try:
             self._tick_until_stopped()
         except Exception:  # noqa: BLE001 - whatever the reason, every stream must end
@@ -299,3 +308,10 @@ class EngineThread:
             stream.fail()
         self._streams.clear()
         self._live = 0
+
+
+def _let_others_first() -> None:
+    """Raise the niceness of this thread; only Linux has one for each."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
