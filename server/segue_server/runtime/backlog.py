@@ -42,9 +42,13 @@ class _Work:
 class Backlog:
     """The work of the sequences in an engine, and of calls that will open some. For the event loop's thread alone."""
 
-    def __init__(self, rate: Callable[[], float]) -> None:
-        """`rate` returns how many symbols a second the engine reads and writes while its batches are full."""
+    def __init__(self, rate: Callable[[], float], long_rate: Callable[[], float] | None = None) -> None:
+        """`rate` returns how many symbols a second the engine reads and writes while its batches are full.
+
+        `long_rate`: the same over a longer time, for owners that can wait.
+        """
         self._rate = rate
+        self._long_rate = long_rate or rate
         self._by_sequence: dict[Sequence, _Work] = {}
         self._unread: dict[Sequence, int] = {}
         """What is left of texts longer than a turn."""
@@ -62,13 +66,18 @@ class Backlog:
         by_group, _ = self._seen_by(text)
         own = by_group[owner.group]
         turn = own + max(int(self._usual), text)  # what the group has to do with this call
-        return (own + sum(min(turn, work) for group, work in by_group.items() if group != owner.group)) / self._rate()
+        return (
+            own + sum(min(turn, work) for group, work in by_group.items() if group != owner.group)
+        ) / self._rate_for(owner)
 
     def admits(self, owner: Owner, seconds: float, text: int = 0) -> bool:
         """Whether the wait is at most `seconds`, of which `owner`'s connection has no more than its share."""
         left = seconds - self.wait(owner, text)
         _, by_connection = self._seen_by(text)
-        return left >= 0 and by_connection[owner.connection] <= SHARE * left * self._rate()
+        return left >= 0 and by_connection[owner.connection] <= SHARE * left * self._rate_for(owner)
+
+    def _rate_for(self, owner: Owner) -> float:
+        return self._long_rate() if owner.patient else self._rate()
 
     def seconds_of(self, symbols: int) -> float:
         """Return how long so many symbols take."""

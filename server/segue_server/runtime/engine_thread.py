@@ -25,7 +25,7 @@ from segue_server.engine.sequence import Sequence, StepOutput
 from segue_server.errors import EngineFailed
 from segue_server.runtime.backlog import Backlog
 from segue_server.runtime.flush_schedule import FlushSchedule
-from segue_server.runtime.measured_rate import GUESS, MeasuredRate
+from segue_server.runtime.measured_rate import GUESS, LONG_WINDOW, MeasuredRate
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.tick_budget import TickBudget
 
@@ -164,8 +164,8 @@ class EngineThread:
         """Outputs that have come from the engine's thread and are not delivered yet."""
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._live = 0
-        self._measured_rate = MeasuredRate(rate)
-        self.backlog = Backlog(lambda: self.rate)
+        self._measured_rate, self._long_rate = MeasuredRate(rate), MeasuredRate(rate, LONG_WINDOW)
+        self.backlog = Backlog(lambda: self.rate, lambda: self._long_rate.rate)
         self._busy_since = 0.0
         """When what has not been observed yet began, by the monotonic clock."""
 
@@ -257,7 +257,8 @@ class EngineThread:
 
     def _observe_rate(self) -> None:
         now, engine = time.monotonic(), self._engine
-        self._measured_rate.observe(engine.symbols, now - self._busy_since, engine.fullness)
+        for rate in (self._measured_rate, self._long_rate):
+            rate.observe(engine.symbols, now - self._busy_since, engine.fullness)
         self._busy_since = now
 
     def _run_commands(self) -> bool:

@@ -18,6 +18,9 @@ from segue_server.engine.sequence import Sequence, State
 
 WINDOW: Final = 1.5
 """Seconds of full batches after which what was seen before counts for 1 / e."""
+LONG_WINDOW: Final = 30.0
+"""The same for what calls that can wait are told: a burst of them takes most of the engine's time for a second or two.
+"""
 MOST_AT_ONCE: Final = 0.2 * WINDOW
 """What a tick counts for at most, in seconds: that a process stood still once says nothing about its speed."""
 
@@ -33,12 +36,13 @@ _LONGEST_TICK: Final = 16
 class MeasuredRate:
     """Symbols a second in full batches, weighted by time: about the last seconds of work count."""
 
-    def __init__(self, rate: float = GUESS) -> None:
+    def __init__(self, rate: float = GUESS, window: float = WINDOW) -> None:
         """Begin with `rate`, as if it had been seen for one window."""
+        self._window = window
         self.rate = rate
         """Symbols a second; more than 0. Any thread may read it."""
-        self._seconds = WINDOW
-        self._symbols = rate * WINDOW
+        self._seconds = window
+        self._symbols = rate * window
 
     def observe(self, symbols: int, seconds: float, fullness: float) -> None:
         """Learn from `seconds` in which `symbols` were read and written; see `Engine.fullness`."""
@@ -46,7 +50,7 @@ class MeasuredRate:
         if not symbols or seconds <= 0:
             return
         share = min(1.0, MOST_AT_ONCE / seconds)
-        kept = max(0.0, 1 - share * seconds / WINDOW)
+        kept = max(0.0, 1 - share * seconds / self._window)
         self._symbols = kept * self._symbols + share * symbols
         self._seconds = kept * self._seconds + share * seconds
         self.rate = self._symbols / self._seconds

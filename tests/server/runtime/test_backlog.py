@@ -53,6 +53,16 @@ def test_patient_calls_queue_apart_from_others() -> None:
     assert work.wait(ME) < TURN / RATE
 
 
+def test_patient_calls_wait_as_long_as_the_engine_needs_in_the_long_run() -> None:
+    work, patient = Backlog(lambda: RATE / 4, lambda: RATE), Owner("mine", "me", patient=True)
+    work.enter(writes(500), ME)
+    work.enter(writes(500), patient)
+    assert work.wait(ME) > 4 * 0.5
+    assert 0.5 < work.wait(patient) <= 1.0
+    assert work.admits(Owner("another", "me", patient=True), 1.0)
+    assert not work.admits(Owner("another", "me"), 1.0)
+
+
 def test_what_was_done_no_longer_counts() -> None:
     work, sequence = backlog(), writes(200, prompt=100)
     work.enter(sequence, ME)

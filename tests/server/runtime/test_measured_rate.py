@@ -11,7 +11,7 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import STEP_ROWS, Model
 from segue_server.engine.sequence import Sequence, State
 from segue_server.runtime.engine_thread import EngineThread
-from segue_server.runtime.measured_rate import WINDOW, MeasuredRate, calibrate
+from segue_server.runtime.measured_rate import LONG_WINDOW, WINDOW, MeasuredRate, calibrate
 
 ROWS = 256
 RATES = st.floats(1e3, 1e7)
@@ -32,6 +32,14 @@ def test_it_finds_the_rate_of_full_batches_whatever_it_began_with(first: float, 
     rate = MeasuredRate(first)
     work(rate, real, rows, seconds=20 * WINDOW / fullness(rows), tick=0.2)
     assert rate.rate == pytest.approx(real, rel=0.05)
+
+
+def test_two_slow_seconds_change_little_over_a_long_window() -> None:
+    rate, long_rate = MeasuredRate(50_000), MeasuredRate(50_000, LONG_WINDOW)
+    for each in (rate, long_rate):
+        work(each, 12_500, seconds=2)
+    assert rate.rate < 25_000
+    assert 45_000 < long_rate.rate < 50_000
 
 
 @given(RATES)
