@@ -21,7 +21,7 @@ GiveBack = Callable[[], None]
 ASSURED_PLACES: Final = 8
 ASSURED_BYTES: Final = 2**20
 
-SLOWEST_STREAM: Final = 10.0
+SLOWEST_STREAM: Final = 5.0
 """Characters a second: a server has no places for more streams than it can serve at this speed."""
 FEWEST_PLACES: Final = 1024
 """If there is the memory: where time is short, waiting calls are refused for that."""

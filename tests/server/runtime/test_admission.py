@@ -82,7 +82,7 @@ def test_short_memory_lets_nobody_in() -> None:
 
 
 def test_places_follow_from_speed_and_state_size() -> None:
-    assert Capacity.of(2**40, rate=50_000, state_bytes=2048).places == 5000
+    assert Capacity.of(2**40, rate=50_000, state_bytes=2048).places == 10_000
     assert Capacity.of(2**40, rate=10, state_bytes=2048).places == FEWEST_PLACES
     assert Capacity.of(32 * MIB, rate=50_000, state_bytes=2**14).places == 16 * MIB // (2**16 + 4 * 2**14)
     assert Capacity.of(1, rate=50_000, state_bytes=2**14).places == 1
