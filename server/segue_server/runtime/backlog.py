@@ -36,7 +36,11 @@ class _Work:
     """The symbols of it that count."""
     whole: int
     """What counted at first."""
-    writes: bool
+
+    @property
+    def writes(self) -> bool:
+        """Whether it goes on after its text."""
+        return self.end > self.text_end
 
 
 class Backlog:
@@ -63,25 +67,27 @@ class Backlog:
 
     def wait(self, owner: Owner, text: int = 0) -> float:
         """Return the seconds until a call of `owner` that comes now would have had its turn, or read `text` symbols."""
-        by_group, _ = self._seen_by(text)
-        own = by_group[owner.group]
-        turn = own + max(int(self._usual), text)  # what the group has to do with this call
-        return (
-            own + sum(min(turn, work) for group, work in by_group.items() if group != owner.group)
-        ) / self._rate_for(owner)
+        wait, _ = self._before(owner, text)
+        return wait
 
     def admits(self, owner: Owner, seconds: float, text: int = 0) -> bool:
         """Whether the wait is at most `seconds`, of which `owner`'s connection has no more than its share."""
-        left = seconds - self.wait(owner, text)
-        _, by_connection = self._seen_by(text)
-        return left >= 0 and by_connection[owner.connection] <= SHARE * left * self._rate_for(owner)
-
-    def _rate_for(self, owner: Owner) -> float:
-        return self._long_rate() if owner.patient else self._rate()
+        wait, of_connection = self._before(owner, text)
+        left = seconds - wait
+        return left >= 0 and of_connection <= SHARE * left
 
     def seconds_of(self, symbols: int) -> float:
         """Return how long so many symbols take."""
         return symbols / self._rate()
+
+    def _before(self, owner: Owner, text: int) -> tuple[float, float]:
+        """Return the seconds of `wait`, and how many the work of `owner`'s connection takes."""
+        by_group, by_connection = self._seen_by(text)
+        own = by_group[owner.group]
+        turn = own + max(int(self._usual), text)  # what the group has to do with this call
+        work = own + sum(min(turn, work) for group, work in by_group.items() if group != owner.group)
+        rate = self._long_rate() if owner.patient else self._rate()
+        return work / rate, by_connection[owner.connection] / rate
 
     def _seen_by(self, text: int) -> tuple[Counter[str], Counter[str]]:
         """Return the work by group and by connection, as far as it delays a call that has `text` symbols to read."""
@@ -120,7 +126,7 @@ class Backlog:
         text = len(sequence.prefill_ids)
         text_end, counted = sequence.state.position + text, min(text + sequence.max_characters, TURN)
         end = text_end + sequence.max_characters
-        work = self._by_sequence[sequence] = _Work(owner, text_end, end, counted, counted, sequence.max_characters > 0)
+        work = self._by_sequence[sequence] = _Work(owner, text_end, end, counted, counted)
         if text > TURN:
             self._unread[sequence] = text
         self._usual = _MEMORY * self._usual + (1 - _MEMORY) * work.counted

@@ -220,8 +220,8 @@ class EngineThread:
         self._commands.put(command)
 
     def _run(self) -> None:
-        _let_others_first()
         try:
+            _let_others_first()
             self._tick_until_stopped()
         except Exception:  # noqa: BLE001 - whatever the reason, every stream must end
             _log.exception("the engine failed")

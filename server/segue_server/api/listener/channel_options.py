@@ -7,10 +7,10 @@ from segue_server.limits import MAX_MESSAGE_BYTES
 STREAMS_PER_CONNECTION: Final = 1024
 """Open calls. A client that has more waits; without a limit, calls that are opened and reset at once pile up."""
 
-PENDING: Final = 5120
+_PENDING: Final = 5120
 """Calls that wait for the event loop, where admission refuses them with a retry hint: bursts of thousands pass."""
-_MOST_PENDING: Final = PENDING + PENDING // 10
-"""Beyond `PENDING`, gRPC cancels new calls without a hint, at random, and beyond this, all. Such a flood takes 90 MiB
+_MOST_PENDING: Final = _PENDING + _PENDING // 10
+"""Beyond `_PENDING`, gRPC cancels new calls without a hint, at random, and beyond this, all. Such a flood takes 90 MiB
 and delays others by about a second."""
 _LONGEST_PENDING_SECONDS: Final = 600
 """After that, gRPC cancels a call that waits for the event loop. Its 30 seconds are short where thousands come at once
@@ -23,7 +23,7 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
     # A fixed window: gRPC would widen it on a fast network, and buffer as much of every call that nobody reads.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.server.max_pending_requests", PENDING),
+    ("grpc.server.max_pending_requests", _PENDING),
     ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
     ("grpc.server_max_unrequested_time_in_server", _LONGEST_PENDING_SECONDS),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server at the same address

@@ -46,7 +46,7 @@ def _phase(
     order = {"kind": sizes.kind, "rate": multiple * capacity, "burst": sizes.burst, "seconds": sizes.seconds}
     seen = generator.order(**order)
     normal = max(3 * closed["first_p99"], 0.1)
-    bar = max(2.0, 2 * closed["first_p99"])  # a long text takes seconds without any other load
+    bar = 2 * closed["first_p99"] if sizes.kind == "prompt" else 2.0  # a long prompt takes seconds without load
     back = generator.order(kind=sizes.kind, seconds=sizes.recovery_seconds, normal=normal, patience=sizes.patience)
     bursts = f" in bursts of {sizes.burst}" if sizes.burst > 1 else ""
     attack = f"{multiple:g} x the capacity ({capacity:.0f} calls/s of kind {sizes.kind}{bursts})"
