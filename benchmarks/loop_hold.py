@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import grpc
 import torch
+import uvloop
 from harness.served import make_manifest, stop
 from harness.tables import Column, parser, show
 from segue.v1 import common_pb2, generation_pb2, model_pb2, scoring_pb2
@@ -183,7 +184,7 @@ def serve(folder: Path) -> None:
     signals = StopSignals()
     signals.handle()
     threading.Thread(target=tell, daemon=True).start()
-    asyncio.run(serve_probed())
+    uvloop.run(serve_probed())
 
 
 def make_models(folder: Path) -> None:

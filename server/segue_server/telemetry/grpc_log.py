@@ -1,8 +1,8 @@
-"""What the libraries log about clients, in one line instead of a traceback.
+"""What grpc.aio logs about clients, in one line instead of a traceback.
 
-grpc.aio logs an error with its traceback where a client's connection breaks while a reply or a status is sent, and
-where health checks, reflection or metadata cannot be decoded, metadata with its bytes; asyncio does so where files run
-out as a client connects. Anybody can cause thousands of these. Errors of our own keep their tracebacks.
+It logs an error with its traceback where a client's connection breaks while a reply or a status is sent, and where
+health checks, reflection or metadata cannot be decoded, metadata with its bytes. Anybody can cause thousands of these.
+Errors of our own keep their tracebacks.
 """
 
 import logging
@@ -17,9 +17,8 @@ from segue_server.telemetry.rate_limited_log import client_faults
 
 @dataclass(frozen=True)
 class _Fault:
-    """A message of a library that clients can cause."""
+    """A message of grpc.aio that clients can cause."""
 
-    logger: str
     start: str
     """Of the message."""
     errors: tuple[type[BaseException], ...]
@@ -28,36 +27,26 @@ class _Fault:
     text: str
 
 
-_CYGRPC: Final = "grpc._cython.cygrpc"
+_LOGGER: Final = "grpc._cython.cygrpc"
 _BROKEN: Final = "broken calls"
 _LEFT: Final = "a client left in the midst of a call"
 
 _FAULTS: Final = (
     # A batch of operations failed: the stream or its connection is gone.
-    _Fault(_CYGRPC, "ExecuteBatchError raised", (), _BROKEN, _LEFT),
-    _Fault(_CYGRPC, "Failed sending error status", (), _BROKEN, _LEFT),
-    _Fault(_CYGRPC, "Unexpected [", (grpc.aio.BaseError,), _BROKEN, _LEFT),
-    _Fault(_CYGRPC, "Exception not handled by", (grpc.aio.BaseError,), _BROKEN, _LEFT),
+    _Fault("ExecuteBatchError raised", (), _BROKEN, _LEFT),
+    _Fault("Failed sending error status", (), _BROKEN, _LEFT),
+    _Fault("Unexpected [", (grpc.aio.BaseError,), _BROKEN, _LEFT),
+    _Fault("Exception not handled by", (grpc.aio.BaseError,), _BROKEN, _LEFT),
     # Services that are not ours parse and answer by themselves.
     _Fault(
-        _CYGRPC,
         "Unexpected [",
         (DecodeError,),
         "undecodable messages",
         "a client sent what is no message of its method",
     ),
-    _Fault(
-        _CYGRPC, "Unexpected [", (NotImplementedError,), "unknown methods", "a client called a method that is not there"
-    ),
-    _Fault(_CYGRPC, "Invalid encoding on", (), "undecodable metadata", "a client sent metadata that is not UTF-8"),
-    _Fault(_CYGRPC, "Aborting method", (), "stopped calls", "a call was still running when the server stopped"),
-    _Fault(
-        "asyncio",
-        "socket.accept() out of system resource",
-        (),
-        "no files",
-        "no file is left for a connection to the metrics port; it accepts again in a second",
-    ),
+    _Fault("Unexpected [", (NotImplementedError,), "unknown methods", "a client called a method that is not there"),
+    _Fault("Invalid encoding on", (), "undecodable metadata", "a client sent metadata that is not UTF-8"),
+    _Fault("Aborting method", (), "stopped calls", "a call was still running when the server stopped"),
 )
 
 
@@ -68,7 +57,7 @@ class _ClientFaultFilter(logging.Filter):
         message = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
         for fault in _FAULTS:
-            if record.name == fault.logger and message.startswith(fault.start) and _fits(error, fault):
+            if message.startswith(fault.start) and _fits(error, fault):
                 client_faults.warn(fault.kind, fault.text)
                 return False
         return True
@@ -81,7 +70,6 @@ def _fits(error: BaseException | None, fault: _Fault) -> bool:
 _FILTER: Final = _ClientFaultFilter()
 
 
-def limit_library_logs() -> None:
-    """Have the loggers of _FAULTS report to `client_faults`; once is enough."""
-    for name in {fault.logger for fault in _FAULTS}:
-        logging.getLogger(name).addFilter(_FILTER)
+def limit_grpc_log() -> None:
+    """Have grpc.aio report what _FAULTS lists to `client_faults`; once is enough."""
+    logging.getLogger(_LOGGER).addFilter(_FILTER)

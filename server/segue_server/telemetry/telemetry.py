@@ -6,7 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from segue_server.telemetry.grpc_log import limit_library_logs
+from segue_server.telemetry.grpc_log import limit_grpc_log
 from segue_server.telemetry.http_port import HttpPort, joined_address
 from segue_server.telemetry.loop_lag import LoopLag
 from segue_server.telemetry.rate_limited_log import client_faults
@@ -22,7 +22,7 @@ class Telemetry:
     def __init__(self, metrics: CollectorRegistry) -> None:
         self.serving = False
         """What /health says."""
-        limit_library_logs()
+        limit_grpc_log()
         self._metrics = metrics
         self._lag = LoopLag(metrics)
         self._http: HttpPort | None = None
