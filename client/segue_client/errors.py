@@ -168,7 +168,9 @@ def translate(error: grpc.RpcError, target: str) -> SegueError:
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _KINDS.get(code, ServerFault)(_message(code, details, target), reason=reason)
     if "larger than max" in details:  # gRPC refused the size: waiting, as for a full server, never helps
-        remedy = "send less at once" if details.startswith("SERVER: ") else "ask for less, or raise max_message_bytes"
+        remedy = "send less at once"
+        if not details.startswith("SERVER: "):  # this client's own limit
+            remedy = "send or ask for less at once, or raise max_message_bytes"
         return InvalidRequest(f"{details}; {remedy}", reason=reason)
     return ServerBusy(details, reason=reason, retry_after=_retry_after(status))
 

@@ -146,7 +146,11 @@ def test_a_damaged_detail_does_not_hide_the_others(script: Any) -> None:
 @pytest.mark.parametrize(
     ("details", "remedy"),
     [
-        ("CLIENT: Received message larger than max (5 vs. 4)", "ask for less, or raise max_message_bytes"),
+        ("CLIENT: Sent message larger than max (5 vs. 4)", "send or ask for less at once, or raise max_message_bytes"),
+        (
+            "CLIENT: Received message larger than max (5 vs. 4)",
+            "send or ask for less at once, or raise max_message_bytes",
+        ),
         ("SERVER: Received message larger than max (5 vs. 4)", "send less at once"),
     ],
 )
