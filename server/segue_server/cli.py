@@ -177,9 +177,11 @@ def serve(  # noqa: PLR0913 - one parameter for each option
             "authenticated; pass --insecure if the network is trusted"
         )
     from segue_server.stop_signals import StopSignals
+    from segue_server.thread_priority import wait_for_turns
 
     signals = StopSignals()
     signals.handle()  # before the slow imports
+    wait_for_turns()  # before there are other threads
 
     import logging
 

@@ -7,9 +7,7 @@ costs some KB, whatever it asks for, and no ticks.
 
 import asyncio
 import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections import deque
@@ -28,6 +26,7 @@ from segue_server.runtime.flush_schedule import FlushSchedule
 from segue_server.runtime.measured_rate import GUESS, LONG_WINDOW, MeasuredRate
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.tick_budget import TickBudget
+from segue_server.thread_priority import let_others_first
 
 HIGH_WATER: Final = 2**15
 """Bytes that a stream holds for its reader before its sequence is paused; the output that goes beyond adds to it."""
@@ -40,12 +39,6 @@ MOST_AT_ONCE: Final = 2**15
 the next, take some milliseconds."""
 LEAST_OUTPUT: Final = 2**11
 """Bytes that an output counts for there at least: to wake its reader takes its time, however little there is to read.
-"""
-
-NICENESS: Final = 5
-"""Of the engine's thread, more than of the others: on a busy core, the event loop comes first, which has little to do
-for a call, and most for those that it refuses. With less, they wait longer; with more, the loop waits for Python's
-lock, which the engine's thread holds and gets no time to give back.
 """
 
 _log = logging.getLogger(__name__)
@@ -221,7 +214,7 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
-            _let_others_first()
+            let_others_first()
             self._tick_until_stopped()
         except Exception:  # noqa: BLE001 - whatever the reason, every stream must end
             _log.exception("the engine failed")
@@ -309,10 +302,3 @@ class EngineThread:
             stream.fail()
         self._streams.clear()
         self._live = 0
-
-
-def _let_others_first() -> None:
-    """Raise the niceness of this thread; only Linux has one for each."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

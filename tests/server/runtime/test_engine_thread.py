@@ -1,9 +1,6 @@
 """The engine's thread: what it does with stalled readers, and when the engine breaks."""
 
 import asyncio
-import os
-import sys
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +12,7 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import OBJECTS, Finish, Sequence, State, StepOutput
 from segue_server.errors import EngineFailed
-from segue_server.runtime.engine_thread import HIGH_WATER, MOST_AT_ONCE, MOST_JOINED, NICENESS, EngineThread, Stream
+from segue_server.runtime.engine_thread import HIGH_WATER, MOST_AT_ONCE, MOST_JOINED, EngineThread, Stream
 from segue_server.runtime.tick_budget import TickBudget
 
 FOREVER = 2**40
@@ -339,16 +336,3 @@ async def test_what_came_before_the_engine_broke_is_delivered(model: Model) -> N
         assert text_of([await stream.next_output()]) == [1] * 50
         with pytest.raises(EngineFailed):
             await stream.next_output()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
-async def test_the_event_loop_comes_before_the_engine(model: Model) -> None:
-    def niceness() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    found, before = list[int](), niceness()
-    async with working(Engine(model)) as thread:
-        thread.command(lambda _: found.append(niceness()))
-        await heard_by(thread)
-    assert found == [before + NICENESS]
-    assert niceness() == before

@@ -1,10 +1,15 @@
 """More work than the server can do: what it still does, how it refuses the rest, and how soon it is itself again."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from attacks.harness.finding import Finding
 from attacks.harness.load import LoadProcess, cores, load
+from attacks.harness.models import write_attacked_model
 from attacks.harness.servers import Serve
 
 
@@ -18,6 +23,8 @@ class Sizes:
     """Of the calls; see `load_process`."""
     burst: int = 1
     """Calls that arrive together."""
+    hidden: int | None = None
+    """Units of the model, None: those of the usual one. A wider one does more for each call that it lets in."""
     at_once: int = 48
     """Calls of the closed loop that measures the capacity."""
     closed_seconds: float = 2.0
@@ -27,29 +34,65 @@ class Sizes:
     """Seconds that calls which were not refused have to end after the last arrival."""
 
 
+@dataclass(frozen=True)
+class _Closed:
+    """What a closed loop saw."""
+
+    capacity: float
+    """Calls answered a second."""
+    first_p99: float
+    """Seconds."""
+
+
 def overload(serve: Serve, sizes: Sizes) -> list[Finding]:
-    """Measure the capacity C in a closed loop; then let calls arrive at multiples of it, with default settings."""
+    """Let calls arrive at multiples of the capacity, with default settings.
+
+    The capacity C is measured in a closed loop before and after each phase, and is their mean: that of a shared machine
+    changes by the minute.
+    """
     server_cores, client_cores = cores()
     findings: list[Finding] = []
-    with serve(cores=server_cores) as server, load(server, client_cores) as generator:
+    with (
+        _models(sizes.hidden) as models,
+        serve(cores=server_cores, models=models) as server,
+        load(server, client_cores) as generator,
+    ):
         generator.order(kind=sizes.kind, at_once=sizes.at_once, seconds=1)
-        closed = generator.order(kind=sizes.kind, at_once=sizes.at_once, seconds=sizes.closed_seconds)
-        capacity = closed["answered"] / closed["seconds"]
+        before = _closed_loop(generator, sizes)
         for multiple in sizes.multiples:
-            findings += _phase(generator, sizes, multiple, capacity, closed)
+            seen = generator.order(
+                kind=sizes.kind, rate=multiple * before.capacity, burst=sizes.burst, seconds=sizes.seconds
+            )
+            normal = max(3 * before.first_p99, 0.1)
+            probe = "short text" if sizes.kind == "text" else sizes.kind  # ten a second are no load
+            back = generator.order(kind=probe, seconds=sizes.recovery_seconds, normal=normal, patience=sizes.patience)
+            after = _closed_loop(generator, sizes)
+            closed = replace(before, capacity=(before.capacity + after.capacity) / 2)
+            findings += _found(sizes, multiple, closed, seen, back)
+            before = after
     return findings
 
 
-def _phase(
-    generator: LoadProcess, sizes: Sizes, multiple: float, capacity: float, closed: dict[str, Any]
-) -> list[Finding]:
-    order = {"kind": sizes.kind, "rate": multiple * capacity, "burst": sizes.burst, "seconds": sizes.seconds}
-    seen = generator.order(**order)
-    normal = max(3 * closed["first_p99"], 0.1)
-    bar = 2 * closed["first_p99"] if sizes.kind == "prompt" else 2.0  # a long prompt takes seconds without load
-    back = generator.order(kind=sizes.kind, seconds=sizes.recovery_seconds, normal=normal, patience=sizes.patience)
+@contextmanager
+def _models(hidden: int | None) -> Iterator[Path | None]:
+    """Have a folder with a model of so many units; None for the usual one."""
+    if hidden is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_attacked_model(Path(folder), hidden=hidden)
+        yield Path(folder)
+
+
+def _closed_loop(generator: LoadProcess, sizes: Sizes) -> _Closed:
+    seen = generator.order(kind=sizes.kind, at_once=sizes.at_once, seconds=sizes.closed_seconds)
+    return _Closed(seen["answered"] / seen["seconds"], seen["first_p99"])
+
+
+def _found(sizes: Sizes, multiple: float, closed: _Closed, seen: dict[str, Any], back: dict[str, Any]) -> list[Finding]:
+    bar = 2 * closed.first_p99 if sizes.kind == "prompt" else 2.0  # a long prompt takes seconds without load
     bursts = f" in bursts of {sizes.burst}" if sizes.burst > 1 else ""
-    attack = f"{multiple:g} x the capacity ({capacity:.0f} calls/s of kind {sizes.kind}{bursts})"
+    attack = f"{multiple:g} x the capacity ({closed.capacity:.0f} calls/s of kind {sizes.kind}{bursts})"
     offered = f"offered {seen['offered'] / seen['seconds']:.0f}/s; load generator's CPU {seen['cpu_share']:.0%}"
     others = {name: count for name, count in seen["statuses"].items() if name not in {"OK", "RESOURCE_EXHAUSTED"}}
     findings = [
@@ -61,14 +104,14 @@ def _phase(
             "ms",
             1e3 * bar,
             by_clock=True,
-            notes=f"p50 {1e3 * seen['first_p50']:.0f}, without load {1e3 * closed['first_p99']:.0f}",
+            notes=f"p50 {1e3 * seen['first_p50']:.0f}, without load {1e3 * closed.first_p99:.0f}",
         ),
         Finding(f"{attack}: health, p99", 1e3 * seen["health_p99"], "ms", 100, by_clock=True),
         Finding(f"{attack}: back to normal first characters", back["recovery"], "s", bar, by_clock=True),
     ]
     if multiple < 1:
         return [*findings, Finding(f"{attack}: refused", seen["refused"], "calls", 0, by_clock=True)]
-    share = seen["answered_late"] / seen["seconds"] / capacity
+    share = seen["answered_late"] / seen["seconds"] / closed.capacity
     if multiple > 1:
         findings += [
             Finding(f"{attack}: refused", seen["refused"], "calls", 1, at_least=True, notes=str(seen["details"])),
@@ -125,12 +168,10 @@ def well_behaved(serve: Serve, crowd: Crowd) -> list[Finding]:
 CROWD_SMALL: Final = (Crowd(600),)
 CROWD_FULL: Final = (Crowd(5000), Crowd(5000, "text", 300), Crowd(5000, "score", 300))
 SMALL: Final = (Sizes((10.0,)),)
-FULL: Final = tuple(
-    replace(sizes, closed_seconds=6, seconds=15, recovery_seconds=5)
-    for sizes in (
-        Sizes((0.8, 1.0, 2.0, 5.0, 10.0)),
-        Sizes((10.0,), burst=100),
-        Sizes((2.0, 10.0), "score"),
-        Sizes((2.0, 10.0), "prompt", at_once=8),  # long ones, which end together
-    )
+FULL: Final = (
+    Sizes((0.8, 1.0, 2.0, 5.0, 10.0), closed_seconds=6, seconds=15, recovery_seconds=5),
+    Sizes((10.0,), burst=100, closed_seconds=6, seconds=15, recovery_seconds=5),
+    Sizes((2.0, 10.0), "score", closed_seconds=6, seconds=15, recovery_seconds=5),
+    Sizes((2.0, 10.0), "prompt", at_once=8, closed_seconds=15, seconds=15, recovery_seconds=5),
+    Sizes((10.0,), hidden=1024, at_once=32, closed_seconds=25, seconds=30, recovery_seconds=5),
 )
