@@ -24,8 +24,8 @@ from harness.served import Server
 from harness.tables import parser
 from segue.v1 import generation_pb2, generation_pb2_grpc
 
-STREAMS_PER_CONNECTION: Final = 256
-MOST_CONNECTIONS: Final = 8
+STREAMS_PER_CONNECTION: Final = 128
+"""As many as `segue serve` allows."""
 PROMPT: Final = "The "
 PATIENCE: Final = 600.0
 """Seconds until the deadline of a stream: calls without one are refused where hundreds come at once."""
@@ -73,7 +73,7 @@ def length_for(server: Server, streams: int, seconds: float, generator: Sequence
 
 async def read_all(address: str, streams: int, characters: int, ticket_interval: int = 0) -> Load:
     """Read `streams` texts of `characters` characters each, all at once."""
-    connections = min(MOST_CONNECTIONS, -(-streams // STREAMS_PER_CONNECTION))
+    connections = -(-streams // STREAMS_PER_CONNECTION)
     # Channels to one address share a connection, unless told not to.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     channels = [grpc.aio.insecure_channel(address, options) for _ in range(connections)]

@@ -33,7 +33,8 @@ from segue.v1 import generation_pb2, scoring_pb2
 
 from attacks.harness.lean_client import Answer, LeanClient
 
-CONNECTIONS: Final = 8
+CONNECTIONS: Final = 40
+"""Enough for 5,000 calls that are open at once."""
 MOST_AT_ONCE: Final = 20_000
 _LETTERS: Final = str.maketrans("0123456789", "abcdefghij")
 PASSAGE: Final = "The cat sat on the mat. " * 21

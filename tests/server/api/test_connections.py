@@ -1,5 +1,6 @@
 """Connections: as many as the files of the process allow, none for ever, and a way in for health."""
 
+import asyncio
 import re
 import resource
 import socket
@@ -11,9 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_http2 import GOAWAY, GREETING, PING, PREFACE, SETTINGS, connection, frame, received
+from segue.v1 import model_pb2, model_pb2_grpc
+from segue_server.api.listener.channel_options import STREAMS_PER_CONNECTION
 from segue_server.api.listener.connections import (
     DEFAULT_CONNECTIONS,
     RESERVED_FILES,
@@ -186,3 +190,15 @@ def test_listeners_share_the_connections() -> None:
     assert options["grpc.max_allowed_incoming_connections"] == 50
     assert limits_for("127.0.0.1", 10).listeners == 1
     assert limits_for("0.0.0.0", 10).listeners == 1
+
+
+async def test_more_calls_than_a_connection_may_have_wait_and_succeed(server_address: str) -> None:
+    """And new ones that take the place of others at once, before the server has forgotten these."""
+    async with grpc.aio.insecure_channel(server_address) as channel:
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+
+        async def call_again_and_again() -> list[int]:
+            return [len((await stub.ListModels(model_pb2.ListModelsRequest())).models) for _ in range(5)]
+
+        found = await asyncio.gather(*(call_again_and_again() for _ in range(2 * STREAMS_PER_CONNECTION)))
+    assert found == [[1] * 5] * (2 * STREAMS_PER_CONNECTION)

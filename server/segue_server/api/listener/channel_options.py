@@ -4,11 +4,13 @@ from typing import Final
 
 from segue_server.limits import MAX_MESSAGE_BYTES
 
-STREAMS_PER_CONNECTION: Final = 1024
-"""Open calls. A client that has more waits; without a limit, calls that are opened and reset at once pile up."""
+STREAMS_PER_CONNECTION: Final = 128
+"""Open calls. A client's gRPC lets more of them wait until others have ended; more connections have more."""
 
 _PENDING: Final = 5120
-"""Calls that wait for the event loop, where admission refuses them with a retry hint: bursts of thousands pass."""
+"""Calls that wait for the event loop, where admission refuses them with a retry hint: bursts of thousands pass. Each
+takes 15 KiB, but one connection, whatever it resets, has no more than some 800 waiting.
+"""
 _MOST_PENDING: Final = _PENDING + _PENDING // 10
 """Beyond `_PENDING`, gRPC cancels new calls without a hint, at random, and beyond this, all. Such a flood takes 90 MiB
 and delays others by about a second."""
@@ -21,6 +23,9 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),  # replies are bounded by the limits of requests
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a few KB could unpack to GB
     ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+    # gRPC would count calls on until the event loop has forgotten them, and refuse those that a client at its limit
+    # makes as soon as it knows that others have ended.
+    ("grpc.http.overload_protection", 0),
     # A fixed window: gRPC would widen it on a fast network, and buffer as much of every call that nobody reads.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.server.max_pending_requests", _PENDING),
