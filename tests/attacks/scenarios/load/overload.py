@@ -173,5 +173,5 @@ FULL: Final = (
     Sizes((10.0,), burst=100, closed_seconds=6, seconds=15, recovery_seconds=5),
     Sizes((2.0, 10.0), "score", closed_seconds=6, seconds=15, recovery_seconds=5),
     Sizes((2.0, 10.0), "prompt", at_once=8, closed_seconds=15, seconds=15, recovery_seconds=5),
-    Sizes((10.0,), hidden=1024, at_once=32, closed_seconds=25, seconds=30, recovery_seconds=5),
+    Sizes((10.0,), hidden=1024, at_once=12, closed_seconds=20, seconds=30, recovery_seconds=5),  # no more fit
 )
