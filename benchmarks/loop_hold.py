@@ -168,6 +168,7 @@ def serve(folder: Path) -> None:
     from segue_server.server import ServerConfig
     from segue_server.server import serve as serve_alone
     from segue_server.stop_signals import StopSignals
+    from segue_server.thread_priority import wait_for_turns
 
     probe = Probe()
 
@@ -183,6 +184,7 @@ def serve(folder: Path) -> None:
 
     signals = StopSignals()
     signals.handle()
+    wait_for_turns()
     threading.Thread(target=tell, daemon=True).start()
     uvloop.run(serve_probed())
 

@@ -181,9 +181,11 @@ def serve(  # noqa: PLR0913 - one parameter for each option
 
     signals = StopSignals()
     signals.handle()  # before the slow imports
-    wait_for_turns()  # before there are other threads
 
     import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    wait_for_turns()  # before there are other threads
 
     import uvloop
 
@@ -195,7 +197,6 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     from segue_server.server import ServerConfig, serve
     from segue_server.state.folder import locate
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     key_file, session_url = locate(state, keys, sessions)
     default_idle = max(1, round(session_days * _DAY))
     config = ServerConfig(

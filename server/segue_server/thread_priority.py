@@ -3,9 +3,12 @@
 Linux alone has a policy and a niceness for each thread; elsewhere nothing changes.
 """
 
+import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 NICENESS: Final = 5
@@ -14,19 +17,32 @@ for a call, and most for those that it refuses. With less, they wait longer; wit
 lock, which the engine's thread holds and gets no time to give back.
 """
 
+_log = logging.getLogger(__name__)
+
 
 def wait_for_turns() -> None:
     """Let this thread, and all that it starts, wait until another one's turn is over, some milliseconds at most.
 
     Otherwise every message that comes interrupts the engine, whose weights then leave the core's cache: beside 1,000
-    refused calls a second that were 400 times a second, and are 150.
+    refused calls a second this happened 400 times a second, and happens 150 times now.
     """
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with _forbidden_is_logged("wait for their turns"):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def let_others_first() -> None:
     """Raise the niceness of this thread."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
+        with _forbidden_is_logged("let others first"):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
+
+
+@contextmanager
+def _forbidden_is_logged(what: str) -> Iterator[None]:
+    """Log that the block failed: a sandbox may forbid it (gVisor, seccomp), and a server works without."""
+    try:
+        yield
+    except OSError as error:
+        _log.warning("threads cannot %s here (%s): calls are refused later on a busy core", what, error.strerror)
