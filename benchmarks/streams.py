@@ -23,9 +23,8 @@ from harness.machine import cpu_seconds, watched_memory
 from harness.served import Server
 from harness.tables import parser
 from segue.v1 import generation_pb2, generation_pb2_grpc
+from segue_server.api.listener.channel_options import STREAMS_PER_CONNECTION
 
-STREAMS_PER_CONNECTION: Final = 128
-"""As many as `segue serve` allows."""
 PROMPT: Final = "The "
 PATIENCE: Final = 600.0
 """Seconds until the deadline of a stream: calls without one are refused where hundreds come at once."""

@@ -1,5 +1,8 @@
 """The model that is attacked: of random weights, and as large as one that was trained in minutes."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,3 +40,11 @@ def write_attacked_model(models: Path, hidden: int = 320, more_characters: int =
     )
     weights = {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
     write_artifact(models, "attacked", manifest, portable_graph(manifest, weights))
+
+
+@contextmanager
+def other_models(hidden: int, more_characters: int = 0) -> Iterator[Path]:
+    """Have a folder with a model of another size for the length of the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_attacked_model(Path(folder), hidden, more_characters)
+        yield Path(folder)

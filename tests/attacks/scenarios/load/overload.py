@@ -1,15 +1,12 @@
 """More work than the server can do: what it still does, how it refuses the rest, and how soon it is itself again."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from attacks.harness.finding import Finding
 from attacks.harness.load import LoadProcess, cores, load
-from attacks.harness.models import write_attacked_model
+from attacks.harness.models import other_models
 from attacks.harness.servers import Serve
 
 
@@ -53,7 +50,7 @@ def overload(serve: Serve, sizes: Sizes) -> list[Finding]:
     server_cores, client_cores = cores()
     findings: list[Finding] = []
     with (
-        _models(sizes.hidden) as models,
+        other_models(sizes.hidden) if sizes.hidden else nullcontext() as models,
         serve(cores=server_cores, models=models) as server,
         load(server, client_cores) as generator,
     ):
@@ -71,17 +68,6 @@ def overload(serve: Serve, sizes: Sizes) -> list[Finding]:
             findings += _found(sizes, multiple, closed, seen, back)
             before = after
     return findings
-
-
-@contextmanager
-def _models(hidden: int | None) -> Iterator[Path | None]:
-    """Have a folder with a model of so many units; None for the usual one."""
-    if hidden is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write_attacked_model(Path(folder), hidden=hidden)
-        yield Path(folder)
 
 
 def _closed_loop(generator: LoadProcess, sizes: Sizes) -> _Closed:

@@ -1,11 +1,8 @@
 """Small calls with large replies that nobody reads, or only a few bytes a second."""
 
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -24,7 +21,7 @@ from attacks.harness.messages import (
     list_sessions,
     score_with_tickets,
 )
-from attacks.harness.models import write_attacked_model
+from attacks.harness.models import other_models
 from attacks.harness.options import memory_budget, stall_timeout
 from attacks.harness.process import Growth
 from attacks.harness.servers import Serve, Server
@@ -64,7 +61,11 @@ def unread_replies(serve: Serve, sizes: Sizes) -> list[Finding]:
     slow = f"read at {sizes.read_a_second} bytes a second" if sizes.read_a_second else "never read"
     attack = f"{sizes.calls:,} replies of {name} {slow}, {sizes.connections} connections"
     options = (*memory_budget(BUDGET), *stall_timeout(sizes.stall_seconds))
-    with _models(sizes) as models, serve(*options, models=models) as server, bystander(server) as other:
+    with (
+        other_models(64, sizes.more_characters) if sizes.more_characters else nullcontext() as models,
+        serve(*options, models=models) as server,
+        bystander(server) as other,
+    ):
         _open_sessions(server, sizes.sessions)
         quiet = other.quiet(1)
         growth = Growth(server.process)
@@ -82,17 +83,6 @@ def unread_replies(serve: Serve, sizes: Sizes) -> list[Finding]:
         for connection in connections:
             connection.close()
         return findings
-
-
-@contextmanager
-def _models(sizes: Sizes) -> Iterator[Path | None]:
-    """Make the model, where it is not the usual one."""
-    if not sizes.more_characters:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write_attacked_model(Path(folder), hidden=64, more_characters=sizes.more_characters)
-        yield Path(folder)
 
 
 def _call(connections: list[Connection], sizes: Sizes) -> None:
