@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from segue.v1 import scoring_pb2_grpc, session_pb2, session_pb2_grpc
 from segue_server.api.calls import call_tasks
 from segue_server.api.calls.call import CALL_BYTES, Call, Patience
 from segue_server.api.calls.interceptor import CallInterceptor
-from segue_server.errors import InvalidRequest
+from segue_server.errors import InvalidRequest, RequestError
 from segue_server.limits import MAX_MESSAGE_BYTES, SHORT_METHOD, TEXTS_METHOD
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.backlog import Backlog
@@ -183,14 +184,39 @@ async def test_no_error_outlives_its_call() -> None:
     serving = Serving(LARGE)
     bad, garbage = pb.ScoreRequest(texts=["bad"]).SerializeToString(), b"\xff" * 10
     async with serving.channel(Patience()) as channel:
-        gc.collect()
-        gc.disable()
-        try:
+        with no_collector():
             for message in (bad, garbage) * 50:
                 await refusal_of(channel.unary_unary(SCORE)(message))
                 await refusal_of(channel.unary_unary("/segue.v1.ScoringService/ScoreStream")(garbage))
             await settled(serving)
-            alive = [each for each in gc.get_objects() if type(each) is InvalidRequest]
-            assert len(alive) <= 2
-        finally:
-            gc.enable()
+            assert errors_alive() <= 2
+
+
+@pytest.mark.parametrize(("memory", "code"), [(6, "RESOURCE_EXHAUSTED"), (10_000, "ABORTED")])
+async def test_no_error_outlives_a_call_whose_request_is_slow_to_arrive(memory: int, code: str) -> None:
+    serving = Serving(memory * MAX_MESSAGE_BYTES)
+    other = Holding(serving.admission.memory, Owner("other:1", ""))
+    other.hold(serving.admission.memory.total // 2)
+    async with serving.channel(Patience(request=0.3)) as channel:
+        with no_collector():
+            slow = [channel.stream_unary(SCORE)() for _ in range(10)]  # they send nothing
+            codes = Counter([(await refusal_of(call)).code().name for call in slow])
+            other.hold(0)
+            await settled(serving)
+            assert codes == {code: 10}
+            assert errors_alive() <= 2
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """Have no cycles broken in the block."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def errors_alive() -> int:
+    return sum(issubclass(type(each), RequestError) for each in gc.get_objects())

@@ -280,9 +280,13 @@ class _Arrival:
 
     def raise_failure(self) -> None:
         """Raise what made this end the wait, if it did."""
-        if self._failure is not None:
-            self._task.uncancel()
+        if self._failure is None:
+            return
+        self._task.uncancel()
+        try:
             raise self._failure from None
+        finally:
+            self._failure = None  # an error refers to the frames that it came through, and they refer to this
 
     def end(self) -> None:
         """Forget the time."""
