@@ -26,7 +26,7 @@ from segue_server.runtime.flush_schedule import FlushSchedule
 from segue_server.runtime.measured_rate import GUESS, LONG_WINDOW, MeasuredRate
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.tick_budget import TickBudget
-from segue_server.thread_priority import let_others_first
+from segue_server.thread_priority import Turns, let_others_first
 
 HIGH_WATER: Final = 2**15
 """Bytes that a stream holds for its reader before its sequence is paused; the output that goes beyond adds to it."""
@@ -40,6 +40,9 @@ the next, take some milliseconds."""
 LEAST_OUTPUT: Final = 2**11
 """Bytes that an output counts for there at least: to wake its reader takes its time, however little there is to read.
 """
+
+MANY: Final = 64
+"""Sequences that write: enough for any of them to wait for the others rather than for a core."""
 
 _log = logging.getLogger(__name__)
 
@@ -221,8 +224,9 @@ class EngineThread:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        budget, flushes = TickBudget(), FlushSchedule(time.monotonic())
+        budget, flushes, turns = TickBudget(), FlushSchedule(time.monotonic()), Turns()
         while self._run_commands():
+            turns.lengthen(self._engine.decoding >= MANY)
             outputs = self._tick(budget)
             streams = self._engine.decoding
             if parts := flushes.due(time.monotonic(), budget.flush_interval(streams), streams):
@@ -237,7 +241,8 @@ class EngineThread:
         # The CPU time of this thread alone: time spent waiting for the interpreter lock would shorten the ticks, and
         # so make more of them, just when the interpreter is busy.
         engine, started = self._engine, time.thread_time()
-        outputs = engine.step(budget.steps(engine.rows), budget.prefill_work(alone=not engine.decoding))
+        writing = engine.decoding
+        outputs = engine.step(budget.steps(engine.rows, writing), budget.prefill_work(writing))
         budget.observe(time.thread_time() - started, engine.work)
         return outputs
 

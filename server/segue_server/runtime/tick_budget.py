@@ -8,18 +8,19 @@ from typing import Final
 from segue_server.engine.model import STEP_ROWS
 
 DECODE: Final = 0.02
-"""Of decoding in one tick, if few sequences decode."""
-DECODE_PER_ROW: Final = 0.00015
-"""A row costs some microseconds of Python a tick; this much time for each keeps that near 3 %."""
-PREFILL: Final = 0.005
-"""Of prefill in one tick, while others decode."""
+"""Of decoding in one tick, if few sequences write."""
+DECODE_PER_SEQUENCE: Final = 0.0003
+"""More for each sequence, once they are many: a tick has fixed costs, and those who begin wait for others anyway."""
+LONGEST_DECODE: Final = 0.1
+PREFILL: Final = 0.25
+"""Of prefill in one tick, while others write, as a share of the time for decoding."""
 PREFILL_ALONE: Final = 0.05
 """Of prefill in one tick, while nothing decodes."""
 FLUSH: Final = 0.04
 """Between two messages of a stream, at least: twenty-five a second look fluent."""
-FLUSH_PER_STREAM: Final = 0.004
-"""A message costs more than 100 microseconds of CPU time; this much time for each stream keeps that near 4 %."""
-LONGEST_FLUSH: Final = 1.0
+FLUSH_PER_STREAM: Final = 0.006
+"""A message costs 200 to 300 microseconds of CPU time; this much time for each stream keeps that near 4 %."""
+LONGEST_FLUSH: Final = 2.0
 
 _MEMORY: Final = 0.8
 """The weight of an estimate beside that of the next tick."""
@@ -35,15 +36,15 @@ class TickBudget:
     def __init__(self) -> None:
         self._seconds_per_row = DECODE / (4 * STEP_ROWS)  # a guess, until the first tick is observed
 
-    def steps(self, rows: int) -> int:
-        """Return the steps for a decode batch of `rows` rows."""
-        seconds = max(DECODE, DECODE_PER_ROW * rows)
-        fitting = seconds / (self._seconds_per_row * (rows + STEP_ROWS))
+    def steps(self, rows: int, writing: int) -> int:
+        """Return the steps for a decode batch of `rows` rows, where `writing` sequences write."""
+        fitting = _decode_seconds(writing) / (self._seconds_per_row * (rows + STEP_ROWS))
         return max(self.SHORTEST, min(int(fitting), self.LONGEST))
 
-    def prefill_work(self, *, alone: bool) -> int:
-        """Return how many rows of a step prefill may cost; `alone`: nothing decodes."""
-        return int((PREFILL_ALONE if alone else PREFILL) / self._seconds_per_row)
+    def prefill_work(self, writing: int) -> int:
+        """Return how many rows of a step prefill may cost, where `writing` sequences write."""
+        seconds = PREFILL * _decode_seconds(writing) if writing else PREFILL_ALONE
+        return int(seconds / self._seconds_per_row)
 
     def observe(self, seconds: float, work: int) -> None:
         """Learn from the CPU time of a tick and its work in rows of a step."""
@@ -54,3 +55,7 @@ class TickBudget:
     def flush_interval(self, streams: int) -> float:
         """Return the seconds between two messages of each of `streams` streams."""
         return min(LONGEST_FLUSH, max(FLUSH, FLUSH_PER_STREAM * streams))
+
+
+def _decode_seconds(writing: int) -> float:
+    return min(LONGEST_DECODE, max(DECODE, DECODE_PER_SEQUENCE * writing))

@@ -12,8 +12,10 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sequence import OBJECTS, Finish, Sequence, State, StepOutput
 from segue_server.errors import EngineFailed
-from segue_server.runtime.engine_thread import HIGH_WATER, MOST_AT_ONCE, MOST_JOINED, EngineThread, Stream
+from segue_server.runtime import engine_thread
+from segue_server.runtime.engine_thread import HIGH_WATER, MANY, MOST_AT_ONCE, MOST_JOINED, EngineThread, Stream
 from segue_server.runtime.tick_budget import TickBudget
+from segue_server.thread_priority import Turns
 
 FOREVER = 2**40
 PATIENCE = 60
@@ -109,6 +111,23 @@ async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scor
         await stream.next_output()
     assert not any(hold(stream, nothing) for _ in range(held))
     assert hold(stream, nothing)
+
+
+async def test_its_turns_are_long_as_long_as_many_write(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, seen = Engine(model), list[tuple[int, bool]]()
+
+    class Noted(Turns):
+        def lengthen(self, wanted: bool) -> None:
+            seen.append((engine.decoding, wanted))
+
+    monkeypatch.setattr(engine_thread, "Turns", Noted)
+    async with working(engine) as thread:
+        streams = [thread.open(sequence(model, seed, 50 if seed else 5000)) for seed in range(MANY)]
+        for stream in streams:
+            await until_the_end(stream)
+    assert all(wanted == (writing >= MANY) for writing, wanted in seen)
+    assert {wanted for _, wanted in seen} == {True, False}
+    assert not seen[-1][1]
 
 
 @pytest.mark.parametrize("fails_in", ["step", "collect"])

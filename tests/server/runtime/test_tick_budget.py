@@ -8,6 +8,7 @@ from segue_server.runtime import tick_budget as module
 from segue_server.runtime.tick_budget import TickBudget
 
 ROWS = st.integers(0, 256)
+SEQUENCES = st.integers(0, 10_000)
 TICKS = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 10**6)), max_size=30)
 
 
@@ -18,41 +19,50 @@ def after(ticks: list[tuple[float, int]]) -> TickBudget:
     return budget
 
 
-@given(TICKS, ROWS)
-def test_whatever_it_has_seen_a_tick_has_steps_and_an_end(ticks: list[tuple[float, int]], rows: int) -> None:
+@given(TICKS, ROWS, SEQUENCES)
+def test_whatever_it_has_seen_a_tick_has_steps_and_an_end(
+    ticks: list[tuple[float, int]], rows: int, writing: int
+) -> None:
     budget = after(ticks)
-    assert TickBudget.SHORTEST <= budget.steps(rows) <= TickBudget.LONGEST
-    assert 0 <= budget.prefill_work(alone=False) <= budget.prefill_work(alone=True)
+    assert TickBudget.SHORTEST <= budget.steps(rows, writing) <= TickBudget.LONGEST
+    assert 0 <= budget.prefill_work(1) <= budget.prefill_work(1 + writing) <= budget.prefill_work(0)
 
 
-@given(st.floats(1e-6, 1e-2), ROWS)
-def test_it_learns_what_a_row_costs_and_fills_the_time_that_it_has(cost: float, rows: int) -> None:
+@given(st.floats(1e-6, 1e-2), ROWS, SEQUENCES)
+def test_it_learns_what_a_row_costs_and_fills_the_time_that_it_has(cost: float, rows: int, writing: int) -> None:
     budget = after([(cost * 1000, 1000)] * 100)
-    step, seconds = cost * (rows + STEP_ROWS), max(module.DECODE, module.DECODE_PER_ROW * rows)
-    steps = budget.steps(rows)
+    seconds = min(module.LONGEST_DECODE, max(module.DECODE, module.DECODE_PER_SEQUENCE * writing))
+    step, steps = cost * (rows + STEP_ROWS), budget.steps(rows, writing)
     assert steps == TickBudget.SHORTEST or steps * step <= seconds * 1.001
     assert steps == TickBudget.LONGEST or (steps + 1) * step > seconds * 0.999
-    for alone, seconds in ((False, module.PREFILL), (True, module.PREFILL_ALONE)):
-        assert budget.prefill_work(alone=alone) * cost == pytest.approx(seconds, rel=0.001, abs=1.01 * cost)
+    prefill = module.PREFILL * seconds if writing else module.PREFILL_ALONE
+    assert budget.prefill_work(writing) * cost == pytest.approx(prefill, rel=0.001, abs=1.01 * cost)
+
+
+@given(st.floats(1e-6, 1e-2))
+def test_ticks_are_as_short_for_few_sequences_as_for_one_and_longer_for_hundreds(cost: float) -> None:
+    budget = after([(cost * 1000, 1000)] * 100)
+    assert budget.steps(64, 1) == budget.steps(64, 64) <= budget.steps(64, 300)
+    assert budget.prefill_work(1) == budget.prefill_work(64) < budget.prefill_work(300)
 
 
 def test_the_first_tick_is_short_and_one_slow_tick_is_no_rule() -> None:
     budget = TickBudget()
-    assert budget.steps(1) == TickBudget.SHORTEST
+    assert budget.steps(1, 1) == TickBudget.SHORTEST
     learned = after([(1e-4, 100)] * 60)
-    before = learned.prefill_work(alone=False)
+    before = learned.prefill_work(1)
     learned.observe(2e-4, 100)
-    assert before * 0.8 < learned.prefill_work(alone=False) < before
+    assert before * 0.8 < learned.prefill_work(1) < before
     for _ in range(30):
         learned.observe(1e-4, 100)
-    assert learned.prefill_work(alone=False) == pytest.approx(before, rel=0.01)
+    assert learned.prefill_work(1) == pytest.approx(before, rel=0.01)
 
 
 def test_a_tick_without_work_teaches_nothing() -> None:
     budget = TickBudget()
-    before = budget.steps(10)
+    before = budget.steps(10, 10)
     budget.observe(5.0, 0)
-    assert budget.steps(10) == before
+    assert budget.steps(10, 10) == before
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))

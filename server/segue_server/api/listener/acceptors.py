@@ -20,8 +20,8 @@ from segue_server.api.calls.status import Status
 
 cygrpc: Any = _cython.cygrpc  # type: ignore[attr-defined] # has no stubs
 
-OPEN_REQUESTS: Final = 4
-"""For calls of one method. With 32, a refusal costs a fifth less, but now and then calls that nobody reads stay."""
+OPEN_REQUESTS: Final = 16
+"""For calls of one method: so many are refused in one turn of the event loop, in some milliseconds."""
 
 _NEEDED: Final = ("_ServicerContext", "_MethodResolver", "_handle_rpc", "_schedule_rpc_coro")
 _NEEDED_TO_REFUSE: Final = ("_send_error_status_from_server", "SendInitialMetadataOperation")
