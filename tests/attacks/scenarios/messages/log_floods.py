@@ -13,6 +13,7 @@ from attacks.harness.options import stall_timeout
 from attacks.harness.servers import Serve, Server
 
 _END_SECONDS: Final = 30.0
+"""After the last call has begun."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _in_turn(server: Server, count: int, window: int, begin: Callable[[Connectio
         while (left or connection.unanswered) and not connection.closed and time.monotonic() < deadline:
             for _ in range(min(left, connection.room, 50)):
                 begin(connection)
-                left -= 1
+                left, deadline = left - 1, time.monotonic() + _END_SECONDS
             connection.receive(0.05)
         return connection.unanswered
 
@@ -123,4 +124,4 @@ _WRONGS: Final[dict[str, Callable[[Server, int], int]]] = {
 }
 
 SMALL: Final = (Sizes(60),)
-FULL: Final = (Sizes(2000),)
+FULL: Final = (Sizes(1000),)
