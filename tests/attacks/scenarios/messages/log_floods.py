@@ -124,4 +124,4 @@ _WRONGS: Final[dict[str, Callable[[Server, int], int]]] = {
 }
 
 SMALL: Final = (Sizes(60),)
-FULL: Final = (Sizes(1000),)
+FULL: Final = (Sizes(2000),)
