@@ -25,8 +25,8 @@ TURN_NANOSECONDS: Final = 8_000_000
 warm for longer. Beside 900 refused calls a second on one core, the server answers a sixth more; a refusal comes 4 ms
 later. So would the first characters of a single stream, whose turns stay short.
 """
-_KERNEL_S: Final = 0
-"""Stands for the kernel's own length."""
+_KERNEL_DEFAULT: Final = 0
+"""Nanoseconds that stand for the kernel's own length."""
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
 """The number of the system call, which Python does not have."""
 
@@ -78,10 +78,11 @@ class Turns:
         """Let the turns be long from now on, or as long as the kernel's; does nothing if they are."""
         if wanted == self._are_long or not self._can_change:
             return
-        self._can_change = False  # unless it could
         with _forbidden_is_logged("have longer turns"):
-            _set_turn(TURN_NANOSECONDS if wanted else _KERNEL_S)
-            self._are_long, self._can_change = wanted, True
+            _set_turn(TURN_NANOSECONDS if wanted else _KERNEL_DEFAULT)
+            self._are_long = wanted
+            return
+        self._can_change = False
 
 
 def _set_turn(nanoseconds: int) -> None:
