@@ -203,7 +203,7 @@ def torchrun(processes: int, *command: object) -> "subprocess.CompletedProcess[s
     port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*ours, *port, *map(str, command)], capture_output=True, text=True, check=False, env=environment
+        [*ours, *port, *map(str, command)], capture_output=True, text=True, check=False, env=environment, timeout=300
     )
 
 
@@ -268,3 +268,32 @@ def test_no_thread_of_a_group_outlives_it(
     threads = [path.read_text() for path in noted.iterdir()]
     assert threads
     assert not any("gloo" in names for names in threads)
+
+
+A_GROUP_THAT_FAILS = """
+import sys
+import torch
+from segue_training.train.distributed import join_process_group
+
+def fail(group):
+    model = group.share(torch.nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    for _ in range(4):
+        torch.distributed.all_reduce(torch.ones(1), async_op=True)
+    raise ArithmeticError
+
+sys.setswitchinterval(60)  # seconds that this thread keeps the interpreter, unless it waits without it
+try:
+    with join_process_group("cpu") as group:
+        fail(group)
+except ArithmeticError:
+    pass
+"""
+
+
+def test_a_group_that_fails_lets_its_threads_free_their_tensors(tmp_path: Path) -> None:
+    """A thread needs the interpreter for that, and the error still refers to the shared model."""
+    script = tmp_path / "script.py"
+    script.write_text(A_GROUP_THAT_FAILS)
+    done = torchrun(2, script)
+    assert done.returncode == 0, done.stderr

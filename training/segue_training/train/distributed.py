@@ -32,6 +32,7 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _shared: list[DistributedDataParallel] = field(default_factory=list)
 
     @property
     def is_first(self) -> bool:
@@ -47,7 +48,13 @@ class ProcessGroup:
         """Wrap `model` so that its backward pass averages the gradients of all processes."""
         if self.size == 1:
             return model
-        return cast("nn.Module", DistributedDataParallel(model))
+        self._shared.append(DistributedDataParallel(model))
+        return cast("nn.Module", self._shared[-1])
+
+    def end_sharing(self) -> None:
+        """End the sharing of every model, whoever still refers to it."""
+        for shared in self._shared:
+            vars(shared).clear()
 
     def total(self, value: Tensor) -> Tensor:
         """Return the sum of every process's `value`."""
@@ -92,6 +99,10 @@ def join_process_group(device: str) -> Iterator[ProcessGroup]:
     The group's threads must end before Python shuts down: one that frees a tensor during shutdown aborts the process.
     They live as long as the group is referenced. torch.distributed.nn, which PyTorch's optimizers import, binds the
     group that exists at import time as a default argument and would keep it forever; hence the early import above.
+
+    The last reference must be Python's. Its end waits for the threads without the interpreter lock, which they may need
+    to free a tensor; the end of a shared model's reducer waits with it, forever. An error refers to the model; hence
+    `end_sharing`.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device)
@@ -99,10 +110,14 @@ def join_process_group(device: str) -> Iterator[ProcessGroup]:
         yield ProcessGroup(device=chosen)
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    last_reference = dist.group.WORLD
+    group = ProcessGroup(dist.get_rank(), size, chosen)
     try:
-        yield ProcessGroup(dist.get_rank(), size, chosen)
+        yield group
     finally:
+        group.end_sharing()
         dist.destroy_process_group()
+        del last_reference
 
 
 def _device(name: str) -> torch.device:
