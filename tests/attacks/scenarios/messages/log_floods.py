@@ -15,6 +15,9 @@ from attacks.harness.servers import Serve, Server
 _END_SECONDS: Final = 30.0
 """After the last call has begun."""
 
+_NEWEST: Final = 1
+"""grpc.aio holds the newest call of a server until the next one arrives."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -37,8 +40,7 @@ def log_floods(serve: Serve, sizes: Sizes) -> list[Finding]:
             attack = f"{sizes.calls} times: {name}"
             notes = lines[-1][:100] if len(lines) > sizes.lines else ""
             findings.append(Finding(f"{attack}: log", len(lines), "lines", sizes.lines, notes=notes))
-            # grpc.aio holds the newest call of a server until the next one arrives.
-            findings.append(Finding(f"{attack}: held long after the stall timeout", held, "calls", 1))
+            findings.append(Finding(f"{attack}: held long after the stall timeout", held, "calls", _NEWEST))
     return findings
 
 
@@ -100,10 +102,10 @@ def _not_http(server: Server, count: int) -> int:
 
 
 def _in_turn(server: Server, count: int, window: int, begin: Callable[[Connection], int]) -> int:
-    """Begin so many calls on one connection, as it lets us; return how many have not ended in the end."""
+    """Begin so many calls on one connection, as it lets us; return how many are left in the end."""
     with Connection(server.port, window=window) as connection:
         left, deadline = count, time.monotonic() + _END_SECONDS
-        while (left or connection.unanswered) and not connection.closed and time.monotonic() < deadline:
+        while (left or connection.unanswered > _NEWEST) and not connection.closed and time.monotonic() < deadline:
             for _ in range(min(left, connection.room, 50)):
                 begin(connection)
                 left, deadline = left - 1, time.monotonic() + _END_SECONDS
