@@ -32,7 +32,7 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _shared: list[DistributedDataParallel] = field(default_factory=list)
+    _shared: list[DistributedDataParallel] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def is_first(self) -> bool:
