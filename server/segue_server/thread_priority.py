@@ -67,8 +67,8 @@ def let_others_first() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
-class Turns:
-    """The length of one thread's turns. For that thread alone."""
+class TurnLength:
+    """Of one thread's turns on its core. For that thread alone."""
 
     def __init__(self) -> None:
         self._are_long = False

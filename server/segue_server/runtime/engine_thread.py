@@ -26,7 +26,7 @@ from segue_server.runtime.flush_schedule import FlushSchedule
 from segue_server.runtime.measured_rate import GUESS, LONG_WINDOW, MeasuredRate
 from segue_server.runtime.owner import NOBODY, Owner
 from segue_server.runtime.tick_budget import TickBudget
-from segue_server.thread_priority import Turns, let_others_first
+from segue_server.thread_priority import TurnLength, let_others_first
 
 HIGH_WATER: Final = 2**15
 """Bytes that a stream holds for its reader before its sequence is paused; the output that goes beyond adds to it."""
@@ -224,9 +224,9 @@ class EngineThread:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        budget, flushes, turns = TickBudget(), FlushSchedule(time.monotonic()), Turns()
+        budget, flushes, turn_length = TickBudget(), FlushSchedule(time.monotonic()), TurnLength()
         while self._run_commands():
-            turns.lengthen(self._engine.decoding >= MANY)
+            turn_length.lengthen(self._engine.decoding >= MANY)
             outputs = self._tick(budget)
             streams = self._engine.decoding
             if parts := flushes.due(time.monotonic(), budget.flush_interval(streams), streams):

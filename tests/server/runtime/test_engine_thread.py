@@ -15,7 +15,7 @@ from segue_server.errors import EngineFailed
 from segue_server.runtime import engine_thread
 from segue_server.runtime.engine_thread import HIGH_WATER, MANY, MOST_AT_ONCE, MOST_JOINED, EngineThread, Stream
 from segue_server.runtime.tick_budget import TickBudget
-from segue_server.thread_priority import Turns
+from segue_server.thread_priority import TurnLength
 
 FOREVER = 2**40
 PATIENCE = 60
@@ -116,11 +116,11 @@ async def test_one_that_reads_without_end_is_stopped_where_nobody_takes_its_scor
 async def test_its_turns_are_long_as_long_as_many_write(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, seen = Engine(model), list[tuple[int, bool]]()
 
-    class Noted(Turns):
+    class Noted(TurnLength):
         def lengthen(self, wanted: bool) -> None:
             seen.append((engine.decoding, wanted))
 
-    monkeypatch.setattr(engine_thread, "Turns", Noted)
+    monkeypatch.setattr(engine_thread, "TurnLength", Noted)
     async with working(engine) as thread:
         streams = [thread.open(sequence(model, seed, 50 if seed else 5000)) for seed in range(MANY)]
         for stream in streams:

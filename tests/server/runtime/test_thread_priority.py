@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from segue_server import thread_priority
-from segue_server.thread_priority import NICENESS, TURN_NANOSECONDS, Turns, let_others_first, wait_for_turns
+from segue_server.thread_priority import NICENESS, TURN_NANOSECONDS, TurnLength, let_others_first, wait_for_turns
 
 if sys.platform != "linux":
     pytest.skip("only Linux has a policy and a niceness for each thread", allow_module_level=True)
@@ -31,7 +31,7 @@ def test_a_thread_s_turns_are_long_while_they_are_to_be() -> None:
         pytest.skip("this kernel does not tell how long a turn is: before Linux 6.12 nobody can choose")
 
     def lengths() -> list[int | None]:
-        turns, seen = Turns(), list[int | None]()
+        turns, seen = TurnLength(), list[int | None]()
         for wanted in (False, True, True, False):
             turns.lengthen(wanted)
             seen.append(_turn())
@@ -60,7 +60,7 @@ def test_where_it_is_forbidden_a_server_works_without_and_says_so(
     monkeypatch.setattr(thread_priority, "_SCHED_SETATTR", 9999)
     wait_for_turns()
     let_others_first()
-    turns = Turns()
+    turns = TurnLength()
     for wanted in (True, False, True):
         turns.lengthen(wanted)
     assert [record.getMessage() for record in caplog.records] == [
