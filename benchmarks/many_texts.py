@@ -68,7 +68,7 @@ def _read_rows(model: Model, rows: list[np.ndarray]) -> float:
         ids_TB[: len(ids), row] = ids
     layers, hidden = model.state_shape
     zeros = np.zeros((layers, len(rows), hidden), dtype=np.float32)
-    scores_TB, _, _ = model.read(ids_TB[:-1], ids_TB[1:], length_B, zeros, zeros)
+    scores_TB = model.read(ids_TB[:-1], ids_TB[1:], length_B, zeros, zeros).log_probabilities_TB
     return math.fsum(float(scores_TB[:length, row].sum()) for row, length in enumerate(length_B))
 
 

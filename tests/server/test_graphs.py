@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segue_export.export import describe
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import ACTIVATION_SCALE, OUTPUT_SCALE, dequantize, layer_scale, quantize
-from segue_export.graphs.reading import reading_graph
+from segue_export.graphs.reading import Result, reading_graph
 from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_export.manifest import Manifest
@@ -195,8 +195,7 @@ def test_writing_is_the_same_to_the_bit_however_it_is_cut_and_reads_the_same(
     read = run(made.reading(ragged=False), **steps(STEPS), tokens=tokens, targets=whole["ids"], **made.state())
     for part in ("h_out", "c_out"):
         assert read[part].tobytes() == whole[part].tobytes()
-    of_chosen = np.take_along_axis(whole["log_probabilities"], whole["ids"][..., np.newaxis], axis=2)[..., 0]
-    assert read["log_probabilities"].tobytes() == of_chosen.tobytes()
+    assert read["log_probabilities"].tobytes() == whole["log_probabilities"].tobytes()
 
 
 @every_weight
@@ -280,6 +279,13 @@ def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-x))
 
 
+def scores_of_known(found: Arrays, size: int) -> Arrays:
+    """The log-probabilities [K, B, V - 1] of all symbols but `<unk>`, which are all alternatives."""
+    scores = np.full((*found["likeliest"].shape[:2], size), np.nan)
+    np.put_along_axis(scores, found["likeliest"], found["likeliest_log_probabilities"], axis=2)
+    return scores[..., 1:]
+
+
 @every_shape
 def test_in_8_bits_a_step_is_the_one_computed_by_hand(
     subject: Callable[..., Subject], architecture: str, layers: int
@@ -294,7 +300,9 @@ def test_in_8_bits_a_step_is_the_one_computed_by_hand(
     allowed, in_logits = 4 * max(half_units), made.weights[OUTPUT_SCALE].max() * ACTIVATION_SCALE / 2
     state, token = made.state(rows), np.arange(rows) % made.size
     feed = {**made.settings(rows), "uniform": np.full((1, rows, 1), 0.5, dtype=np.float32)}
-    found = run(made.writing(scored=True), **steps(1), token=token, **state, **feed)
+    feed["alternatives"] = np.array([made.size - 1])
+    found = run(made.writing(alternatives=True), **steps(1), token=token, **state, **feed)
+    scores_KBV = scores_of_known(found, made.size)
     compared = 0
     for b in range(rows):
         h, c, logits, nearness = step_by_hand(made, int(token[b]), state["h"][:, b], state["c"][:, b])
@@ -304,7 +312,7 @@ def test_in_8_bits_a_step_is_the_one_computed_by_hand(
         np.testing.assert_allclose(found["h_out"][:, b], h, rtol=0, atol=allowed)
         np.testing.assert_allclose(found["c_out"][:, b], c, rtol=0, atol=allowed)
         scores = logits - np.log(np.exp(logits).sum())
-        np.testing.assert_allclose(found["log_probabilities"][0, b], scores, rtol=0, atol=2 * in_logits + 1e-5)
+        np.testing.assert_allclose(scores_KBV[0, b], scores[1:], rtol=0, atol=2 * in_logits + 1e-5)
     assert compared >= 3
 
 
@@ -319,7 +327,9 @@ def test_8_bits_are_near_the_portable_graph_of_the_same_weights(
     token = np.arange(rows)
     portable = run(open_session(graph, CPU, 1), tokens=token[:, np.newaxis], **state)
     feed = {**made.settings(rows), "uniform": np.full((1, rows, 1), 0.5, dtype=np.float32)}
-    found = run(made.writing(scored=True), **steps(1), token=token, **state, **feed)
+    feed["alternatives"] = np.array([made.size - 1])
+    found = run(made.writing(alternatives=True), **steps(1), token=token, **state, **feed)
+    found["log_probabilities"] = scores_of_known(found, made.size)
     # No activation is steeper than 1; a gate multiplies what is at most 1 (an LSTM's h: after tanh), and at most
     # four of them meet in a value. The reset gate of a GRU scales a product, or what a product meets.
     weights_N = np.abs(stored["recurrent.weight_hh_l0"]).sum(axis=1)
@@ -327,7 +337,7 @@ def test_8_bits_are_near_the_portable_graph_of_the_same_weights(
     scale = float(weights_N.max() + np.abs(stored["recurrent.bias_hh_l0"]).max()) if architecture == "gru" else 1.0
     of_h = of_gate * {"lstm": 1.75, "rnn": 1.0, "gru": 1.5 + scale / 4}.get(architecture, 1.5 + weights_N.max())
     of_logits = float(np.abs(stored["output.weight"]).sum(axis=1).max()) * (of_h + 1 / 126)
-    scores = torch.from_numpy(portable["logits"][:, 0]).double().log_softmax(dim=1).numpy()
+    scores = torch.from_numpy(portable["logits"][:, 0]).double().log_softmax(dim=1).numpy()[:, 1:]
     for name, expected, allowed in (
         ("h_out", portable["h_out"], of_h),
         ("c_out", portable["c_out"], of_h),
@@ -370,11 +380,12 @@ def test_graphs_are_valid_onnx(subject: Callable[..., Subject]) -> None:
     for architecture, layers, unrolled in product(ARCHITECTURES, (1, 2), (0, 3)):
         made = subject(architecture, layers)
         graphs = [
-            reading_graph(Step(made.manifest, made.weights), ragged=ragged, unrolled=unrolled) for ragged in (0, 1)
+            reading_graph(Step(made.manifest, made.weights), ragged=ragged, unrolled=unrolled, result=result)
+            for ragged, result in product((False, True), Result)
         ]
         graphs += [
-            writing_graph(Step(made.manifest, made.weights), WritingVariant(filtered, scored, unrolled))
-            for filtered, scored in product((False, True), repeat=2)
+            writing_graph(Step(made.manifest, made.weights), WritingVariant(*variant, unrolled))
+            for variant in product((False, True), repeat=3)
         ]
         for graph in graphs:
             onnx.checker.check_model(graph, full_check=True)

@@ -6,9 +6,11 @@ steps: a loop returns to the host at each step.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from segue_export.graphs.portable import IR_VERSION, OPSET, Constants, state_kinds
@@ -158,15 +160,19 @@ def serialize(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
     constants: Constants,
+    given: Constants,
 ) -> bytes:
-    """Return a graph for the server as a serialized model."""
-    graph = helper.make_graph(
-        list(nodes),
-        "segue",
-        list(inputs),
-        list(outputs),
-        [numpy_helper.from_array(np.array(value, order="C"), name) for name, value in constants.items()],
-    )
+    """Return a graph for the server as a serialized model, without the content of the constants in `given`."""
+    inside = [numpy_helper.from_array(np.array(value, order="C"), name) for name, value in constants.items()]
+    apart = [_declared_apart(name, value) for name, value in given.items()]
+    graph = helper.make_graph(list(nodes), "segue", list(inputs), list(outputs), inside + apart)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", _CONTRIBUTED_OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="segue")
     return model.SerializeToString()
+
+
+def _declared_apart(name: str, value: NDArray[Any]) -> TensorProto:
+    tensor = TensorProto(name=name, dims=value.shape, data_location=TensorProto.EXTERNAL)
+    tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+    tensor.external_data.add(key="location", value="given")
+    return tensor

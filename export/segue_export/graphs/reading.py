@@ -4,8 +4,14 @@
         -> log_probabilities float [T, B], h_out, c_out float [L, B, H]
 
 `log_probabilities[t, b]` is that of `targets[t, b]` after `tokens[: t + 1, b]`. Only the targets' are returned: to
-return all V would be most of the work of a small model; another graph does it, without `targets`. All steps share one
-output product.
+return all V would be most of the work of a small model. All steps share one output product.
+
+The detailed variant compares the targets with all symbols:
+
+    alternatives int64 [1]
+        -> ranks int64 [T, B], likeliest int64, likeliest_log_probabilities float [T, B, A]
+
+`ranks` says how many symbols are likelier than the target, plus 1; the others are as in the writing graph.
 
 The ragged variant takes rows of different lengths: `length` int64 [B, 1]; a row keeps its state after its last symbol,
 and its later log-probabilities mean nothing.
@@ -14,7 +20,7 @@ What a row gets depends on that row alone, has the same bits however its symbols
 bits as in the writing graph when that writes these symbols.
 """
 
-# Shape suffixes: B rows, T steps, L layers, H hidden, V vocabulary.
+# Shape suffixes: B rows, T steps, L layers, H hidden, V vocabulary, A alternatives.
 
 from enum import Enum
 
@@ -23,6 +29,7 @@ from onnx import TensorProto
 
 from segue_export.graphs.loop import Repetition, Value, Values, serialize
 from segue_export.graphs.portable import Constants
+from segue_export.graphs.ranking import Ranking
 from segue_export.graphs.step import Nodes, Step, state_parts
 
 
@@ -31,8 +38,8 @@ class Result(Enum):
 
     OF_TARGETS = "log_probabilities"
     """[T, B]: the log-probabilities of the targets, an input."""
-    OF_ALL = "all_log_probabilities"
-    """[T, B, V]: the log-probabilities of all symbols."""
+    IN_DETAIL = "ranks"
+    """The same, the targets' ranks, and the likeliest symbols."""
     LOGITS = "logits"
     """[T, B, V]: to evaluate a model as the server computes it."""
 
@@ -55,18 +62,31 @@ def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, result: Result
     texts = [Value("tokens", TensorProto.INT64, ("time", "batch"))]
     if ragged:
         texts.append(Value("length", TensorProto.INT64, ("batch", 1)))
-    if result is Result.OF_TARGETS:
+    if result is not Result.LOGITS:
         texts.append(Value("targets", TensorProto.INT64, ("time", "batch")))
-        declared = Value(result.value, TensorProto.FLOAT, ("time", "batch"))
-    else:
-        declared = Value(result.value, TensorProto.FLOAT, ("time", "batch", len(manifest.vocabulary)))
-    output, constants = _output(step, result)
+    if result is Result.IN_DETAIL:
+        texts.append(Value("alternatives", TensorProto.INT64, (1,)))
+    nodes, constants = _output(step, result)
+    outputs = _outputs(result, len(manifest.vocabulary))
     return serialize(
-        [*repetition.nodes(), *output.nodes],
+        [*repetition.nodes(), *nodes.nodes],
         [*repetition.inputs, *(value.declared for value in texts)],
-        [*repetition.outputs, declared.declared],
+        [*repetition.outputs, *(value.declared for value in outputs)],
         step.constants | repetition.constants | constants,
+        step.given,
     )
+
+
+def _outputs(result: Result, vocabulary: int) -> list[Value]:
+    """Return the outputs besides the state."""
+    if result is Result.LOGITS:
+        return [Value("logits", TensorProto.FLOAT, ("time", "batch", vocabulary))]
+    outputs = [Value("log_probabilities", TensorProto.FLOAT, ("time", "batch"))]
+    if result is Result.IN_DETAIL:
+        outputs.append(Value("ranks", TensorProto.INT64, ("time", "batch")))
+        outputs.append(Value("likeliest", TensorProto.INT64, ("time", "batch", "ranked")))
+        outputs.append(Value("likeliest_log_probabilities", TensorProto.FLOAT, ("time", "batch", "ranked")))
+    return outputs
 
 
 def _output(step: Step, result: Result) -> tuple[Nodes, Constants]:
@@ -74,16 +94,28 @@ def _output(step: Step, result: Result) -> tuple[Nodes, Constants]:
     nodes = Nodes()
     constants: Constants = {"top_rows": np.array([-1, step.manifest.hidden], dtype=np.int64)}
     logits = step.logits(Nodes("_together", nodes.nodes), nodes.add("Reshape", ["tops", "top_rows"], "tops_together"))
-    scores = logits if result is Result.LOGITS else nodes.add("LogSoftmax", [logits], "scores", axis=1)
-    if result is Result.OF_TARGETS:
-        constants["column"] = np.array([-1, 1], dtype=np.int64)
-        column = nodes.add("Reshape", ["targets", "column"], "targets_together")
-        chosen = nodes.add("GatherElements", [scores, column], "scores_of_targets", axis=1)
-        shape = nodes.add("Shape", ["targets"], "text_shape")
-        nodes.add("Reshape", [chosen, shape], result.value)
-    else:
-        constants["vocabulary"] = np.array([len(step.manifest.vocabulary)], dtype=np.int64)
-        two = nodes.add("Shape", ["tokens"], "text_shape")
-        shape = nodes.add("Concat", [two, "vocabulary"], "shape_of_all", axis=0)
-        nodes.add("Reshape", [scores, shape], result.value)
+    if result is Result.LOGITS:
+        return nodes, constants | _reshape(nodes, logits, "tokens", "logits", len(step.manifest.vocabulary))
+    scores = nodes.add("LogSoftmax", [logits], "scores", axis=1)
+    ranking = Ranking()
+    constants |= ranking.constants | {"flat": np.array([-1], dtype=np.int64)}
+    targets = nodes.add("Reshape", ["targets", "flat"], "targets_together")
+    of_targets = ranking.of_ids(nodes, scores, targets)
+    constants |= _reshape(nodes, of_targets, "targets", "log_probabilities")
+    if result is Result.IN_DETAIL:
+        constants |= _reshape(nodes, ranking.ranks(nodes, scores, of_targets), "targets", "ranks")
+        ids, log_probabilities = ranking.likeliest(nodes, scores, "alternatives")
+        constants |= _reshape(nodes, ids, "targets", "likeliest", -1)
+        constants |= _reshape(nodes, log_probabilities, "targets", "likeliest_log_probabilities", -1)
     return nodes, constants
+
+
+def _reshape(nodes: Nodes, value: str, text: str, output: str, last: int | None = None) -> Constants:
+    """Reshape `value` [T x B, ...] to [T, B], the shape of `text`, with a `last` axis if given (-1: what is left)."""
+    shape = nodes.add("Shape", [text], f"{output}_text_shape")
+    if last is None:
+        nodes.add("Reshape", [value, shape], output)
+        return {}
+    shape = nodes.add("Concat", [shape, f"{output}_last"], f"{output}_shape", axis=0)
+    nodes.add("Reshape", [value, shape], output)
+    return {f"{output}_last": np.array([last], dtype=np.int64)}

@@ -53,11 +53,24 @@ class Nodes:
         return output + self.label
 
 
-class Step:
-    """Adds steps of one model to graphs; `constants` are the initializers that they refer to."""
+_LARGE: Final = 2**16
+"""Bytes of a constant that is worth giving apart."""
 
-    def __init__(self, manifest: Manifest, weights: Weights, *, in_float16: bool = False) -> None:
-        """`in_float16`: multiply float16 matrices in float16, as only CUDA can; otherwise in float32."""
+
+class Step:
+    """Adds steps of one model to graphs.
+
+    `constants` are the initializers that they refer to; `given` those whose content is not in the graph: whoever loads
+    it gives them to the runtime, once for all graphs of a model.
+    """
+
+    def __init__(
+        self, manifest: Manifest, weights: Weights, *, in_float16: bool = False, gives_large: bool = False
+    ) -> None:
+        """`in_float16`: multiply float16 matrices in float16, as only CUDA can; otherwise in float32.
+
+        `gives_large`: whether large constants are `given`; otherwise none is.
+        """
         self.manifest = manifest
         self._quantized = manifest.weights == "int8"
         self._halved = manifest.weights == "float16" and in_float16
@@ -69,6 +82,10 @@ class Step:
             self._add_layer(k, weights)
         output_scale = weights.get(OUTPUT_SCALE)
         self._add_product("output", weights["output.weight"].T, weights["output.bias"], output_scale)
+        self.given: Constants = {}
+        if gives_large:
+            self.given = {name: value for name, value in self.constants.items() if value.nbytes >= _LARGE}
+            self.constants = {name: value for name, value in self.constants.items() if name not in self.given}
 
     def states(self, nodes: Nodes, token: str, before: States) -> dict[str, str]:
         """Read `token` [B] in the state `before` and return the state after it."""

@@ -227,24 +227,26 @@ def _read_sampling(sampling: generation_pb2.Sampling, before: Sampling, model: M
     if not 0 <= min_p < 1:
         raise InvalidRequest(f"min_p is {min_p:g}; it must be at least 0 and below 1")
     top_k = sampling.top_k if sampling.HasField("top_k") else before.top_k
-    return Sampling(temperature, top_k, top_p, min_p, (yield from _read_bias(sampling, model)))
+    bias, allowed = yield from _read_bias(sampling, model)
+    return Sampling(temperature, top_k, top_p, min_p, bias, allowed)
 
 
-def _read_bias(sampling: generation_pb2.Sampling, model: Model) -> Steps[tuple[tuple[int, float], ...]]:
-    """Return what is added to the logits: the biases, and minus infinity for forbidden characters."""
+def _read_bias(
+    sampling: generation_pb2.Sampling, model: Model
+) -> Steps[tuple[tuple[tuple[int, float], ...], frozenset[int]]]:
+    """Return what is added to the logits, minus infinity for forbidden characters, and the allowed ids (none: all)."""
     biases = yield from _read_biases(sampling.biases, model)
     allowed = yield from _read_set("allowed_characters", sampling.allowed_characters, model)
     forbidden = yield from _read_set("forbidden_characters", sampling.forbidden_characters, model)
-    known = range(UNKNOWN_ID + 1, len(model.vocabulary))
     if len(allowed) + len(forbidden) > _LISTED_PART:
         yield
-    if allowed:
-        forbidden |= set(known) - allowed
-    if len(forbidden) == len(known):
+    writable = len(allowed - forbidden) if allowed else len(model.vocabulary) - 1 - len(forbidden)
+    if not writable:
         raise InvalidRequest(
             "allowed_characters and forbidden_characters leave no character to write; allow another one, or forbid less"
         )
-    return tuple(sorted((biases | dict.fromkeys(forbidden, -math.inf)).items()))
+    barred = dict.fromkeys(forbidden, -math.inf)
+    return tuple(sorted((biases | barred).items())), frozenset(allowed)
 
 
 def _read_biases(biases: Collection[generation_pb2.CharacterBias], model: Model) -> Steps[dict[int, float]]:

@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from segue_server.engine.model import STEP_ROWS, Model, WriteResult
+from segue_server.engine.model import STEP_ROWS, Likeliest, Model, WriteResult
 from segue_server.engine.random_numbers import WORDS, uniforms
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows
-from segue_server.engine.scores import likeliest, quantized
+from segue_server.engine.scores import Alternatives, quantized
 from segue_server.engine.sequence import ALL_PARTS, Finish, Sequence, State, Status, StepOutput
 
 DRAWN: Final = 256
@@ -178,6 +178,7 @@ class DecodeBatch:
     def run(self) -> WriteResult:
         """Write the next symbols in every row."""
         rows = self._rows
+        scored = bool(rows.scored_B.any())
         return self._model.write(
             rows.token_B,
             rows.h_LBH,
@@ -186,7 +187,8 @@ class DecodeBatch:
             self._sampling,
             self._uniforms(self._steps),
             filtered=self.filtered,
-            scored=bool(rows.scored_B.any()),
+            scored=scored,
+            alternatives=max(sequence.alternatives for sequence in self.sequences) if scored else 0,
         )
 
     def postprocess(self, written: WriteResult) -> list[StepOutput]:
@@ -203,7 +205,7 @@ class DecodeBatch:
         rows.position_B = rows.position_B + len(written.ids_KB)
         if ends.finish:
             self._keep([row for row in range(len(self)) if row not in ends.finish])
-        if written.log_probabilities_KBV is not None:
+        if written.log_probabilities_KB is not None:
             outputs += self._collect(MOST_GATHERED)
         return outputs
 
@@ -311,20 +313,19 @@ class DecodeBatch:
             sequence.decoded_ids.append(ids_K)
         for row in ends.finish:
             self.sequences[row].decoded_ids[-1] = ids_BK[row, : ends.count_B[row]]
-        if written.log_probabilities_KBV is not None:
-            self._hand_out_scores(written, written.log_probabilities_KBV, ends)
+        if written.log_probabilities_KB is not None:
+            self._hand_out_scores(written.log_probabilities_KB, written.likeliest, ends)
         if ends.whole_KB is not None:
             self._note_unfinished(ends.whole_KB, ends.count_B)
 
-    def _hand_out_scores(self, written: WriteResult, scores_KBV: Floats32, ends: _Ends) -> None:
-        chosen_KB = np.take_along_axis(scores_KBV, written.ids_KB[:, :, np.newaxis], axis=2)[:, :, 0]
-        chosen_BK = quantized(np.ascontiguousarray(chosen_KB.T))
+    def _hand_out_scores(self, scores_KB: Floats32, likeliest: Likeliest | None, ends: _Ends) -> None:
+        scores_BK = quantized(np.ascontiguousarray(scores_KB.T))
         for row in np.flatnonzero(self._rows.scored_B).tolist():
-            sequence, count = self.sequences[row], ends.count_B[row]
+            sequence, count = self.sequences[row], int(ends.count_B[row])
             if sequence.score_decode:
-                sequence.decoded_scores.append(chosen_BK[row, :count])
-            if sequence.alternatives:
-                found = likeliest(scores_KBV[:count, row], sequence.alternatives)
+                sequence.decoded_scores.append(scores_BK[row, :count])
+            if sequence.alternatives and likeliest:
+                found = Alternatives.of_row(likeliest, row, count, sequence.alternatives)
                 sequence.alternatives_found.append(found)
                 sequence.alternatives_bytes += found.nbytes
 
@@ -371,8 +372,8 @@ class DecodeBatch:
         rows, count_E = self._rows, ends.count_B[early]
         targets_TE = written.ids_KB[: count_E.max(), early]
         tokens_TE = np.concatenate([rows.token_B[np.newaxis, early], targets_TE[:-1]])
-        _, h_LEH, c_LEH = self._model.read(tokens_TE, targets_TE, count_E, rows.h_LBH[:, early], rows.c_LBH[:, early])
-        return {row: (h_LEH[:, i], c_LEH[:, i]) for i, row in enumerate(early)}
+        end = self._model.read(tokens_TE, targets_TE, count_E, rows.h_LBH[:, early], rows.c_LBH[:, early])
+        return {row: (end.h_LBH[:, i], end.c_LBH[:, i]) for i, row in enumerate(early)}
 
 
 def _characters(ends: _Ends, row: int) -> int:

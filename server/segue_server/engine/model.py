@@ -1,8 +1,8 @@
 """A loaded artifact, ready to read and to write."""
 
-# Shape suffixes: L layers, B rows, T symbols read, K symbols written, H hidden, V vocabulary.
+# Shape suffixes: L layers, B rows, T symbols read, K symbols written, H hidden, V vocabulary, A alternatives.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final
@@ -15,7 +15,7 @@ from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_export.manifest import Manifest
 from segue_training.text.vocabulary import Vocabulary
 
-from segue_server.engine.onnx_session import CPU, CUDA, StepSession, cuda_is_built_in, open_session
+from segue_server.engine.onnx_session import CPU, CUDA, Arrays, StepSession, cuda_is_built_in, give, open_session
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows
 from segue_server.engine.symbols import Symbols
 from segue_server.errors import StartupError
@@ -34,6 +34,27 @@ class Device(StrEnum):
 
 
 @dataclass(frozen=True)
+class Likeliest:
+    """The likeliest symbols but `<unk>` at each of K or T steps, likeliest first; of equals, the lowest id first."""
+
+    ids_KBA: Ids
+    log_probabilities_KBA: Floats32
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What reading T symbols in each of B rows gave."""
+
+    log_probabilities_TB: Floats32
+    """Of the targets."""
+    h_LBH: Floats32
+    c_LBH: Floats32
+    ranks_TB: Ids | None = None
+    """How many symbols are likelier than each target, plus 1; None unless asked for."""
+    likeliest: Likeliest | None = None
+
+
+@dataclass(frozen=True)
 class WriteResult:
     """What B rows wrote in K steps."""
 
@@ -42,8 +63,9 @@ class WriteResult:
     c_LBH: Floats32
     spelling_B: Ids
     """The state of the automaton of `symbols` after the last symbol."""
-    log_probabilities_KBV: Floats32 | None
-    """Of all symbols at each step, under the model itself; None unless asked for."""
+    log_probabilities_KB: Floats32 | None
+    """Of the symbols, under the model itself; None unless asked for."""
+    likeliest: Likeliest | None = None
 
 
 class Model:
@@ -69,10 +91,12 @@ class Model:
         self.provider = _provider(artifact, device)
         self._unrolled = self.provider == CUDA if unrolled is None else unrolled
         self._threads = threads
-        self._step = Step(artifact.manifest, artifact.weights, in_float16=self.provider == CUDA)
+        on_cpu = self.provider == CPU
+        self._step = Step(artifact.manifest, artifact.weights, in_float16=not on_cpu, gives_large=on_cpu)
+        self._given = give(self._step.given)
         self._even, self._ragged = (self._reading_session(ragged=ragged) for ragged in (False, True))
         self._writing = {
-            (filtered, scored): self._writing_session(filtered=filtered, scored=scored)
+            WritingVariant(filtered, scored): self._writing_session(WritingVariant(filtered, scored))
             for filtered in (False, True)
             for scored in (False, True)
         }
@@ -83,25 +107,35 @@ class Model:
         """The symbols by id."""
         return self.manifest.vocabulary
 
-    def read(
-        self, tokens_TB: Ids, targets_TB: Ids, length_B: Ids, h_LBH: Floats32, c_LBH: Floats32
-    ) -> tuple[Floats32, Floats32, Floats32]:
-        """Read the first `length_B` symbols of each row; return log-probabilities [T, B] of the targets, h and c."""
+    def read(  # noqa: PLR0913 - the inputs of a graph
+        self,
+        tokens_TB: Ids,
+        targets_TB: Ids,
+        length_B: Ids,
+        h_LBH: Floats32,
+        c_LBH: Floats32,
+        *,
+        alternatives: int | None = None,
+    ) -> ReadResult:
+        """Read the first `length_B` symbols of each row and score the targets.
+
+        `alternatives`: return ranks too, and this many of the likeliest symbols, or all if there are fewer. The
+        log-probabilities have the same bits with and without.
+        """
         steps = len(tokens_TB)
         feed: dict[str, Any] = {"h": h_LBH, "c": c_LBH}
         session = self._even
-        if (length_B < steps).any():
-            session, feed["length"] = self._ragged, length_B[:, np.newaxis]
+        if alternatives is not None:
+            session, feed["alternatives"] = self._detailed, self._ranked(alternatives)
+        elif (length_B < steps).any():
+            session = self._ragged
+        if session is not self._even:
+            feed["length"] = length_B[:, np.newaxis]
         outputs = session.run(steps, feed, {"tokens": tokens_TB, "targets": targets_TB})
-        return outputs["log_probabilities"], outputs["h_out"], outputs["c_out"]
-
-    def read_in_detail(
-        self, tokens_TB: Ids, length_B: Ids, h_LBH: Floats32, c_LBH: Floats32
-    ) -> tuple[Floats32, Floats32, Floats32]:
-        """Read as `read` does, to the same bits; return log-probabilities [T, B, V] of all symbols, h and c."""
-        feed: dict[str, Any] = {"h": h_LBH, "c": c_LBH, "length": length_B[:, np.newaxis]}
-        outputs = self._detailed.run(len(tokens_TB), feed, {"tokens": tokens_TB})
-        return outputs[Result.OF_ALL.value], outputs["h_out"], outputs["c_out"]
+        scores, state = outputs["log_probabilities"], (outputs["h_out"], outputs["c_out"])
+        if alternatives is None:
+            return ReadResult(scores, *state)
+        return ReadResult(scores, *state, outputs["ranks"], _likeliest(outputs))
 
     def write(  # noqa: PLR0913, PLR0917 - the inputs of a graph
         self,
@@ -114,10 +148,12 @@ class Model:
         *,
         filtered: bool,
         scored: bool,
+        alternatives: int = 0,
     ) -> WriteResult:
         """Write K symbols in each row, after `token_B` and the state before it was read.
 
-        `filtered`: whether the samplings filter, of all rows alike; `scored`: whether to return log-probabilities.
+        `filtered`: whether the samplings filter, of all rows alike; `scored`: whether to return log-probabilities;
+        `alternatives`: return them, and this many of the likeliest symbols at each step, or all if there are fewer.
         """
         feed: dict[str, Any] = {
             "token": token_B,
@@ -130,7 +166,9 @@ class Model:
             feed |= {"top_k": sampling.top_k_B1, "top_p": sampling.top_p_B1, "min_p": sampling.min_p_B1}
         if not self.symbols.single:
             feed["spelling"] = spelling_B
-        session = self._writing[filtered, scored]
+        if alternatives:
+            feed["alternatives"] = self._ranked(alternatives)
+        session = self._writing_for(WritingVariant(filtered, scored or alternatives > 0, alternatives > 0))
         outputs = session.run(len(uniform_KB), feed, {"uniform": uniform_KB[:, :, np.newaxis]})
         return WriteResult(
             outputs["ids"],
@@ -138,33 +176,47 @@ class Model:
             outputs["c_out"],
             outputs.get("spelling_out", spelling_B),
             outputs.get("log_probabilities"),
+            _likeliest(outputs) if alternatives else None,
         )
+
+    def _ranked(self, alternatives: int) -> Ids:
+        return np.array([min(alternatives, len(self.vocabulary) - 1)])
+
+    def _writing_for(self, variant: WritingVariant) -> StepSession:
+        """Load what is rarely used when it is first used."""
+        if variant not in self._writing:
+            self._writing[variant] = self._writing_session(variant)
+        return self._writing[variant]
 
     @cached_property
     def _detailed(self) -> StepSession:
         """Loaded on first use: it is rarely used and takes as much memory as any other."""
-        return self._reading_session(ragged=True, result=Result.OF_ALL)
+        return self._reading_session(ragged=True, result=Result.IN_DETAIL)
 
     def _reading_session(self, *, ragged: bool, result: Result = Result.OF_TARGETS) -> StepSession:
         def build(unrolled: int) -> bytes:
             return reading_graph(self._step, ragged=ragged, unrolled=unrolled, result=result)
 
-        return StepSession(build, self.provider, self._threads, unrolled=self._unrolled)
+        return StepSession(build, self.provider, self._threads, unrolled=self._unrolled, given=self._given)
 
-    def _writing_session(self, *, filtered: bool, scored: bool) -> StepSession:
+    def _writing_session(self, variant: WritingVariant) -> StepSession:
         def build(unrolled: int) -> bytes:
-            return writing_graph(self._step, WritingVariant(filtered, scored, unrolled), self.symbols.automaton)
+            return writing_graph(self._step, replace(variant, unrolled=unrolled), self.symbols.automaton)
 
-        return StepSession(build, self.provider, self._threads, unrolled=self._unrolled)
+        return StepSession(build, self.provider, self._threads, unrolled=self._unrolled, given=self._given)
 
     def _check_finite(self) -> None:
         """Refuse a model whose first step is not finite."""
         layers, hidden = self.state_shape
         zeros = np.zeros((layers, 1, hidden), dtype=np.float32)
         first = np.zeros((1, 1), dtype=np.int64)
-        outputs = self.read(first, first, np.array([1]), zeros, zeros)
-        if not all(np.isfinite(output).all() for output in outputs):
+        result = self.read(first, first, np.array([1]), zeros, zeros)
+        if not all(np.isfinite(part).all() for part in (result.log_probabilities_TB, result.h_LBH, result.c_LBH)):
             raise StartupError(f"model {self.name} version {self.version}: its results are not finite numbers")
+
+
+def _likeliest(outputs: Arrays) -> Likeliest:
+    return Likeliest(outputs["likeliest"], outputs["likeliest_log_probabilities"])
 
 
 def _symbols(manifest: Manifest) -> Symbols:

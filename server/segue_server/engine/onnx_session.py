@@ -30,14 +30,23 @@ Arrays = dict[str, NDArray[Any]]
 class StepSession:
     """One graph. `run` may be called from one thread at a time."""
 
-    def __init__(self, build: Callable[[int], bytes], provider: str, threads: int, *, unrolled: bool) -> None:
+    def __init__(
+        self,
+        build: Callable[[int], bytes],
+        provider: str,
+        threads: int,
+        *,
+        unrolled: bool,
+        given: "Given | None" = None,
+    ) -> None:
         """Load the graphs that `build` returns: for 0 one with a loop, for n one of n steps. Raises StartupError.
 
-        `threads`: how many of the host's cores one step may use; `unrolled`: use graphs of n steps instead of a loop.
+        `threads`: how many of the host's cores one step may use; `unrolled`: use graphs of n steps instead of a loop;
+        `given`: constants that are not in the graphs.
         """
         self._unrolled = unrolled
         lengths = UNROLLED_STEPS if unrolled else (0,)
-        self._sessions = {length: open_session(build(length), provider, threads) for length in lengths}
+        self._sessions = {length: open_session(build(length), provider, threads, given) for length in lengths}
         self._outputs = [output.name for output in self._sessions[lengths[0]].get_outputs()]
 
     def run(self, steps: int, feed: Mapping[str, NDArray[Any]], by_step: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -65,7 +74,17 @@ def cuda_is_built_in() -> bool:
     return True
 
 
-def open_session(graph: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
+Given = dict[str, onnxruntime.OrtValue]
+"""Constants by name. They must live as long as the sessions that share them."""
+
+
+def give(constants: Mapping[str, NDArray[Any]]) -> Given:
+    """Return `constants` for any number of sessions on the CPU, which then hold no copies of their own."""
+    values = {name: np.ascontiguousarray(value) for name, value in constants.items()}
+    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in values.items()}
+
+
+def open_session(graph: bytes, provider: str, threads: int, given: Given | None = None) -> onnxruntime.InferenceSession:
     """Load a graph; raises StartupError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -73,6 +92,10 @@ def open_session(graph: bytes, provider: str, threads: int) -> onnxruntime.Infer
     options.log_severity_level = _ERRORS_ONLY
     # Idle threads sleep instead of taking cores from the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if given:
+        options.add_external_initializers(list(given), list(given.values()))  # or it would look for a file
+        for name, value in given.items():
+            options.add_initializer(name, value)  # or each session would copy it
     settings = {"use_tf32": "0"} if provider == CUDA else {}  # full float32, as on the CPU
     try:
         return onnxruntime.InferenceSession(graph, options, providers=[(provider, settings)], enable_fallback=0)

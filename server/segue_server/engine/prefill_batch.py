@@ -2,34 +2,21 @@
 
 # Shape suffixes: B rows, T symbols of a run, N symbols of a row, L layers, H hidden, V vocabulary.
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from segue_server.engine.model import STEP_ROWS, Model
+from segue_server.engine.model import STEP_ROWS, Model, ReadResult
 from segue_server.engine.sampling import Floats32, Ids
-from segue_server.engine.scores import likeliest, quantized, ranks
+from segue_server.engine.scores import Alternatives, quantized
 from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
 
 RUN_COST: Final = 64
 """What a run costs in addition to its steps, in rows of a step."""
 
 
-@dataclass(frozen=True)
-class PrefillResult:
-    """What the model gave."""
-
-    scores_TB: Floats32
-    """Log-probabilities of the symbols read."""
-    scores_TBV: Floats32 | None
-    """Of all symbols, if the sequences need them."""
-    h_LBH: Floats32
-    c_LBH: Floats32
-
-
 class PrefillBatch:
-    """The next `length_B` of each sequence's `prefill_ids`. All sequences need every score, or none does."""
+    """The next `length_B` of each sequence's `prefill_ids`. All sequences need details, or none does."""
 
     def __init__(self, model: Model, sequences: list[Sequence], length_B: Ids) -> None:
         self.sequences = sequences
@@ -43,7 +30,7 @@ class PrefillBatch:
         self._symbols = model.symbols
         self._length_B = length_B
 
-    def run(self) -> PrefillResult:
+    def run(self) -> ReadResult:
         """Read the symbols, each row from its sequence's state."""
         sequences, length_B = self.sequences, self._length_B
         targets_TB = np.zeros((length_B.max(), len(sequences)), dtype=np.int64)
@@ -52,26 +39,29 @@ class PrefillBatch:
         tokens_TB = np.concatenate([[[sequence.state.last for sequence in sequences]], targets_TB[:-1]])
         h_LBH = np.stack([sequence.state.h for sequence in sequences], axis=1)
         c_LBH = np.stack([sequence.state.c for sequence in sequences], axis=1)
-        if sequences[0].needs_every_score:
-            scores_TBV, *state = self._model.read_in_detail(tokens_TB, length_B, h_LBH, c_LBH)
-            scores_TB = np.take_along_axis(scores_TBV, targets_TB[:, :, np.newaxis], axis=2)[:, :, 0]
-            return PrefillResult(scores_TB, scores_TBV, *state)
-        scores_TB, *state = self._model.read(tokens_TB, targets_TB, length_B, h_LBH, c_LBH)
-        return PrefillResult(scores_TB, None, *state)
+        alternatives = max(sequence.alternatives_prefill for sequence in sequences)
+        return self._model.read(
+            tokens_TB,
+            targets_TB,
+            length_B,
+            h_LBH,
+            c_LBH,
+            alternatives=alternatives if sequences[0].needs_details else None,
+        )
 
-    def postprocess(self, result: PrefillResult) -> list[StepOutput]:
+    def postprocess(self, result: ReadResult) -> list[StepOutput]:
         """Give each sequence its state and scores; return outputs of those that ended or reached a mark."""
         outputs = []
         for row, (sequence, length) in enumerate(zip(self.sequences, self._length_B.tolist(), strict=True)):
-            scores_N, h_LH, c_LH = result.scores_TB[:length, row], result.h_LBH[:, row], result.c_LBH[:, row]
+            scores_N = result.log_probabilities_TB[:length, row]
+            h_LH, c_LH = result.h_LBH[:, row], result.c_LBH[:, row]
             if not all(np.isfinite(values).all() for values in (scores_N, h_LH, c_LH)):
                 outputs.append(sequence.collect(self._symbols, Finish.FAULT))
                 continue
             if sequence.score_prefill:
                 by_character = self._symbols.by_character(quantized(scores_N), sequence.prefill_ids[:length])
                 sequence.prefill_scores.append(by_character)
-            if result.scores_TBV is not None:
-                _note_details(sequence, result.scores_TBV[:length, row])
+            _note_details(sequence, result, row, length)
             self._advance(sequence, h_LH, c_LH, length)
             if not (len(sequence.prefill_ids) or sequence.max_characters):
                 outputs.append(sequence.collect(self._symbols, Finish.LENGTH, state=sequence.state))
@@ -88,9 +78,11 @@ class PrefillBatch:
         sequence.prefill_ids = sequence.prefill_ids[length:]
 
 
-def _note_details(sequence: Sequence, scores_NV: Floats32) -> None:
-    """Note how the next symbols of `prefill_ids` compare with all others."""
-    if sequence.rank_prefill:
-        sequence.prefill_ranks.append(ranks(scores_NV, sequence.prefill_ids[: len(scores_NV)]))
-    if sequence.alternatives_prefill:
-        sequence.alternatives_found.append(likeliest(scores_NV, sequence.alternatives_prefill))
+def _note_details(sequence: Sequence, result: ReadResult, row: int, length: int) -> None:
+    """Note how the next `length` symbols of `prefill_ids` compare with all others, if the sequence asks for it."""
+    if sequence.rank_prefill and result.ranks_TB is not None:
+        sequence.prefill_ranks.append(result.ranks_TB[:length, row])
+    if sequence.alternatives_prefill and result.likeliest is not None:
+        sequence.alternatives_found.append(
+            Alternatives.of_row(result.likeliest, row, length, sequence.alternatives_prefill)
+        )

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from segue_export.graphs.writing import UNIFORM_BITS
+from segue_export.graphs.sampler import UNIFORM_BITS
 
 Words = NDArray[np.uint64]
 """32-bit words as 64-bit integers, so that their products do not overflow."""

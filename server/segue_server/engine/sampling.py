@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from segue_export.graphs.writing import GREEDY
+from segue_export.graphs.sampler import GREEDY
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
@@ -31,7 +31,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     bias: tuple[tuple[int, float], ...] = ()
-    """(id, what is added to its logit); minus infinity bars a symbol."""
+    """(id, what is added to its logit), each id once; minus infinity bars a symbol."""
+    allowed: frozenset[int] = frozenset()
+    """The only ids that may be chosen; empty: all."""
 
     @property
     def filtered(self) -> bool:
@@ -48,6 +50,38 @@ class Sampling:
         """The factor of the logits, at most `GREEDY`."""
         return 1 / self.temperature if self.temperature > 1 / GREEDY else GREEDY
 
+    @cached_property
+    def logit_bias(self) -> "LogitBias | None":
+        """The bias of all symbols; None if there is none."""
+        if not (self.bias or self.allowed):
+            return None
+        ids, values = zip(*self.bias, strict=True) if self.bias else ((), ())
+        return LogitBias(
+            np.array(ids, dtype=np.int64),
+            np.array(values, dtype=np.float32),
+            np.array(sorted(self.allowed), dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LogitBias:
+    """What is added to logits, by the ids of symbols: a few of a vocabulary that may be large."""
+
+    ids: Ids
+    values: Floats32
+    allowed: Ids
+    """The only ids that may be chosen; empty: all."""
+
+    def over(self, barred_V: Floats32) -> Floats32:
+        """Return `barred_V` with this added."""
+        if len(self.allowed):
+            bias_V = np.full_like(barred_V, -np.inf)
+            bias_V[self.allowed] = barred_V[self.allowed]
+        else:
+            bias_V = barred_V.copy()
+        bias_V[self.ids] += self.values
+        return bias_V
+
 
 class SamplingRows:
     """The settings of B rows, as inputs of a writing graph."""
@@ -55,7 +89,7 @@ class SamplingRows:
     def __init__(self, rows: Sequence[Sampling], barred_V: Floats32) -> None:
         """`barred_V` is added to the logits of every row: 0, or minus infinity."""
         self._barred_V = barred_V
-        self.biases = [row.bias for row in rows]
+        self._biases = [row.logit_bias for row in rows]
         self.greedy_B = np.array([row.greedy for row in rows], dtype=np.bool_)
         self.inverse_temperature_B1 = _column([row.inverse_temperature for row in rows])
         self.top_k_B1 = np.array([row.top_k or _EVERY_RANK for row in rows], dtype=np.int64)[:, np.newaxis]
@@ -65,24 +99,20 @@ class SamplingRows:
     @cached_property
     def bias(self) -> Floats32:
         """[B, V], or [1, V] for all rows."""
-        if not any(self.biases):
+        if not any(self._biases):
             return self._barred_V[np.newaxis]
-        bias_BV = np.repeat(self._barred_V[np.newaxis], len(self.biases), axis=0)
-        for bias_V, added in zip(bias_BV, self.biases, strict=True):
-            for symbol, bias in added:
-                bias_V[symbol] += bias
-        return bias_BV
+        return np.stack([added.over(self._barred_V) if added else self._barred_V for added in self._biases])
 
     def join(self, other: "SamplingRows") -> None:
         """Append the rows of `other`."""
-        self.biases = self.biases + other.biases
+        self._biases = self._biases + other._biases  # noqa: SLF001 - one of its own kind
         for name in _PER_ROW:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         self.__dict__.pop("bias", None)
 
     def keep(self, rows: Ids) -> None:
         """Drop all rows but these."""
-        self.biases = [self.biases[row] for row in rows.tolist()]
+        self._biases = [self._biases[row] for row in rows.tolist()]
         for name in _PER_ROW:
             setattr(self, name, getattr(self, name)[rows])
         self.__dict__.pop("bias", None)

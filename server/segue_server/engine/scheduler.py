@@ -40,8 +40,9 @@ _FIRST_STEPS: Final = 8
 MOST_PREFILL_ROWS: Final = 128
 MOST_PREFILL_SYMBOLS: Final = 2**14
 """Of one run; limits the memory of its results."""
-_MOST_PREFILL_SCORES: Final = 2**21
-"""Of one run that returns the scores of all symbols."""
+_MOST_SCORES: Final = 2**21
+"""Of all symbols, at all steps of a run that reads, or at one step of a run that writes: with a large vocabulary they
+are what takes memory, and further rows gain nothing."""
 
 Batch = PrefillBatch | DecodeBatch
 
@@ -52,7 +53,7 @@ class Scheduler:
     def __init__(self, model: Model, rows: int | None = None) -> None:
         """`rows`: at most this many sequences share a decode batch (None: what suits the model)."""
         self._model = model
-        self.most_rows = rows or _suitable_rows(*model.state_shape)
+        self.most_rows = rows or _suitable_rows(*model.state_shape, len(model.vocabulary))
         """Of a decode batch."""
         self._queues = {status: Turns() for status in (Status.PREFILL, Status.DECODE, Status.START, Status.PAUSED)}
         """The sequences by status."""
@@ -179,8 +180,8 @@ class Scheduler:
         Those that have more to read go to the end of the queue afterwards, so that a long text delays nobody.
         """
         queue, symbols = self._queues[Status.PREFILL], self._model.symbols
-        in_detail = queue.first().needs_every_score
-        sequences = queue.take_turns(MOST_PREFILL_ROWS, lambda sequence: sequence.needs_every_score == in_detail)
+        in_detail = queue.first().needs_details
+        sequences = queue.take_turns(MOST_PREFILL_ROWS, lambda sequence: sequence.needs_details == in_detail)
         length = self._prefill_length(sequences, most_work)
         lengths = [symbols.whole(s.prefill_ids, min(length, _symbols_to_next_mark(s))) for s in sequences]
         return PrefillBatch(self._model, sequences, np.array(lengths))
@@ -188,9 +189,7 @@ class Scheduler:
     def _prefill_length(self, sequences: list[Sequence], most_work: int) -> int:
         """Return the length of a run that reads most for its cost: short rows are padded."""
         rows = len(sequences) + STEP_ROWS
-        most_symbols = MOST_PREFILL_SYMBOLS
-        if sequences[0].needs_every_score:
-            most_symbols = min(most_symbols, _MOST_PREFILL_SCORES // len(self._model.vocabulary))
+        most_symbols = min(MOST_PREFILL_SYMBOLS, _MOST_SCORES // len(self._model.vocabulary))
         longest = max(1, min(most_work // rows, most_symbols // len(sequences)))
         left_B: Ids = np.minimum([_symbols_to_next_mark(sequence) for sequence in sequences], longest)
         length_C = np.unique(left_B)
@@ -259,7 +258,8 @@ def _symbols_to_next_mark(sequence: Sequence) -> int:
     return min((mark for mark in sequence.marks if mark > sequence.position), default=end) - sequence.position
 
 
-def _suitable_rows(layers: int, hidden: int) -> int:
+def _suitable_rows(layers: int, hidden: int, vocabulary: int) -> int:
     """Return how many rows a decode batch of the model should have."""
     products = 4 * hidden**2 * (2 * layers - 1)
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, _PRODUCTS // products))
+    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, _PRODUCTS // products))
+    return max(1, min(rows, _MOST_SCORES // vocabulary))

@@ -218,8 +218,8 @@ class Sequence:
         return self.score_decode or self.alternatives > 0
 
     @property
-    def needs_every_score(self) -> bool:
-        """Whether it needs the log-probabilities of all symbols during prefill."""
+    def needs_details(self) -> bool:
+        """Whether it needs to know how the symbols that it reads compare with all others."""
         return self.rank_prefill or self.alternatives_prefill > 0
 
     @property

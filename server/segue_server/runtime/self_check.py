@@ -19,17 +19,20 @@ import numpy as np
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Sampling
+from segue_server.engine.scheduler import MOST_PREFILL_ROWS
 from segue_server.engine.sequence import Sequence, State, StepOutput
 from segue_server.errors import StartupError
 
 BATCH_SIZES: Final = (2, 7, 256)
+"""The last at most as large as a batch of the model ever is."""
 TICK_LENGTHS: Final = (1, 5, 32)
 HOST_CLASS_BYTES: Final = 16
 _PREFILL_WORK: Final = 500
 _ALONE: Final = 48
 """How many of them run alone as well: enough for all combinations of settings and many lengths."""
-_PREFILL: Final = 40
-_DECODE: Final = 12
+_LARGE: Final = 1024
+"""A vocabulary beyond this has shorter sequences: each step costs as much as the vocabulary is large."""
+_SORTING: Final = 10
 
 Outcome = list[tuple[bytes, ...]]
 
@@ -49,17 +52,20 @@ def check(model: Model) -> SelfCheck:
 
     Raises StartupError if the results are not finite numbers.
     """
-    alone = list(chain.from_iterable(_outcome(model, [row], TICK_LENGTHS[-1]) for row in range(_ALONE)))
-    together = (_outcome(model, range(size), length) for size in BATCH_SIZES for length in TICK_LENGTHS)
+    known = _known_characters(model)
+    alone = list(chain.from_iterable(_outcome(model, known, [row], TICK_LENGTHS[-1]) for row in range(_ALONE)))
+    largest = max(MOST_PREFILL_ROWS, Engine(model).most_rows)
+    sizes = [min(size, largest) for size in BATCH_SIZES]
+    together = (_outcome(model, known, range(size), length) for size in sizes for length in TICK_LENGTHS)
     same = all(ours == theirs for outcome in together for ours, theirs in zip(outcome, alone, strict=False))
     digest = hashlib.blake2b(b"".join(chain.from_iterable(alone)), digest_size=HOST_CLASS_BYTES)
     return SelfCheck(same, digest.digest())
 
 
-def _outcome(model: Model, rows: Iterable[int], steps: int) -> Outcome:
+def _outcome(model: Model, known: str, rows: Iterable[int], steps: int) -> Outcome:
     """Run the sequences `rows` together; return the results of each, as bytes."""
-    engine = Engine(model, rows=max(BATCH_SIZES))
-    sequences = [_sequence(model, row) for row in rows]
+    engine = Engine(model)
+    sequences = [_sequence(model, known, row) for row in rows]
     for sequence in sequences:
         engine.add(sequence)
     by_sequence: dict[Sequence, list[StepOutput]] = {sequence: [] for sequence in sequences}
@@ -75,18 +81,30 @@ def _bytes_of(model: Model, outputs: list[StepOutput]) -> tuple[bytes, ...]:
     state = outputs[-1].state
     if state is None or not np.isfinite(scores).all():
         raise StartupError(
-            f"model {model.name} version {model.version}: its results are not finite numbers within {_PREFILL} "
-            "characters, as its weights are too large; train it again, or remove this version"
+            f"model {model.name} version {model.version}: its results are not finite numbers within "
+            f"{_least_symbols(model)[0]} characters, as its weights are too large; train it again, or remove it"
         )
     return written.tobytes(), scores.tobytes(), state.h.tobytes(), state.c.tobytes()
 
 
-def _sequence(model: Model, row: int) -> Sequence:
-    """Return a sequence whose length and settings depend on `row` alone."""
+def _least_symbols(model: Model) -> tuple[int, int]:
+    """Return how many symbols a sequence reads and writes, at least."""
+    return (40, 12) if len(model.vocabulary) <= _LARGE else (6, 3)
+
+
+def _known_characters(model: Model) -> str:
+    """Return all characters that can stand inside a text."""
+    return "".join(model.vocabulary.characters[1:]).replace(model.manifest.begin, "") or model.manifest.begin
+
+
+def _sequence(model: Model, known: str, row: int) -> Sequence:
+    """Return a sequence whose length and settings depend on the model's vocabulary and `row` alone."""
+    prefill, decode = _least_symbols(model)
     generator = np.random.default_rng(row)
-    known = "".join(model.vocabulary.characters[1:]).replace(model.manifest.begin, "") or model.manifest.begin
-    text = "".join(known[i] for i in generator.integers(len(known), size=_PREFILL + row % 7))
+    text = "".join(known[i] for i in generator.integers(len(known), size=prefill + row % 7))
     ids = model.vocabulary.encode(text)
     state = State.after_first(int(ids[0]), model.state_shape, seed=row)
-    sampling = (Sampling(), Sampling(0.7), Sampling(1.2, 5), Sampling(0.9, 0, 0.8), Sampling(0.0))[row % 5]
-    return Sequence(state, ids[1:], _DECODE + row % 5, sampling, score_prefill=True, score_decode=True)
+    # To draw from most of a large vocabulary takes a sort of it, so only a few rows do.
+    top_p = 0.8 if len(model.vocabulary) <= _LARGE or row < _SORTING else 0.01
+    sampling = (Sampling(), Sampling(0.7), Sampling(1.2, 5), Sampling(0.9, 0, top_p), Sampling(0.0))[row % 5]
+    return Sequence(state, ids[1:], decode + row % 5, sampling, score_prefill=True, score_decode=True)

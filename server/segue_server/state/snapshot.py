@@ -44,7 +44,7 @@ class Snapshot:
     @classmethod
     def of(cls, state: State, sampling: Sampling) -> "Snapshot":
         """Return the snapshot of `state` under `sampling`."""
-        return cls(state, replace(sampling, bias=()))
+        return cls(state, replace(sampling, bias=(), allowed=frozenset()))
 
 
 def pack(snapshot: Snapshot) -> bytes:

@@ -22,7 +22,7 @@ from segue_export.artifact import read_artifact
 from segue_server.engine import decode_batch as module
 from segue_server.engine.decode_batch import MOST_GATHERED, DecodeBatch, _Rows
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import Model, WriteResult
+from segue_server.engine.model import Model, ReadResult, WriteResult
 from segue_server.engine.prefill_batch import PrefillBatch
 from segue_server.engine.sampling import Sampling
 from segue_server.engine.scores import Alternatives, joined_alternatives
@@ -411,9 +411,9 @@ class WritesInCompany(Defective):
 class ReadsInCompany(Defective):
     """A row that reads feels it."""
 
-    def read(self, *inputs: Any) -> tuple[Any, ...]:
-        scores, h, c = self._model.read(*inputs)
-        return scores, h, c + np.float32(1e-6) * (len(inputs[2]) > 1)
+    def read(self, *inputs: Any, **options: Any) -> ReadResult:
+        result = self._model.read(*inputs, **options)
+        return replace(result, c_LBH=result.c_LBH + np.float32(1e-6) * (len(inputs[2]) > 1))
 
 
 class ScoresInCompany(Defective):
@@ -421,9 +421,9 @@ class ScoresInCompany(Defective):
 
     def write(self, *inputs: Any, **options: Any) -> WriteResult:
         written = self._model.write(*inputs, **options)
-        scores = written.log_probabilities_KBV
+        scores = written.log_probabilities_KB
         feeling = np.float32(1e-6) * (len(inputs[0]) > 1)
-        return replace(written, log_probabilities_KBV=None if scores is None else scores - feeling)
+        return replace(written, log_probabilities_KB=None if scores is None else scores - feeling)
 
 
 class RoundsAtTheEndOfARun(Defective):

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from segue_export.artifact import Artifact, read_artifact
 from segue_export.graphs.quantization import quantize
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import Device, Model, WriteResult
+from segue_server.engine.model import Device, Model, ReadResult, WriteResult
 from segue_server.engine.onnx_session import CPU, UNROLLED_STEPS, StepSession, cuda_is_built_in, open_session
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.sequence import Sequence, State
@@ -43,39 +44,49 @@ def state(model: Model) -> tuple[np.ndarray, np.ndarray]:
     return h, c
 
 
+def read_by(result: ReadResult, row: int, count: int) -> list[bytes]:
+    """All that a row got for its first `count` symbols."""
+    parts = [result.log_probabilities_TB]
+    if result.ranks_TB is not None and result.likeliest is not None:
+        parts += [result.ranks_TB, result.likeliest.ids_KBA, result.likeliest.log_probabilities_KBA]
+    return [part[:count, row].tobytes() for part in parts]
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_reading_is_the_same_to_the_bit(pair: Pair, steps: int) -> None:
     symbols = np.random.default_rng(1).integers(1, len(pair[0].vocabulary), size=(steps + 1, ROWS))
     uneven = np.maximum(1, np.array([steps, steps // 2, 1, steps - 1, 16, 5]).clip(max=steps))
-    for length in (np.full(ROWS, steps), uneven):
-        scores, again = (model.read(symbols[:-1], symbols[1:], length, *state(model)) for model in pair)
+    for length, alternatives in product((np.full(ROWS, steps), uneven), (None, 3, 10**6)):
+        loop, unrolled = (
+            model.read(symbols[:-1], symbols[1:], length, *state(model), alternatives=alternatives) for model in pair
+        )
         for row, count in enumerate(length.tolist()):
-            assert scores[0][:count, row].tobytes() == again[0][:count, row].tobytes()
-        assert scores[0].shape == again[0].shape
-        assert [part.tobytes() for part in scores[1:]] == [part.tobytes() for part in again[1:]]
+            assert read_by(loop, row, count) == read_by(unrolled, row, count)
+        for name in ("h_LBH", "c_LBH"):
+            assert getattr(loop, name).tobytes() == getattr(unrolled, name).tobytes()
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_writing_is_the_same_to_the_bit(pair: Pair, steps: int) -> None:
     token = np.arange(40, 40 + ROWS)
     uniform = np.random.default_rng(2).random((steps, ROWS)).astype(np.float32)
-    for filtered, scored in product((False, True), repeat=2):
+    for filtered, scored, alternatives in product((False, True), (False, True), (0, 4)):
         kinds = [Sampling(0.8, bias=((3, 2.0),)), Sampling(), Sampling(0.0)]
         if filtered:
             kinds += [Sampling(1.3, 5), Sampling(1.0, top_p=0.8), Sampling(2.0, 9, 0.9, 0.1)]
         sampling = SamplingRows((kinds * 2)[:ROWS], pair[0].symbols.barred)
 
-        def write(model: Model, sampling: SamplingRows = sampling, f: bool = filtered, s: bool = scored) -> WriteResult:
-            return model.write(
-                token, *state(model), np.zeros(ROWS, dtype=np.int64), sampling, uniform, filtered=f, scored=s
-            )
+        options = {"filtered": filtered, "scored": scored, "alternatives": alternatives}
+
+        def write(model: Model, sampling: SamplingRows = sampling, options: Any = options) -> WriteResult:
+            return model.write(token, *state(model), np.zeros(ROWS, dtype=np.int64), sampling, uniform, **options)
 
         loop, written_out = map(write, pair)
         for name in ("ids_KB", "h_LBH", "c_LBH", "spelling_B"):
             assert getattr(loop, name).tobytes() == getattr(written_out, name).tobytes(), name
         assert loop.ids_KB.shape == (steps, ROWS)
-        scores, again = loop.log_probabilities_KBV, written_out.log_probabilities_KBV
-        assert (scores is None, again is None) == (not scored, not scored)
+        scores, again = loop.log_probabilities_KB, written_out.log_probabilities_KB
+        assert (scores is None, again is None) == (not (scored or alternatives),) * 2
         assert scores is None or again is None or scores.tobytes() == again.tobytes()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from segue_export.graphs.writing import UNIFORM_BITS
+from segue_export.graphs.sampler import UNIFORM_BITS
 from segue_server.engine.decode_batch import DRAWN, LONGEST_TICK
 from segue_server.engine.random_numbers import WORDS, philox, uniforms
 

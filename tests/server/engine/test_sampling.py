@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from segue_export.artifact import read_artifact
 from segue_export.export import describe
-from segue_export.graphs import writing as graph_module
+from segue_export.graphs import sampler as graph_module
 from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_server.engine.engine import Engine

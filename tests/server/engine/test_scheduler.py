@@ -23,10 +23,12 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def read(self, tokens: np.ndarray, targets: np.ndarray, length: np.ndarray, *state: np.ndarray) -> Any:
+    def read(
+        self, tokens: np.ndarray, targets: np.ndarray, length: np.ndarray, *state: np.ndarray, **options: Any
+    ) -> Any:
         assert tokens.shape == targets.shape == (length.max(), len(length))
         self.lengths.append(length)
-        return self._model.read(tokens, targets, length, *state)
+        return self._model.read(tokens, targets, length, *state, **options)
 
 
 def reading(model: Model, text: str) -> Sequence:
