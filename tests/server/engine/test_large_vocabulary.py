@@ -21,6 +21,7 @@ from segue_server.engine.model import Model
 from segue_server.engine.onnx_session import CPU, open_session
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.scheduler import MOST_PREFILL_ROWS
+from segue_server.engine.scores import joined_alternatives
 from segue_server.engine.sequence import Sequence, State, StepOutput
 from segue_server.runtime.self_check import check
 from segue_training.text.vocabulary import UNKNOWN_ID, Vocabulary
@@ -182,14 +183,15 @@ def outcome(model: Model, sequences: list[Sequence], steps: int) -> list[tuple[b
 
 
 def bits(outputs: list[StepOutput]) -> tuple[bytes, ...]:
-    alternatives = [output.alternatives for output in outputs if output.alternatives]
+    alternatives = joined_alternatives([output.alternatives for output in outputs if output.alternatives])
     state = outputs[-1].state
     assert state is not None
     return (
         np.concatenate([output.written for output in outputs]).tobytes(),
         np.concatenate([output.log_probabilities for output in outputs]).tobytes(),
         np.concatenate([output.ranks for output in outputs]).tobytes(),
-        b"".join(found.ids.tobytes() + found.log_probabilities.tobytes() for found in alternatives),
+        alternatives.ids.tobytes() if alternatives else b"",
+        alternatives.log_probabilities.tobytes() if alternatives else b"",
         state.h.tobytes(),
         state.c.tobytes(),
     )
