@@ -26,29 +26,29 @@ from segue.v1 import alternatives_pb2 as segue_dot_v1_dot_alternatives__pb2
 from segue.v1 import common_pb2 as segue_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19segue/v1/generation.proto\x12\x08segue.v1\x1a\x1bsegue/v1/alternatives.proto\x1a\x15segue/v1/common.proto\"\xf5\x02\n\x0fGenerateRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12$\n\x08sampling\x18\x04 \x01(\x0b\x32\x12.segue.v1.Sampling\x12\x16\n\x0emax_characters\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12/\n\x0eunknown_policy\x18\x08 \x01(\x0e\x32\x17.segue.v1.UnknownPolicy\x12\x15\n\rreturn_ticket\x18\t \x01(\x08\x12\x0f\n\x07samples\x18\n \x01(\r\x12\x18\n\x10top_alternatives\x18\x0b \x01(\r\x12\x17\n\x0fticket_interval\x18\x0c \x01(\r\x12\x16\n\x0ewritten_before\x18\r \x01(\t\"\x8d\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\'\n\x06\x62iases\x18\x06 \x03(\x0b\x32\x17.segue.v1.CharacterBias\x12\x1a\n\x12\x61llowed_characters\x18\x07 \x01(\t\x12\x1c\n\x14\x66orbidden_characters\x18\x08 \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x08\n\x06_min_p\"0\n\rCharacterBias\x12\x11\n\tcharacter\x18\x01 \x01(\t\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x01\"\xb6\x01\n\x10GenerateResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1b.segue.v1.GenerationStartedH\x00\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x17.segue.v1.GeneratedTextH\x00\x12\x30\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1c.segue.v1.GenerationFinishedH\x00\x12\x0e\n\x06sample\x18\x04 \x01(\rB\x07\n\x05\x65vent\"\xae\x01\n\x11GenerationStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\runknown_count\x18\x04 \x01(\x04\x12,\n\x0c\x63ontinuation\x18\x05 \x01(\x0b\x32\x16.segue.v1.Continuation\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x06 \x01(\x04\x12\x10\n\x08repeated\x18\x07 \x01(\x08\"\x88\x01\n\rGeneratedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x01\x12\x10\n\x08position\x18\x03 \x01(\x04\x12,\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\x16.segue.v1.Alternatives\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\"\x85\x01\n\x12GenerationFinished\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.segue.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x17\n\x0fgenerated_count\x18\x03 \x01(\x04\x12\x0e\n\x06ticket\x18\x04 \x01(\x0c\x12\x10\n\x08position\x18\x05 \x01(\x04*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x19\n\x15\x46INISH_REASON_DRAINED\x10\x03\x12\x15\n\x11\x46INISH_REASON_END\x10\x04\x32X\n\x11GenerationService\x12\x43\n\x08Generate\x12\x19.segue.v1.GenerateRequest\x1a\x1a.segue.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19segue/v1/generation.proto\x12\x08segue.v1\x1a\x1bsegue/v1/alternatives.proto\x1a\x15segue/v1/common.proto\"\x87\x03\n\x0fGenerateRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12$\n\x08sampling\x18\x04 \x01(\x0b\x32\x12.segue.v1.Sampling\x12\x16\n\x0emax_characters\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12/\n\x0eunknown_policy\x18\x08 \x01(\x0e\x32\x17.segue.v1.UnknownPolicy\x12\x15\n\rreturn_ticket\x18\t \x01(\x08\x12\x0f\n\x07samples\x18\n \x01(\r\x12\x18\n\x10top_alternatives\x18\x0b \x01(\r\x12\x17\n\x0fticket_interval\x18\x0c \x01(\r\x12\x16\n\x0ewritten_before\x18\r \x01(\t\x12\x10\n\x08verbatim\x18\x0e \x01(\x08\"\x8d\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\'\n\x06\x62iases\x18\x06 \x03(\x0b\x32\x17.segue.v1.CharacterBias\x12\x1a\n\x12\x61llowed_characters\x18\x07 \x01(\t\x12\x1c\n\x14\x66orbidden_characters\x18\x08 \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x08\n\x06_min_p\"0\n\rCharacterBias\x12\x11\n\tcharacter\x18\x01 \x01(\t\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x01\"\xb6\x01\n\x10GenerateResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1b.segue.v1.GenerationStartedH\x00\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x17.segue.v1.GeneratedTextH\x00\x12\x30\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1c.segue.v1.GenerationFinishedH\x00\x12\x0e\n\x06sample\x18\x04 \x01(\rB\x07\n\x05\x65vent\"\xae\x01\n\x11GenerationStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\runknown_count\x18\x04 \x01(\x04\x12,\n\x0c\x63ontinuation\x18\x05 \x01(\x0b\x32\x16.segue.v1.Continuation\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x06 \x01(\x04\x12\x10\n\x08repeated\x18\x07 \x01(\x08\"\x88\x01\n\rGeneratedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x19\n\x11log_probabilities\x18\x02 \x03(\x01\x12\x10\n\x08position\x18\x03 \x01(\x04\x12,\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\x16.segue.v1.Alternatives\x12\x0e\n\x06ticket\x18\x05 \x01(\x0c\"\x85\x01\n\x12GenerationFinished\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.segue.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x17\n\x0fgenerated_count\x18\x03 \x01(\x04\x12\x0e\n\x06ticket\x18\x04 \x01(\x0c\x12\x10\n\x08position\x18\x05 \x01(\x04*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x19\n\x15\x46INISH_REASON_DRAINED\x10\x03\x12\x15\n\x11\x46INISH_REASON_END\x10\x04\x32X\n\x11GenerationService\x12\x43\n\x08Generate\x12\x19.segue.v1.GenerateRequest\x1a\x1a.segue.v1.GenerateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'segue.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1427
-  _globals['_FINISHREASON']._serialized_end=1572
+  _globals['_FINISHREASON']._serialized_start=1445
+  _globals['_FINISHREASON']._serialized_end=1590
   _globals['_GENERATEREQUEST']._serialized_start=92
-  _globals['_GENERATEREQUEST']._serialized_end=465
-  _globals['_SAMPLING']._serialized_start=468
-  _globals['_SAMPLING']._serialized_end=737
-  _globals['_CHARACTERBIAS']._serialized_start=739
-  _globals['_CHARACTERBIAS']._serialized_end=787
-  _globals['_GENERATERESPONSE']._serialized_start=790
-  _globals['_GENERATERESPONSE']._serialized_end=972
-  _globals['_GENERATIONSTARTED']._serialized_start=975
-  _globals['_GENERATIONSTARTED']._serialized_end=1149
-  _globals['_GENERATEDTEXT']._serialized_start=1152
-  _globals['_GENERATEDTEXT']._serialized_end=1288
-  _globals['_GENERATIONFINISHED']._serialized_start=1291
-  _globals['_GENERATIONFINISHED']._serialized_end=1424
-  _globals['_GENERATIONSERVICE']._serialized_start=1574
-  _globals['_GENERATIONSERVICE']._serialized_end=1662
+  _globals['_GENERATEREQUEST']._serialized_end=483
+  _globals['_SAMPLING']._serialized_start=486
+  _globals['_SAMPLING']._serialized_end=755
+  _globals['_CHARACTERBIAS']._serialized_start=757
+  _globals['_CHARACTERBIAS']._serialized_end=805
+  _globals['_GENERATERESPONSE']._serialized_start=808
+  _globals['_GENERATERESPONSE']._serialized_end=990
+  _globals['_GENERATIONSTARTED']._serialized_start=993
+  _globals['_GENERATIONSTARTED']._serialized_end=1167
+  _globals['_GENERATEDTEXT']._serialized_start=1170
+  _globals['_GENERATEDTEXT']._serialized_end=1306
+  _globals['_GENERATIONFINISHED']._serialized_start=1309
+  _globals['_GENERATIONFINISHED']._serialized_end=1442
+  _globals['_GENERATIONSERVICE']._serialized_start=1592
+  _globals['_GENERATIONSERVICE']._serialized_end=1680
 # @@protoc_insertion_point(module_scope)

@@ -82,6 +82,7 @@ class GenerateRequest(_message.Message):
     TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
     TICKET_INTERVAL_FIELD_NUMBER: _builtins.int
     WRITTEN_BEFORE_FIELD_NUMBER: _builtins.int
+    VERBATIM_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """prompt is read before the first character is generated; 0 to 1,000,000 characters. From the zero state an empty
     prompt is read as the model's `begin` character. A document model (Model.documents is "lines") reads `begin` before
@@ -114,6 +115,8 @@ class GenerateRequest(_message.Message):
     """written_before is text generated before the start state, in which a stop string may begin. It is not read again:
     the start state already covers it. At most 1,000,000 characters; only the last 127 matter.
     """
+    verbatim: _builtins.bool
+    """verbatim is whether the prompt is read as it is, without the model's normalization: for a text that the model wrote."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelReference:
         """model is the model to use. Unset: the server's only model."""
@@ -149,10 +152,11 @@ class GenerateRequest(_message.Message):
         top_alternatives: _builtins.int = ...,
         ticket_interval: _builtins.int = ...,
         written_before: _builtins.str = ...,
+        verbatim: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sampling", b"sampling", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "max_characters", b"max_characters", "model", b"model", "prompt", b"prompt", "return_ticket", b"return_ticket", "samples", b"samples", "sampling", b"sampling", "start", b"start", "stop", b"stop", "ticket_interval", b"ticket_interval", "top_alternatives", b"top_alternatives", "unknown_policy", b"unknown_policy", "written_before", b"written_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probabilities", b"log_probabilities", "max_characters", b"max_characters", "model", b"model", "prompt", b"prompt", "return_ticket", b"return_ticket", "samples", b"samples", "sampling", b"sampling", "start", b"start", "stop", b"stop", "ticket_interval", b"ticket_interval", "top_alternatives", b"top_alternatives", "unknown_policy", b"unknown_policy", "verbatim", b"verbatim", "written_before", b"written_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

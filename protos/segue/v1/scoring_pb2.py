@@ -26,49 +26,49 @@ from segue.v1 import alternatives_pb2 as segue_dot_v1_dot_alternatives__pb2
 from segue.v1 import common_pb2 as segue_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16segue/v1/scoring.proto\x12\x08segue.v1\x1a\x1bsegue/v1/alternatives.proto\x1a\x15segue/v1/common.proto\"\x83\x01\n\x0fScoringPolicies\x12(\n\x07unknown\x18\x01 \x01(\x0e\x32\x17.segue.v1.UnknownPolicy\x12$\n\x05\x62\x65gin\x18\x02 \x01(\x0e\x32\x15.segue.v1.BeginPolicy\x12 \n\x03\x65nd\x18\x03 \x01(\x0e\x32\x13.segue.v1.EndPolicy\"F\n\x07Windows\x12\x14\n\ncharacters\x18\x01 \x01(\rH\x00\x12\x0f\n\x05lines\x18\x02 \x01(\x08H\x00\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\rB\x04\n\x02of\"\x7f\n\x0bWindowScore\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x17\n\x0f\x63haracter_count\x18\x02 \x01(\x04\x12\x1b\n\x13sum_log_probability\x18\x03 \x01(\x01\x12\x14\n\x0cscored_count\x18\x04 \x01(\x04\x12\x15\n\runknown_count\x18\x05 \x01(\x04\"\xa9\x02\n\x0cScoreRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x19\n\x11log_probabilities\x18\x04 \x01(\x08\x12+\n\x08policies\x18\x05 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12\x16\n\x0ereturn_tickets\x18\x06 \x01(\x08\x12\r\n\x05ranks\x18\x07 \x01(\x08\x12\x18\n\x10top_alternatives\x18\x08 \x01(\r\x12\"\n\x07windows\x18\t \x01(\x0b\x32\x11.segue.v1.Windows\x12\x14\n\x0creturn_texts\x18\n \x01(\x08\"\xc1\x01\n\rScoreResponse\x12#\n\x06scores\x18\x01 \x03(\x0b\x32\x13.segue.v1.TextScore\x12+\n\x08policies\x18\x02 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12,\n\x0c\x63ontinuation\x18\x03 \x01(\x0b\x32\x16.segue.v1.Continuation\x12\x10\n\x08repeated\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\"\xe5\x02\n\tTextScore\x12\x1b\n\x13sum_log_probability\x18\x01 \x01(\x01\x12\x14\n\x0cscored_count\x18\x02 \x01(\x04\x12\x15\n\runknown_count\x18\x03 \x01(\x04\x12\x17\n\nperplexity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12\x62its_per_character\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11log_probabilities\x18\x06 \x03(\x01\x12\x0e\n\x06ticket\x18\x07 \x01(\x0c\x12\r\n\x05ranks\x18\x08 \x03(\r\x12,\n\x0c\x61lternatives\x18\t \x03(\x0b\x32\x16.segue.v1.Alternatives\x12&\n\x07windows\x18\n \x03(\x0b\x32\x15.segue.v1.WindowScore\x12\x10\n\x08position\x18\x0b \x01(\x04\x12\x0c\n\x04text\x18\x0c \x01(\tB\r\n\x0b_perplexityB\x15\n\x13_bits_per_character\"Z\n\x12ScoreStreamRequest\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.segue.v1.ScoreStreamStartH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x07\n\x05\x65vent\"\xb5\x02\n\x10ScoreStreamStart\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12+\n\x08policies\x18\x03 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12\"\n\x07windows\x18\x04 \x01(\x0b\x32\x11.segue.v1.Windows\x12\x17\n\x0fticket_interval\x18\x05 \x01(\x04\x12\x15\n\rreturn_ticket\x18\x06 \x01(\x08\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\r\n\x05ranks\x18\x08 \x01(\x08\x12\x18\n\x10top_alternatives\x18\t \x01(\r\x12\x13\n\x0breturn_text\x18\n \x01(\x08\"\xb5\x01\n\x13ScoreStreamResponse\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.segue.v1.ScoreStreamStartedH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.segue.v1.ScoreStreamProgressH\x00\x12\x31\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1d.segue.v1.ScoreStreamFinishedH\x00\x42\x07\n\x05\x65vent\"\x8f\x01\n\x12ScoreStreamStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12+\n\x08policies\x18\x03 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12,\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x16.segue.v1.Continuation\"M\n\x13ScoreStreamProgress\x12\"\n\x05total\x18\x01 \x01(\x0b\x32\x13.segue.v1.TextScore\x12\x12\n\nsent_count\x18\x02 \x01(\x04\"9\n\x13ScoreStreamFinished\x12\"\n\x05total\x18\x01 \x01(\x0b\x32\x13.segue.v1.TextScore\"\x93\x02\n\x16ScoreCandidatesRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\t\x12\x12\n\ncandidates\x18\x04 \x03(\t\x12+\n\x08policies\x18\x05 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12+\n\x07ranking\x18\x06 \x01(\x0e\x32\x1a.segue.v1.CandidateRanking\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\x16\n\x0ereturn_tickets\x18\x08 \x01(\x08\"\xe8\x01\n\x17ScoreCandidatesResponse\x12$\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x13.segue.v1.TextScore\x12,\n\ncandidates\x18\x02 \x03(\x0b\x32\x18.segue.v1.CandidateScore\x12+\n\x08policies\x18\x03 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12,\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x16.segue.v1.Continuation\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\"X\n\x0e\x43\x61ndidateScore\x12\r\n\x05index\x18\x01 \x01(\r\x12\"\n\x05score\x18\x02 \x01(\x0b\x32\x13.segue.v1.TextScore\x12\x13\n\x0bprobability\x18\x03 \x01(\x01*]\n\x0b\x42\x65ginPolicy\x12\x1c\n\x18\x42\x45GIN_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x45GIN_POLICY_NOTHING\x10\x01\x12\x16\n\x12\x42\x45GIN_POLICY_BEGIN\x10\x02*Y\n\tEndPolicy\x12\x1a\n\x16\x45ND_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45ND_POLICY_NOTHING\x10\x01\x12\x18\n\x14\x45ND_POLICY_LINE_FEED\x10\x02*l\n\x10\x43\x61ndidateRanking\x12!\n\x1d\x43\x41NDIDATE_RANKING_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41NDIDATE_RANKING_SUM\x10\x01\x12\x1a\n\x16\x43\x41NDIDATE_RANKING_MEAN\x10\x02\x32\xf2\x01\n\x0eScoringService\x12\x38\n\x05Score\x12\x16.segue.v1.ScoreRequest\x1a\x17.segue.v1.ScoreResponse\x12N\n\x0bScoreStream\x12\x1c.segue.v1.ScoreStreamRequest\x1a\x1d.segue.v1.ScoreStreamResponse(\x01\x30\x01\x12V\n\x0fScoreCandidates\x12 .segue.v1.ScoreCandidatesRequest\x1a!.segue.v1.ScoreCandidatesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16segue/v1/scoring.proto\x12\x08segue.v1\x1a\x1bsegue/v1/alternatives.proto\x1a\x15segue/v1/common.proto\"\x95\x01\n\x0fScoringPolicies\x12(\n\x07unknown\x18\x01 \x01(\x0e\x32\x17.segue.v1.UnknownPolicy\x12$\n\x05\x62\x65gin\x18\x02 \x01(\x0e\x32\x15.segue.v1.BeginPolicy\x12 \n\x03\x65nd\x18\x03 \x01(\x0e\x32\x13.segue.v1.EndPolicy\x12\x10\n\x08verbatim\x18\x04 \x01(\x08\"F\n\x07Windows\x12\x14\n\ncharacters\x18\x01 \x01(\rH\x00\x12\x0f\n\x05lines\x18\x02 \x01(\x08H\x00\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\rB\x04\n\x02of\"\x7f\n\x0bWindowScore\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x17\n\x0f\x63haracter_count\x18\x02 \x01(\x04\x12\x1b\n\x13sum_log_probability\x18\x03 \x01(\x01\x12\x14\n\x0cscored_count\x18\x04 \x01(\x04\x12\x15\n\runknown_count\x18\x05 \x01(\x04\"\xa9\x02\n\x0cScoreRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x19\n\x11log_probabilities\x18\x04 \x01(\x08\x12+\n\x08policies\x18\x05 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12\x16\n\x0ereturn_tickets\x18\x06 \x01(\x08\x12\r\n\x05ranks\x18\x07 \x01(\x08\x12\x18\n\x10top_alternatives\x18\x08 \x01(\r\x12\"\n\x07windows\x18\t \x01(\x0b\x32\x11.segue.v1.Windows\x12\x14\n\x0creturn_texts\x18\n \x01(\x08\"\xc1\x01\n\rScoreResponse\x12#\n\x06scores\x18\x01 \x03(\x0b\x32\x13.segue.v1.TextScore\x12+\n\x08policies\x18\x02 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12,\n\x0c\x63ontinuation\x18\x03 \x01(\x0b\x32\x16.segue.v1.Continuation\x12\x10\n\x08repeated\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\"\xe5\x02\n\tTextScore\x12\x1b\n\x13sum_log_probability\x18\x01 \x01(\x01\x12\x14\n\x0cscored_count\x18\x02 \x01(\x04\x12\x15\n\runknown_count\x18\x03 \x01(\x04\x12\x17\n\nperplexity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12\x62its_per_character\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11log_probabilities\x18\x06 \x03(\x01\x12\x0e\n\x06ticket\x18\x07 \x01(\x0c\x12\r\n\x05ranks\x18\x08 \x03(\r\x12,\n\x0c\x61lternatives\x18\t \x03(\x0b\x32\x16.segue.v1.Alternatives\x12&\n\x07windows\x18\n \x03(\x0b\x32\x15.segue.v1.WindowScore\x12\x10\n\x08position\x18\x0b \x01(\x04\x12\x0c\n\x04text\x18\x0c \x01(\tB\r\n\x0b_perplexityB\x15\n\x13_bits_per_character\"Z\n\x12ScoreStreamRequest\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.segue.v1.ScoreStreamStartH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x07\n\x05\x65vent\"\xb5\x02\n\x10ScoreStreamStart\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12+\n\x08policies\x18\x03 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12\"\n\x07windows\x18\x04 \x01(\x0b\x32\x11.segue.v1.Windows\x12\x17\n\x0fticket_interval\x18\x05 \x01(\x04\x12\x15\n\rreturn_ticket\x18\x06 \x01(\x08\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\r\n\x05ranks\x18\x08 \x01(\x08\x12\x18\n\x10top_alternatives\x18\t \x01(\r\x12\x13\n\x0breturn_text\x18\n \x01(\x08\"\xb5\x01\n\x13ScoreStreamResponse\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.segue.v1.ScoreStreamStartedH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.segue.v1.ScoreStreamProgressH\x00\x12\x31\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1d.segue.v1.ScoreStreamFinishedH\x00\x42\x07\n\x05\x65vent\"\x8f\x01\n\x12ScoreStreamStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12+\n\x08policies\x18\x03 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12,\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x16.segue.v1.Continuation\"M\n\x13ScoreStreamProgress\x12\"\n\x05total\x18\x01 \x01(\x0b\x32\x13.segue.v1.TextScore\x12\x12\n\nsent_count\x18\x02 \x01(\x04\"9\n\x13ScoreStreamFinished\x12\"\n\x05total\x18\x01 \x01(\x0b\x32\x13.segue.v1.TextScore\"\x93\x02\n\x16ScoreCandidatesRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.segue.v1.ModelReference\x12\x1e\n\x05start\x18\x02 \x01(\x0b\x32\x0f.segue.v1.Start\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\t\x12\x12\n\ncandidates\x18\x04 \x03(\t\x12+\n\x08policies\x18\x05 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12+\n\x07ranking\x18\x06 \x01(\x0e\x32\x1a.segue.v1.CandidateRanking\x12\x19\n\x11log_probabilities\x18\x07 \x01(\x08\x12\x16\n\x0ereturn_tickets\x18\x08 \x01(\x08\"\xe8\x01\n\x17ScoreCandidatesResponse\x12$\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x13.segue.v1.TextScore\x12,\n\ncandidates\x18\x02 \x03(\x0b\x32\x18.segue.v1.CandidateScore\x12+\n\x08policies\x18\x03 \x01(\x0b\x32\x19.segue.v1.ScoringPolicies\x12,\n\x0c\x63ontinuation\x18\x04 \x01(\x0b\x32\x16.segue.v1.Continuation\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\"X\n\x0e\x43\x61ndidateScore\x12\r\n\x05index\x18\x01 \x01(\r\x12\"\n\x05score\x18\x02 \x01(\x0b\x32\x13.segue.v1.TextScore\x12\x13\n\x0bprobability\x18\x03 \x01(\x01*]\n\x0b\x42\x65ginPolicy\x12\x1c\n\x18\x42\x45GIN_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x45GIN_POLICY_NOTHING\x10\x01\x12\x16\n\x12\x42\x45GIN_POLICY_BEGIN\x10\x02*Y\n\tEndPolicy\x12\x1a\n\x16\x45ND_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45ND_POLICY_NOTHING\x10\x01\x12\x18\n\x14\x45ND_POLICY_LINE_FEED\x10\x02*l\n\x10\x43\x61ndidateRanking\x12!\n\x1d\x43\x41NDIDATE_RANKING_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41NDIDATE_RANKING_SUM\x10\x01\x12\x1a\n\x16\x43\x41NDIDATE_RANKING_MEAN\x10\x02\x32\xf2\x01\n\x0eScoringService\x12\x38\n\x05Score\x12\x16.segue.v1.ScoreRequest\x1a\x17.segue.v1.ScoreResponse\x12N\n\x0bScoreStream\x12\x1c.segue.v1.ScoreStreamRequest\x1a\x1d.segue.v1.ScoreStreamResponse(\x01\x30\x01\x12V\n\x0fScoreCandidates\x12 .segue.v1.ScoreCandidatesRequest\x1a!.segue.v1.ScoreCandidatesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'segue.v1.scoring_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BEGINPOLICY']._serialized_start=2754
-  _globals['_BEGINPOLICY']._serialized_end=2847
-  _globals['_ENDPOLICY']._serialized_start=2849
-  _globals['_ENDPOLICY']._serialized_end=2938
-  _globals['_CANDIDATERANKING']._serialized_start=2940
-  _globals['_CANDIDATERANKING']._serialized_end=3048
+  _globals['_BEGINPOLICY']._serialized_start=2772
+  _globals['_BEGINPOLICY']._serialized_end=2865
+  _globals['_ENDPOLICY']._serialized_start=2867
+  _globals['_ENDPOLICY']._serialized_end=2956
+  _globals['_CANDIDATERANKING']._serialized_start=2958
+  _globals['_CANDIDATERANKING']._serialized_end=3066
   _globals['_SCORINGPOLICIES']._serialized_start=89
-  _globals['_SCORINGPOLICIES']._serialized_end=220
-  _globals['_WINDOWS']._serialized_start=222
-  _globals['_WINDOWS']._serialized_end=292
-  _globals['_WINDOWSCORE']._serialized_start=294
-  _globals['_WINDOWSCORE']._serialized_end=421
-  _globals['_SCOREREQUEST']._serialized_start=424
-  _globals['_SCOREREQUEST']._serialized_end=721
-  _globals['_SCORERESPONSE']._serialized_start=724
-  _globals['_SCORERESPONSE']._serialized_end=917
-  _globals['_TEXTSCORE']._serialized_start=920
-  _globals['_TEXTSCORE']._serialized_end=1277
-  _globals['_SCORESTREAMREQUEST']._serialized_start=1279
-  _globals['_SCORESTREAMREQUEST']._serialized_end=1369
-  _globals['_SCORESTREAMSTART']._serialized_start=1372
-  _globals['_SCORESTREAMSTART']._serialized_end=1681
-  _globals['_SCORESTREAMRESPONSE']._serialized_start=1684
-  _globals['_SCORESTREAMRESPONSE']._serialized_end=1865
-  _globals['_SCORESTREAMSTARTED']._serialized_start=1868
-  _globals['_SCORESTREAMSTARTED']._serialized_end=2011
-  _globals['_SCORESTREAMPROGRESS']._serialized_start=2013
-  _globals['_SCORESTREAMPROGRESS']._serialized_end=2090
-  _globals['_SCORESTREAMFINISHED']._serialized_start=2092
-  _globals['_SCORESTREAMFINISHED']._serialized_end=2149
-  _globals['_SCORECANDIDATESREQUEST']._serialized_start=2152
-  _globals['_SCORECANDIDATESREQUEST']._serialized_end=2427
-  _globals['_SCORECANDIDATESRESPONSE']._serialized_start=2430
-  _globals['_SCORECANDIDATESRESPONSE']._serialized_end=2662
-  _globals['_CANDIDATESCORE']._serialized_start=2664
-  _globals['_CANDIDATESCORE']._serialized_end=2752
-  _globals['_SCORINGSERVICE']._serialized_start=3051
-  _globals['_SCORINGSERVICE']._serialized_end=3293
+  _globals['_SCORINGPOLICIES']._serialized_end=238
+  _globals['_WINDOWS']._serialized_start=240
+  _globals['_WINDOWS']._serialized_end=310
+  _globals['_WINDOWSCORE']._serialized_start=312
+  _globals['_WINDOWSCORE']._serialized_end=439
+  _globals['_SCOREREQUEST']._serialized_start=442
+  _globals['_SCOREREQUEST']._serialized_end=739
+  _globals['_SCORERESPONSE']._serialized_start=742
+  _globals['_SCORERESPONSE']._serialized_end=935
+  _globals['_TEXTSCORE']._serialized_start=938
+  _globals['_TEXTSCORE']._serialized_end=1295
+  _globals['_SCORESTREAMREQUEST']._serialized_start=1297
+  _globals['_SCORESTREAMREQUEST']._serialized_end=1387
+  _globals['_SCORESTREAMSTART']._serialized_start=1390
+  _globals['_SCORESTREAMSTART']._serialized_end=1699
+  _globals['_SCORESTREAMRESPONSE']._serialized_start=1702
+  _globals['_SCORESTREAMRESPONSE']._serialized_end=1883
+  _globals['_SCORESTREAMSTARTED']._serialized_start=1886
+  _globals['_SCORESTREAMSTARTED']._serialized_end=2029
+  _globals['_SCORESTREAMPROGRESS']._serialized_start=2031
+  _globals['_SCORESTREAMPROGRESS']._serialized_end=2108
+  _globals['_SCORESTREAMFINISHED']._serialized_start=2110
+  _globals['_SCORESTREAMFINISHED']._serialized_end=2167
+  _globals['_SCORECANDIDATESREQUEST']._serialized_start=2170
+  _globals['_SCORECANDIDATESREQUEST']._serialized_end=2445
+  _globals['_SCORECANDIDATESRESPONSE']._serialized_start=2448
+  _globals['_SCORECANDIDATESRESPONSE']._serialized_end=2680
+  _globals['_CANDIDATESCORE']._serialized_start=2682
+  _globals['_CANDIDATESCORE']._serialized_end=2770
+  _globals['_SCORINGSERVICE']._serialized_start=3069
+  _globals['_SCORINGSERVICE']._serialized_end=3311
 # @@protoc_insertion_point(module_scope)

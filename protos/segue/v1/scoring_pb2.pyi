@@ -116,22 +116,29 @@ class ScoringPolicies(_message.Message):
     UNKNOWN_FIELD_NUMBER: _builtins.int
     BEGIN_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    VERBATIM_FIELD_NUMBER: _builtins.int
     unknown: _common_pb2.UnknownPolicy.ValueType
     """unknown says what happens to characters outside the vocabulary."""
     begin: Global___BeginPolicy.ValueType
     """begin says what comes before the text."""
     end: Global___EndPolicy.ValueType
     """end says what comes after the text."""
+    verbatim: _builtins.bool
+    """verbatim is whether the text is read as it is. Otherwise it is normalized like the model's corpus, which may change
+    a text that the model itself wrote: line ends, a byte order mark, marks after a letter, runs of spaces. Read
+    verbatim, every generated text gets the log-probabilities with which it was generated, bit for bit.
+    """
     def __init__(
         self,
         *,
         unknown: _common_pb2.UnknownPolicy.ValueType = ...,
         begin: Global___BeginPolicy.ValueType = ...,
         end: Global___EndPolicy.ValueType = ...,
+        verbatim: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "unknown", b"unknown", "verbatim", b"verbatim"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

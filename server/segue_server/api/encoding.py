@@ -25,8 +25,10 @@ _COMPOSED_PART: Final = 1_024
 _ANY_MARKS: Final = "é" + "\u0301\u0323" * 32
 
 
-def normalizer_after(state: State | None, model: Model) -> Normalizer:
-    """Return a normalizer for text after `state`; None: the text begins."""
+def normalizer_after(state: State | None, model: Model, *, verbatim: bool = False) -> Normalizer:
+    """Return a normalizer for text after `state`; None: the text begins. `verbatim`: one that changes nothing."""
+    if verbatim:
+        return Normalizer.verbatim()
     last = "" if state is None else model.vocabulary.decode([state.last])
     return Normalizer(model.manifest.normalization, begins=state is None, after=last)
 
@@ -38,9 +40,9 @@ def prepare_normalization(model: Model) -> None:
     normalizer.end()
 
 
-def normalize_after(field: str, state: State | None, text: str, model: Model) -> Steps[str]:
-    """Normalize a whole text after `state`; None: the text begins. Raises InvalidRequest."""
-    normalizer = normalizer_after(state, model)
+def normalize_after(field: str, state: State | None, text: str, model: Model, *, verbatim: bool = False) -> Steps[str]:
+    """Normalize a whole text after `state`, unless it is `verbatim`; None: the text begins. Raises InvalidRequest."""
+    normalizer = normalizer_after(state, model, verbatim=verbatim)
     normalized = yield from normalize_piece(field, text, normalizer)
     return normalized + normalizer.end()
 

@@ -178,7 +178,7 @@ def read_generation(request: generation_pb2.GenerateRequest, model: Model, start
 
 def _read_prompt(request: generation_pb2.GenerateRequest, model: Model, start: StartState) -> Steps[tuple[Ids, int]]:
     """Return the ids of the prompt, and how many of them are `<unk>`."""
-    prompt = yield from normalize_after("prompt", start.state, request.prompt, model)
+    prompt = yield from normalize_after("prompt", start.state, request.prompt, model, verbatim=request.verbatim)
     check_line_feeds("prompt", prompt, model)
     ids, unknown_at = yield from encode("prompt", prompt, model, request.unknown_policy)
     return ids, len(unknown_at)

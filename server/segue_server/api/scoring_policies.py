@@ -20,6 +20,8 @@ class Policies:
     """Whether a text from the zero state is read after the `begin` character."""
     with_end: bool
     """Whether a text without a final line feed gets one."""
+    verbatim: bool
+    """Whether a text is read without normalization."""
 
     def message(self) -> pb.ScoringPolicies:
         """Return the policies for a reply."""
@@ -27,6 +29,7 @@ class Policies:
             unknown=self.unknown,
             begin=pb.BEGIN_POLICY_BEGIN if self.with_begin else pb.BEGIN_POLICY_NOTHING,
             end=pb.END_POLICY_LINE_FEED if self.with_end else pb.END_POLICY_NOTHING,
+            verbatim=self.verbatim,
         )
 
     def with_line_feed(self, text: str) -> str:
@@ -57,4 +60,5 @@ def read_policies(asked: pb.ScoringPolicies, model: Model, *, begins: bool = Fal
         with_begin=asked.begin == pb.BEGIN_POLICY_BEGIN
         or (asked.begin == pb.BEGIN_POLICY_UNSPECIFIED and (documents or begins)),
         with_end=with_end,
+        verbatim=asked.verbatim,
     )

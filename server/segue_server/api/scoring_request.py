@@ -130,7 +130,7 @@ def read_all(
 
 def read_text(field: str, text: str, start: TextStart, policies: Policies, model: Model) -> Steps[TextToScore]:
     """Normalize, end and encode a whole text; raises InvalidRequest."""
-    text = yield from normalize_after(field, start.state, text, model)
+    text = yield from normalize_after(field, start.state, text, model, verbatim=policies.verbatim)
     return (yield from read_piece(field, policies.with_line_feed(text), start, policies, model))
 
 
@@ -165,6 +165,6 @@ def read_context(
     limit = LIMITS.max_scored_in_detail if request.log_probabilities else LIMITS.max_scored
     check_at_most("characters of all candidates together", sum(map(len, request.candidates)), limit)
     check_choice("ranking", request.ranking, pb.CandidateRanking)
-    text = yield from normalize_after("context", start.state, context, model)
+    text = yield from normalize_after("context", start.state, context, model, verbatim=policies.verbatim)
     check_line_feeds("context", text, model)
     return (yield from read_piece("context", text, start, policies, model))

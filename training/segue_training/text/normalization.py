@@ -19,6 +19,9 @@ BYTE_ORDER_MARK: Final = "\ufeff"
 
 _NO_LETTERS: Final = re.compile("[^A-Za-z]+")
 
+_VERBATIM: Final = "verbatim"
+"""No model has it."""
+
 _LONG_RUN: Final = 32
 """Consecutive combining marks: more than any language uses, and few enough for quadratic time."""
 
@@ -65,6 +68,11 @@ class Normalizer:
         self._mark = BYTE_ORDER_MARK if begins else ""
         self._last = after
         self._held = ""
+
+    @classmethod
+    def verbatim(cls) -> "Normalizer":
+        """Return a normalizer that changes nothing: for a text that a model wrote."""
+        return cls(_VERBATIM, begins=False)
 
     @property
     def held_count(self) -> int:
@@ -114,6 +122,10 @@ def _rewrite_line_feeds(text: str, _last: str) -> str:
     return _line_feeds(text)
 
 
+def _keep(text: str, _last: str) -> str:
+    return text
+
+
 def _rewrite_nfc(text: str, _last: str) -> str:
     return _composed(_line_feeds(text))
 
@@ -158,6 +170,7 @@ _PIECEWISE: Final[Mapping[str, tuple[Callable[[str, int], int], Callable[[str, s
     "line-feeds": (_before_carriage_return, _rewrite_line_feeds),
     "nfc": (_before_boundary, _rewrite_nfc),
     "letters": (_everything, _rewrite_letters),
+    _VERBATIM: (_everything, _keep),
 }
 """For each: the length of a text that no continuation changes, and its rewriting after a given character."""
 

@@ -53,7 +53,7 @@ class ScoreStreamCall:
         if self._wanted.windows is not None:
             self._max_characters = min(self._max_characters, LIMITS.max_windows)
         self._accumulator = ScoreAccumulator(self._wanted)
-        self._normalizer = normalizer_after(start.state, model)
+        self._normalizer = normalizer_after(start.state, model, verbatim=self._policies.verbatim)
         self._state = start.state
         self._seed = TextStart.of(start).seed
         self._tail = _Tail(start.rewind)
