@@ -1,6 +1,7 @@
 """Export compared with torch, and its failures."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import torch
 from click.testing import CliRunner
 from segue_client.commands.main import segue
 from segue_export import export as export_module
+from segue_export.checks import parity as parity_module
 from segue_export.checks.parity import check_parity
 from segue_export.errors import ArtifactError, ParityError
 from segue_export.export import describe, export_checkpoint
 from segue_export.graphs.portable import portable_graph
 from segue_export.manifest import ARCHITECTURES, METADATA_KEY
+from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
 
@@ -159,3 +162,19 @@ def test_torch_weights_are_not_changed_by_the_judge(checkpoint: Checkpoint) -> N
     manifest, model = describe(checkpoint), checkpoint.build_model()
     check_parity(portable_graph(manifest, weights_of(checkpoint)), manifest, model)
     assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_large_vocabulary_is_compared_in_smaller_batches(
+    make_checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, difference = list[int](), parity_module._difference
+
+    def noted(found: parity_module.Outputs, truth: parity_module.Outputs) -> float:
+        compared.append(truth[0].size)
+        return difference(found, truth)
+
+    monkeypatch.setattr(parity_module, "_difference", noted)
+    many = make_checkpoint(1, 4, 0, vocabulary=Vocabulary(("<unk>", "\n", *(chr(0x4E00 + i) for i in range(19_998)))))
+    manifest = describe(many)
+    assert check_parity(portable_graph(manifest, weights_of(many)), manifest, many.build_model()).graph < 1e-4
+    assert 1 * 300 * 20_000 <= max(compared) <= parity_module.MOST_LOGITS

@@ -65,6 +65,19 @@ def test_chunks_do_not_change_the_scores(chunk: int, before: int) -> None:
     assert np.array_equal(np.concatenate([scored for _, scored in parts]), IDS[before:])
 
 
+@pytest.mark.parametrize("most", [1, 40, 11 * 70, 11 * 500])
+def test_the_logits_in_memory_are_bounded_and_the_bound_changes_no_score(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large vocabulary must not take rows x symbols x vocabulary."""
+    model, seen = random_model(), list[int]()
+    expected = perplexity(model, IDS, VOCABULARY).nats, nats_in_rows(model, IDS, 5)
+    monkeypatch.setattr(evaluate, "MOST_LOGITS", most)
+    model.register_forward_hook(lambda _module, _inputs, outputs: seen.append(outputs[0].numel()))
+    assert (perplexity(model, IDS, VOCABULARY).nats, nats_in_rows(model, IDS, 5)) == pytest.approx(expected, rel=1e-5)
+    assert max(seen) <= max(most, 5 * 11), "at least one symbol of each row is read"
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
 def test_ids_may_be_mapped_from_a_file(tmp_path: Path, dtype: type) -> None:
     IDS.astype(dtype).tofile(tmp_path / "ids")

@@ -25,7 +25,10 @@ from segue_training.text.documents import IGNORED, document_spans, padded
 from segue_training.text.vocabulary import Documents, Ids, Vocabulary
 
 CHUNK: Final = 1024
-"""Symbols of a row whose activations are in memory at a time."""
+"""Symbols of a row whose activations are in memory at a time, at most."""
+
+MOST_LOGITS: Final = 2**25
+"""Of all rows, in memory at a time."""
 
 ROWS: Final = 64
 """Windows or documents read side by side."""
@@ -65,9 +68,13 @@ def validate(
 
 
 @torch.inference_mode()
-def in_one_piece(model: Reader, before_M: Ids, ids_N: Ids, chunk: int = CHUNK) -> Iterator[Scored]:
-    """Score every symbol of `ids_N` after reading `before_M` (at least one symbol) from the zero state."""
+def in_one_piece(model: Reader, before_M: Ids, ids_N: Ids, chunk: int | None = None) -> Iterator[Scored]:
+    """Score every symbol of `ids_N` after reading `before_M` (at least one symbol) from the zero state.
+
+    `chunk`: symbols that are read at a time; None: as many as suit the vocabulary.
+    """
     _stop_dropout(model)
+    chunk = chunk or _chunk(model, 1)
     state = _read(model, before_M[:-1], chunk)
     last = before_M[-1:]
     for start in range(0, len(ids_N), chunk):
@@ -125,12 +132,19 @@ def _mean_nats(scored: Iterable[Scored]) -> float:
 
 def _side_by_side(model: Reader, ids_BC: Ids, targets_BC: Ids) -> Iterator[Scored]:
     """Score rows, each from the zero state."""
-    state = model.zero_state(len(ids_BC))
-    for start in range(0, ids_BC.shape[1], CHUNK):
-        window = slice(start, start + CHUNK)
+    state, chunk = model.zero_state(len(ids_BC)), _chunk(model, len(ids_BC))
+    for start in range(0, ids_BC.shape[1], chunk):
+        window = slice(start, start + chunk)
         scores_BT, state = _predict(model, ids_BC[:, window], targets_BC[:, window], state)
         wanted_BT = targets_BC[:, window] != IGNORED
         yield scores_BT[wanted_BT], targets_BC[:, window][wanted_BT]
+
+
+def _chunk(model: Reader, rows: int) -> int:
+    """Return how many symbols of each row to read at a time."""
+    state = model.zero_state(1)
+    logits_BTV, *_ = model(as_tensor(np.zeros((1, 1), dtype=np.int64), state), *state)
+    return max(1, min(CHUNK, MOST_LOGITS // (rows * logits_BTV.shape[-1])))
 
 
 def _from_zero(model: Reader, ids_N: Ids, vocabulary: Vocabulary, documents: Documents) -> Iterator[Scored]:
