@@ -23,7 +23,7 @@ class _TextStream:
     ) -> None:
         self._texts = texts
         self._connection = connection
-        self._retry = connection.retry_state(timeout, resume=resume)
+        self._retry = connection.retry_state(timeout, resume=resume, in_session=texts.in_session)
         self._cancelled = Event()
         self._call = self._begin_call()
 
@@ -90,7 +90,7 @@ class _TextStream:
         if self._connection.is_closed:
             raise error
         try:
-            delay = self._retry.delay_after(error)
+            delay = self._connection.delay_after(error, self._retry)
         except SegueError as last:
             self._texts.finish_drained(last)
             return
