@@ -57,7 +57,7 @@ class AsyncMessageStream(Generic[_Response]):
 
 
 class AsyncConnection:
-    """One channel to each address, opened when it is needed. It belongs to one event loop at a time."""
+    """One channel to each address, opened when it is needed. It belongs to one event loop."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.settings = settings

@@ -85,6 +85,7 @@ class _TextStream:
 
     async def _resume(self, error: SegueError) -> None:
         """Begin another call after a delay, or raise `error` if there are no retries left."""
+        self._call.cancel()  # which may still run, if its server cannot continue the text
         if self._cancelled.is_set():
             raise Cancelled("the call was cancelled") from error
         if self._connection.is_closed:

@@ -58,7 +58,7 @@ class MessageStream(Generic[_Response]):
 
 
 class Connection:
-    """One channel to each address, opened when it is needed. Any thread may use it at a time."""
+    """One channel to each address, opened when it is needed. Any thread may use it."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.settings = settings

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Final, Literal, TypedDict, TypeVar
+from typing import Final, Literal, TypedDict
 
 from segue.v1 import common_pb2, generation_pb2
 
@@ -18,8 +18,6 @@ WRITTEN_BEFORE: Final = 127
 """The most characters before the start in which a stop string can begin."""
 
 _REQUEST_KEY_BYTES: Final = 16
-
-_Number = TypeVar("_Number", float, float | None)
 
 _UNKNOWN_POLICIES: Final = {
     "replace": common_pb2.UNKNOWN_POLICY_REPLACE,
@@ -76,11 +74,11 @@ class GenerationOptions:
             start=start_from(self.ticket, self.session, exact=self.exact),
             prompt=encodable("prompt", prompt),
             sampling=generation_pb2.Sampling(
-                temperature=_number("temperature", self.temperature),
+                temperature=_optional_number("temperature", self.temperature),
                 top_k=None if self.top_k is None else unsigned("top_k", self.top_k, 32),
-                top_p=_number("top_p", self.top_p),
+                top_p=_optional_number("top_p", self.top_p),
                 seed=None if self.seed is None else unsigned("seed", self.seed, 64),
-                min_p=_number("min_p", self.min_p),
+                min_p=_optional_number("min_p", self.min_p),
                 biases=[
                     generation_pb2.CharacterBias(character=encodable("biases", character), bias=_number("biases", bias))
                     for character, bias in (self.biases or {}).items()
@@ -197,8 +195,12 @@ def unsigned(field: str, value: int, bits: int) -> int:
     return number
 
 
-def _number(field: str, value: _Number) -> _Number:
-    """Return `value`; raise InvalidRequest for what is neither a number nor None. The server knows the range."""
-    if not isinstance(value, Real | None):
+def _number(field: str, value: float) -> float:
+    """Return `value`; raise InvalidRequest for what is no number. The server knows the range."""
+    if not isinstance(value, Real):
         raise InvalidRequest(f"{field} is {value!r}, not a number")
     return value
+
+
+def _optional_number(field: str, value: float | None) -> float | None:
+    return None if value is None else _number(field, value)
