@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from segue_client import AsyncClient, InvalidRequest, SegueError
+from segue_client import AsyncClient, DeadlineExceeded, InvalidRequest, SegueError, ServerUnavailable
 
 
 async def test_calls_spread_over_all_addresses(peer: Any, other_peer: Any, make_face: Any) -> None:
@@ -58,6 +58,19 @@ async def test_nothing_counts_as_running_that_has_ended(
     for _ in range(6):
         await face.call("score", "abc")
     assert (len(peer.requests), len(other_peer.requests)) == (3, 3)
+
+
+async def test_a_text_that_ends_while_it_waits_says_where_it_broke_off(peer: Any, make_face: Any, script: Any) -> None:
+    def speak(_request: Any) -> Any:
+        if len(peer.requests) == 1:
+            yield script.started()
+            yield script.text("ab")
+        raise script.broken(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    peer.generate = speak
+    with pytest.raises((DeadlineExceeded, ServerUnavailable), match=r"^the text broke off after 2 characters: .*gone"):
+        await make_face(peer.address).whole(timeout=1)
+    assert len(peer.requests) > 2
 
 
 async def test_a_host_of_another_class_is_left_for_the_one_that_comes_back(

@@ -98,7 +98,11 @@ class _TextStream:
             return
         if self._cancelled.wait_for(delay):
             raise Cancelled("the call was cancelled")
-        self._call = self._begin_call()
+        try:
+            self._call = self._begin_call()
+        except SegueError as last:
+            self._texts.finish_drained(last)
+            return
         if self._cancelled.is_set():  # meanwhile, by another thread, which may have cancelled the call before this one
             self._call.cancel()
 

@@ -70,7 +70,7 @@ class RetryState:
     def begin(self) -> Use:
         """Begin a try at the best address that is left; raise DeadlineExceeded if it is too late."""
         if self.deadline.left == 0:
-            raise self._final(DeadlineExceeded("the timeout passed before a server could be asked"))
+            raise self._final(DeadlineExceeded("the timeout has passed"))
         self._use = self._addresses.begin(self._next, in_session=self._in_session)
         self._is_answered_there = False
         return self._use
