@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 from segue_client import (
     Cancelled,
     DeadlineExceeded,
@@ -262,3 +264,40 @@ def test_a_person_is_told_once_that_a_call_waits(make: Any) -> None:
     retry.note_progress()
     fail(retry, NOBODY, NOBODY)
     assert retry.notice()
+
+
+CLOSE = 1e-9
+"""Seconds."""
+
+FAILURES = some.sampled_from([NOBODY, BROKEN, busy(), busy(0.3), busy(7.0), Cancelled("no"), NotExact("no")])
+
+
+@given(some.lists(FAILURES, max_size=80), some.integers(1, 4), some.sampled_from([None, 0.0, 5.0]), some.booleans())
+def test_whatever_fails_each_address_has_its_turn_and_nothing_waits_beyond_patience(
+    failures: list[SegueError], count: int, patience: float | None, begun: bool
+) -> None:
+    clock = Clock()
+    addresses = [f"{number}:1" for number in range(count)]
+    retry = RetryState(Addresses(addresses, clock), Deadline.after(None), patience, clock)
+    if begun:
+        retry.note_answer()
+    tried: list[str] = []
+    ready = dict.fromkeys(addresses, 0.0)
+    for failure in failures:
+        use = retry.begin()
+        assert clock.now >= min(ready[use.address], patience or 0.0) - CLOSE, "as it said"
+        tried.append(use.address)
+        ready[use.address] = clock.now + (getattr(failure, "retry_after", None) or 0.0)
+        use.end()
+        try:
+            delay = retry.delay_after(failure)
+        except SegueError:
+            break
+        assert delay == 0 if len(tried) < count else delay > 0
+        clock.now += delay
+        assert clock.now <= (patience or 0.0) + CLOSE
+    else:
+        assert len(set(tried)) == min(len(tried), count), "nobody twice before all others once"
+        return
+    may_give_up_early = begun and not patience
+    assert may_give_up_early or set(tried) == set(addresses) or clock.now >= (patience or 0.0) - CLOSE
