@@ -7,6 +7,8 @@ with Client("127.0.0.1:50051") as client:
     print(client.score("Once upon a time").perplexity)
 """
 
+import logging
+
 from segue_client._async.client import AsyncClient
 from segue_client._async.generation import AsyncGeneration, AsyncSamples
 from segue_client._async.score_stream import AsyncScoreStream
@@ -41,6 +43,8 @@ from segue_client.messages.score import Score
 from segue_client.messages.score_request import CandidateRanking
 from segue_client.messages.windows import WindowScore, WindowSize
 from segue_client.protocol.score_stream import ScoreProgress
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the program asks
 
 __all__ = [
     "Alternative",

@@ -19,6 +19,7 @@ SegueError
 # ruff: noqa: N818 - each class is named after what happened; the base carries the suffix
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import ClassVar, Final, TypeVar
 
 import grpc
@@ -104,12 +105,13 @@ class ServerBusy(SegueError):
 class ServerUnavailable(SegueError):
     """No server answers at the address, or it is stopping, or the connection to it broke.
 
-    `was_reached` is false only in the first case.
+    `was_reached` is false only in the first case. `cause` is what gRPC says of it, such as "Connection refused"; or ""
     """
 
-    def __init__(self, message: str, *, reason: str = "", was_reached: bool = False) -> None:
+    def __init__(self, message: str, *, reason: str = "", was_reached: bool = False, cause: str = "") -> None:
         super().__init__(message, reason=reason)
         self.was_reached = was_reached
+        self.cause = cause
 
 
 class DeadlineExceeded(SegueError):
@@ -124,8 +126,21 @@ class ServerFault(SegueError):
     """The server failed, or broke the contract."""
 
 
+START_ONE: Final = "start one with: segue serve MODELS_FOLDER"
+"""The remedy where no server answers."""
+
 STOPPING: Final = "STOPPING"
 """The reason given by a server that is stopping."""
+
+_Error = TypeVar("_Error", bound=SegueError)
+
+
+def reworded(error: _Error, message: str) -> _Error:
+    """Return the same error with another message."""
+    changed = copy(error)
+    changed.args, changed.__cause__ = (message,), error.__cause__
+    return changed
+
 
 _KINDS: Final[Mapping[grpc.StatusCode, type[SegueError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -155,8 +170,11 @@ _BROKEN: Final = (
 """Parts of messages about an established connection that broke."""
 
 
-def translate(error: grpc.RpcError, target: str) -> SegueError:
-    """Return the exception for `error`, with which a call to the address `target` ended."""
+def translate(error: grpc.RpcError, target: str, detour: str = "") -> SegueError:
+    """Return the exception for `error`, with which a call to the address `target` ended.
+
+    `detour`: what to add if the address was not reached, because the way there leads through a proxy.
+    """
     code, details = error.code(), error.details() or ""
     status = _rich_status(error)
     reason = _reason(status)
@@ -164,7 +182,9 @@ def translate(error: grpc.RpcError, target: str) -> SegueError:
         return _KINDS_BY_REASON[reason](details, reason=reason)
     if code is grpc.StatusCode.UNAVAILABLE or _is_broken(code, details):
         was_reached = reason == STOPPING or any(clause in details for clause in _BROKEN)
-        return ServerUnavailable(_unavailable(details, target, reason), reason=reason, was_reached=was_reached)
+        cause = details if reason else _cause(details, "" if was_reached else detour)
+        message = _unavailable(cause, target, reason)
+        return ServerUnavailable(message, reason=reason, was_reached=was_reached, cause=cause)
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _KINDS.get(code, ServerFault)(_message(code, details, target), reason=reason)
     if "larger than max" in details:  # gRPC refused the size: waiting, as for a full server, never helps
@@ -194,12 +214,16 @@ def _message(code: grpc.StatusCode, details: str, target: str) -> str:
             return f"the server at {target} failed: {code.name}: {details}"
 
 
-def _unavailable(details: str, target: str, reason: str) -> str:
-    """Keep a server's own words; of gRPC's nested details only the last clause, such as "Connection refused"."""
+def _cause(details: str, detour: str) -> str:
+    """Return the last clause of gRPC's nested details, such as "Connection refused"."""
+    return (details.rsplit(": ", 1)[-1] or "no connection") + (f"; {detour}" if detour else "")
+
+
+def _unavailable(cause: str, target: str, reason: str) -> str:
+    """Keep a server's own words."""
     if reason:
-        return f"the server at {target} cannot answer: {details}"
-    cause = details.rsplit(": ", 1)[-1] or "no connection"
-    return f"no server is available at {target} ({cause}); start one with: segue serve MODELS_FOLDER"
+        return f"the server at {target} cannot answer: {cause}"
+    return f"no server is available at {target} ({cause}); {START_ONE}"
 
 
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status:

@@ -367,10 +367,3 @@ async def test_models(peer: Any, face: Any) -> None:
 async def test_a_message_beyond_the_size_limit_is_the_callers_fault(peer: Any) -> None:
     with Client(peer.address, max_message_bytes=100) as client, pytest.raises(InvalidRequest, match="raise"):
         client.score("a" * 200)
-
-
-def test_a_proxy_is_not_asked_for_this_machine(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    with Client(peer.address, timeout=5) as client:
-        assert client.models()

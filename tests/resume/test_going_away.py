@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from segue_client import AsyncClient
 from segue_client.errors import Cancelled, ServerUnavailable
-from segue_client.protocol.retry import Addresses, Deadline, RetryState
+from segue_client.protocol.addresses import Addresses
+from segue_client.protocol.deadline import Deadline
+from segue_client.protocol.retry import RetryState
 
 CALLS = 64
 
@@ -28,4 +30,5 @@ async def test_a_proxy_without_a_replica_is_waited_for(nginx: Any, free_ports: A
 
 def test_a_call_that_a_stopping_server_cancelled_before_it_began_is_made_again() -> None:
     retry = RetryState(Addresses("the-only-one:1"), Deadline.after(None), patience=30.0)
+    retry.begin()
     assert retry.delay_after(Cancelled("the call was cancelled")) < 1

@@ -25,8 +25,8 @@ class AsyncClient(AsyncSessionCalls):
             generation = await client.generate("Once ")
             print(await generation.text())
 
-    target              HOST:PORT or another gRPC name, or several: calls go to one address, and to the next after a
-                        failure
+    target              HOST:PORT or another gRPC name, or several: calls spread over those that are good, leave one
+                        that is full or lost for the next, and stay together in sessions
     timeout             the limit of each method call in seconds, None for none; each method may override it
     tenant              the owner of tickets and sessions: up to 64 of A-Z a-z 0-9 . _ -
     resume              whether a text or a long score is resumed after its server was lost, with the same result; each

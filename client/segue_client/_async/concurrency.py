@@ -18,12 +18,13 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 
-from segue_client.errors import Cancelled, translate
+from segue_client.errors import Cancelled, InvalidRequest, translate
 
 __all__ = [
     "Event",
     "Job",
     "Lock",
+    "Owner",
     "Queue",
     "ServerStream",
     "in_order",
@@ -42,6 +43,24 @@ Job: TypeAlias = Callable[[], Coroutine[Any, Any, _Result]]
 
 Lock = nullcontext
 """No lock: one event loop runs everything."""
+
+
+class Owner:
+    """The event loop that uses a client."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def has_changed(self) -> bool:
+        """Whether another loop took over from one that has ended; raise InvalidRequest if that one still runs."""
+        loop, before = asyncio.get_running_loop(), self._loop
+        if before is None or before is loop:
+            self._loop = loop
+            return False
+        if before.is_running():
+            raise InvalidRequest("this AsyncClient is in use in another event loop; make one for each loop")
+        self._loop = loop
+        return True
 
 
 class Event(asyncio.Event):
@@ -78,8 +97,8 @@ async def invoke(method: Callable[..., Awaitable[_Result]], request: object, **o
 
 
 @contextmanager
-def translated(address: str) -> Iterator[None]:
-    """Raise the errors of a call to `address` as those of `segue_client.errors`.
+def translated(address: str, detour_to: Callable[[str], str]) -> Iterator[None]:
+    """Raise the errors of a call to `address` as those of `segue_client.errors`; see `translate` for the detour.
 
     grpc.aio raises asyncio.CancelledError for a call cancelled on this side, even if the task that awaits it was not
     cancelled. That task gets Cancelled and continues.
@@ -87,7 +106,7 @@ def translated(address: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise translate(error, address) from error
+        raise translate(error, address, detour_to(address)) from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task and task.cancelling():

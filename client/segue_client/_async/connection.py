@@ -1,16 +1,22 @@
 """The channels of an AsyncClient to its addresses, and the calls over them."""
 
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import grpc
 from segue.v1 import generation_pb2_grpc, model_pb2_grpc, scoring_pb2_grpc, session_pb2_grpc
 
-from segue_client._async.concurrency import Lock, ServerStream, invoke, next_message, sleep, translated
+from segue_client._async.concurrency import Lock, Owner, ServerStream, invoke, next_message, sleep, translated
 from segue_client.errors import Cancelled, SegueError
-from segue_client.protocol.retry import Addresses, RetryState
+from segue_client.protocol.addresses import Addresses, Use
+from segue_client.protocol.retry import RetryState
 from segue_client.transport.channel import call_metadata, channel_options
+from segue_client.transport.proxy import detour_to
 from segue_client.transport.settings import ConnectionSettings
+
+LOGGER: Final = logging.getLogger("segue_client")
+"""Tells when a call begins to wait for a server."""
 
 _Response = TypeVar("_Response")
 
@@ -28,17 +34,25 @@ class AsyncStubs:
 class AsyncMessageStream(Generic[_Response]):
     """The messages of one call. Raises the errors of `segue_client.errors`."""
 
-    def __init__(self, call: ServerStream[_Response], address: str) -> None:
+    def __init__(self, call: ServerStream[_Response], use: Use) -> None:
         self._call = call
-        self._address = address
+        self._use = use
 
     async def receive(self) -> _Response | None:
         """Return the next message; None after the last one."""
-        with translated(self._address):
-            return await next_message(self._call)
+        try:
+            with translated(self._use.address, detour_to):
+                message = await next_message(self._call)
+        except BaseException:
+            self._use.end()
+            raise
+        if message is None:
+            self._use.end()
+        return message
 
     def cancel(self) -> None:
         """Cancel the call, from its event loop. `receive` then raises Cancelled; a call that has ended stays so."""
+        self._use.end()
         self._call.cancel()
 
 
@@ -50,6 +64,7 @@ class AsyncConnection:
         self._addresses = Addresses(settings.target)
         self._metadata = call_metadata(settings.tenant)
         self._lock = Lock()
+        self._owner = Owner()
         self._channels: dict[str, tuple[grpc.aio.Channel, AsyncStubs]] = {}
         self._is_closed = False
 
@@ -58,18 +73,23 @@ class AsyncConnection:
         """Whether `close` was called."""
         return self._is_closed
 
-    def retry_state(self, timeout: float | None, *, resume: bool | None = None) -> RetryState:
-        """Return the retry state of a new call; None for either argument: the client's own setting."""
-        return self.settings.retry_state(self._addresses, timeout, resume=resume)
+    def retry_state(self, timeout: float | None, *, resume: bool | None = None, in_session: bool = False) -> RetryState:
+        """Return the retry state of a new call; None: the client's own setting.
+
+        `in_session`: whether the call opens, uses or lists sessions.
+        """
+        return self.settings.retry_state(self._addresses, timeout, resume=resume, in_session=in_session)
 
     async def ask(
         self,
         method: Callable[[AsyncStubs], Callable[..., Awaitable[_Response]]],
         request: object,
         timeout: float | None,
+        *,
+        in_session: bool = False,
     ) -> _Response:
         """Make a call that may be repeated, with the client's own retries."""
-        return await self.unary(method, request, self.retry_state(timeout))
+        return await self.unary(method, request, self.retry_state(timeout, in_session=in_session))
 
     async def unary(
         self,
@@ -79,9 +99,10 @@ class AsyncConnection:
     ) -> _Response:
         """Make a call that may be repeated, until it succeeds or `retry` gives up."""
         while True:
+            use = retry.begin()
             try:
-                with translated(retry.address):
-                    stub = method(self._stubs(retry.address))
+                with use, translated(use.address, detour_to):
+                    stub = method(self._stubs(use.address))
                     response = await invoke(stub, request, timeout=retry.deadline.left, metadata=self._metadata)
             except SegueError as error:
                 await self.wait_after(error, retry)
@@ -95,24 +116,38 @@ class AsyncConnection:
         request: object,
         retry: RetryState,
     ) -> AsyncMessageStream[_Response]:
-        """Begin a call that returns several messages, to `retry.address`; it is not repeated after a failure.
+        """Begin a call that returns several messages; it is not repeated after a failure.
 
         `request` is one message or an iterator of them.
         """
-        address = retry.address
-        call = method(self._stubs(address))(request, timeout=retry.deadline.left, metadata=self._metadata)
-        return AsyncMessageStream(call, address)
+        use = retry.begin()
+        try:
+            stub = method(self._stubs(use.address))
+            call = stub(request, timeout=retry.deadline.left, metadata=self._metadata)
+        except BaseException:
+            use.end()
+            raise
+        return AsyncMessageStream(call, use)
+
+    def delay_after(self, error: SegueError, retry: RetryState) -> float:
+        """Return the seconds to wait before the next try, or raise what ends the call."""
+        if self._is_closed:
+            raise error
+        delay = retry.delay_after(error)
+        if notice := retry.notice():
+            LOGGER.warning(notice)
+        return delay
 
     async def wait_after(self, error: SegueError, retry: RetryState) -> None:
         """Wait until the next try, or raise `error` if there are no retries left."""
-        if self._is_closed:
-            raise error
-        await sleep(retry.delay_after(error))
+        await sleep(self.delay_after(error, retry))
 
     async def close(self) -> None:
         """Close the channels; calls still running are cancelled."""
         with self._lock:
             self._is_closed = True
+            if self._owner.has_changed():
+                self._channels.clear()
             for channel, _ in self._channels.values():
                 await channel.close()
 
@@ -120,6 +155,8 @@ class AsyncConnection:
         with self._lock:
             if self._is_closed:
                 raise Cancelled("the client is closed")
+            if self._owner.has_changed():  # whose channels ended with it
+                self._channels.clear()
             if address not in self._channels:
                 channel = self._channel(address)
                 self._channels[address] = channel, AsyncStubs(channel)

@@ -13,6 +13,7 @@ from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.score import Score
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring
+from segue_client.protocol.tries import broken_off
 
 _Messages: TypeAlias = AsyncMessageStream[scoring_pb2.ScoreStreamResponse]
 
@@ -141,7 +142,10 @@ class AsyncScoreStream(AsyncIterator[ScoreProgress]):
         self._end_call()
         if self._is_cancelled or not self._scoring.can_restart:
             raise error
-        await self._connection.wait_after(error, self._retry)
+        try:
+            await self._connection.wait_after(error, self._retry)
+        except SegueError as last:
+            raise broken_off("score", self.total.scored_count, last) from last.__cause__
         self._scoring.restart()
 
     def _end_call(self) -> None:

@@ -61,7 +61,7 @@ class AsyncScoringCalls:
         resume              whether a long text is resumed after its server was lost; None: the client's setting
         """
         settings = text_settings(**options)
-        retry = self._connection.retry_state(timeout, resume=resume)
+        retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         if not settings.fits(text):
             return await self._score_streamed(text, settings, retry)
         [score] = await self._score_at_once([text], settings, retry)
@@ -104,7 +104,7 @@ class AsyncScoringCalls:
         if jobs < 1:
             raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
         settings = ScoreSettings(**options)
-        first = self._connection.retry_state(timeout, resume=resume)
+        first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         return self._score_each(self._jobs(texts, settings, first, resume=resume), jobs)
 
     def score_stream(
@@ -136,7 +136,8 @@ class AsyncScoringCalls:
         settings = text_settings(**options)
         resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
-        retry = self._connection.retry_state(timeout, resume=resume and scoring.resumes)
+        resume = resume and scoring.resumes
+        retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         return AsyncScoreStream(text, scoring, self._connection, retry)
 
     async def score_candidates(
@@ -160,7 +161,10 @@ class AsyncScoringCalls:
         Everything else is as in `score`. A session is not advanced.
         """
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
-        response = await self._connection.ask(lambda stubs: stubs.scoring.ScoreCandidates, request, timeout)
+        in_session = options.get("session") is not None
+        response = await self._connection.ask(
+            lambda stubs: stubs.scoring.ScoreCandidates, request, timeout, in_session=in_session
+        )
         return ranking_from(response, candidates)
 
     async def _score_each(self, work: AsyncIterator[Job[ScoredGroup]], jobs: int) -> AsyncIterator[Score]:

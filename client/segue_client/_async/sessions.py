@@ -10,7 +10,7 @@ from segue.v1 import session_pb2
 from segue_client._async.connection import AsyncConnection
 from segue_client._async.generation import AsyncGeneration
 from segue_client._async.scoring import AsyncScoringCalls
-from segue_client.errors import SessionExists, SessionNotFound
+from segue_client.errors import NotRewindable, SessionExists, SessionNotFound
 from segue_client.messages.generation_request import GenerationKeywords
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TextOptions
@@ -27,7 +27,7 @@ from segue_client.messages.session import (
     state_from,
 )
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.session import SessionCursor
+from segue_client.protocol.session import SessionCursor, beyond_reach
 
 
 class AsyncSessionCalls(AsyncScoringCalls):
@@ -71,7 +71,9 @@ class AsyncSessionCalls(AsyncScoringCalls):
             version=version,
         )
         try:
-            response = await self._connection.ask(lambda stubs: stubs.sessions.OpenSession, request, timeout)
+            response = await self._connection.ask(
+                lambda stubs: stubs.sessions.OpenSession, request, timeout, in_session=True
+            )
         except SessionExists:
             if name:
                 raise
@@ -89,7 +91,7 @@ class AsyncSessionCalls(AsyncScoringCalls):
     ) -> "AsyncSession":
         """Return an open session, or raise SessionNotFound."""
         response = await self._connection.ask(
-            lambda stubs: stubs.sessions.GetSession, get_request(name, model, version), timeout
+            lambda stubs: stubs.sessions.GetSession, get_request(name, model, version), timeout, in_session=True
         )
         return AsyncSession(self, self._connection, state_from(response.session))
 
@@ -102,7 +104,7 @@ class AsyncSessionCalls(AsyncScoringCalls):
     ) -> list["AsyncSession"]:
         """Return all sessions of the tenant with one model, by name."""
         found: list[AsyncSession] = []
-        retry = self._connection.retry_state(timeout)
+        retry = self._connection.retry_state(timeout, in_session=True)
         token: str | None = ""
         while token is not None:
             request = list_request(model, version, token)
@@ -205,7 +207,10 @@ class AsyncSession:
         wanted = fork_names(names)
         try:
             response = await self._connection.ask(
-                lambda stubs: stubs.sessions.ForkSession, fork_request(self._cursor.state, wanted), timeout
+                lambda stubs: stubs.sessions.ForkSession,
+                fork_request(self._cursor.state, wanted),
+                timeout,
+                in_session=True,
             )
         except SessionExists:
             if not isinstance(names, int):
@@ -221,7 +226,12 @@ class AsyncSession:
         after a broken connection, and the first try may have rewound the session; `refresh` shows it.
         """
         request = rewind_request(self._cursor.state, characters, seed)
-        response = await self._connection.ask(lambda stubs: stubs.sessions.RewindSession, request, timeout)
+        try:
+            response = await self._connection.ask(
+                lambda stubs: stubs.sessions.RewindSession, request, timeout, in_session=True
+            )
+        except NotRewindable as error:
+            raise beyond_reach(error) from error.__cause__
         self._cursor = SessionCursor(state_from(response.session))
 
     async def ticket(self, *, timeout: float | None = None) -> bytes | None:
@@ -240,10 +250,10 @@ class AsyncSession:
         ticket = await self.ticket(timeout=timeout)
         with suppress(SessionNotFound):  # an earlier try of this call succeeded
             await self._connection.ask(
-                lambda stubs: stubs.sessions.CloseSession, close_request(self._cursor.state), timeout
+                lambda stubs: stubs.sessions.CloseSession, close_request(self._cursor.state), timeout, in_session=True
             )
         return ticket
 
     async def _get(self, timeout: float | None, *, return_ticket: bool = False) -> session_pb2.GetSessionResponse:
         request = get_request(self.name, self.model, self.version, return_ticket=return_ticket)
-        return await self._connection.ask(lambda stubs: stubs.sessions.GetSession, request, timeout)
+        return await self._connection.ask(lambda stubs: stubs.sessions.GetSession, request, timeout, in_session=True)

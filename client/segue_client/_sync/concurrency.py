@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "Job",
     "Lock",
+    "Owner",
     "Queue",
     "ServerStream",
     "in_order",
@@ -38,6 +39,14 @@ _Received_co = TypeVar("_Received_co", covariant=True)
 Job: TypeAlias = Callable[[], _Result]
 
 iterate = iter
+
+
+class Owner:
+    """All threads use a client."""
+
+    def has_changed(self) -> bool:
+        """Whether another took over: never."""
+        return False
 
 
 class Event(threading.Event):
@@ -111,12 +120,12 @@ def invoke(method: Callable[..., _Result], request: object, **options: object) -
 
 
 @contextmanager
-def translated(address: str) -> Iterator[None]:
-    """Raise the errors of a call to `address` as those of `segue_client.errors`."""
+def translated(address: str, detour_to: Callable[[str], str]) -> Iterator[None]:
+    """Raise the errors of a call to `address` as those of `segue_client.errors`; see `translate` for the detour."""
     try:
         yield
     except grpc.RpcError as error:
-        raise translate(error, address) from error
+        raise translate(error, address, detour_to(address)) from error
 
 
 def in_order(jobs: Iterator[Job[_Result]], count: int) -> Generator[_Result]:

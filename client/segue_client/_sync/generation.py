@@ -24,7 +24,7 @@ class _TextStream:
     ) -> None:
         self._texts = texts
         self._connection = connection
-        self._retry = connection.retry_state(timeout, resume=resume)
+        self._retry = connection.retry_state(timeout, resume=resume, in_session=texts.in_session)
         self._cancelled = Event()
         self._call = self._begin_call()
 
@@ -86,18 +86,23 @@ class _TextStream:
 
     def _resume(self, error: SegueError) -> None:
         """Begin another call after a delay, or raise `error` if there are no retries left."""
+        self._call.cancel()  # which may still run, if its server cannot continue the text
         if self._cancelled.is_set():
             raise Cancelled("the call was cancelled") from error
         if self._connection.is_closed:
             raise error
         try:
-            delay = self._retry.delay_after(error)
+            delay = self._connection.delay_after(error, self._retry)
         except SegueError as last:
             self._texts.finish_drained(last)
             return
         if self._cancelled.wait_for(delay):
             raise Cancelled("the call was cancelled")
-        self._call = self._begin_call()
+        try:
+            self._call = self._begin_call()
+        except SegueError as last:
+            self._texts.finish_drained(last)
+            return
         if self._cancelled.is_set():  # meanwhile, by another thread, which may have cancelled the call before this one
             self._call.cancel()
 

@@ -62,7 +62,7 @@ class ScoringCalls:
         resume              whether a long text is resumed after its server was lost; None: the client's setting
         """
         settings = text_settings(**options)
-        retry = self._connection.retry_state(timeout, resume=resume)
+        retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         if not settings.fits(text):
             return self._score_streamed(text, settings, retry)
         [score] = self._score_at_once([text], settings, retry)
@@ -105,7 +105,7 @@ class ScoringCalls:
         if jobs < 1:
             raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
         settings = ScoreSettings(**options)
-        first = self._connection.retry_state(timeout, resume=resume)
+        first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         return self._score_each(self._jobs(texts, settings, first, resume=resume), jobs)
 
     def score_stream(
@@ -137,7 +137,8 @@ class ScoringCalls:
         settings = text_settings(**options)
         resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
-        retry = self._connection.retry_state(timeout, resume=resume and scoring.resumes)
+        resume = resume and scoring.resumes
+        retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         return ScoreStream(text, scoring, self._connection, retry)
 
     def score_candidates(
@@ -161,7 +162,10 @@ class ScoringCalls:
         Everything else is as in `score`. A session is not advanced.
         """
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
-        response = self._connection.ask(lambda stubs: stubs.scoring.ScoreCandidates, request, timeout)
+        in_session = options.get("session") is not None
+        response = self._connection.ask(
+            lambda stubs: stubs.scoring.ScoreCandidates, request, timeout, in_session=in_session
+        )
         return ranking_from(response, candidates)
 
     def _score_each(self, work: Iterator[Job[ScoredGroup]], jobs: int) -> Iterator[Score]:

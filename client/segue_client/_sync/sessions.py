@@ -11,7 +11,7 @@ from segue.v1 import session_pb2
 from segue_client._sync.connection import Connection
 from segue_client._sync.generation import Generation
 from segue_client._sync.scoring import ScoringCalls
-from segue_client.errors import SessionExists, SessionNotFound
+from segue_client.errors import NotRewindable, SessionExists, SessionNotFound
 from segue_client.messages.generation_request import GenerationKeywords
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TextOptions
@@ -28,7 +28,7 @@ from segue_client.messages.session import (
     state_from,
 )
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.session import SessionCursor
+from segue_client.protocol.session import SessionCursor, beyond_reach
 
 
 class SessionCalls(ScoringCalls):
@@ -72,7 +72,7 @@ class SessionCalls(ScoringCalls):
             version=version,
         )
         try:
-            response = self._connection.ask(lambda stubs: stubs.sessions.OpenSession, request, timeout)
+            response = self._connection.ask(lambda stubs: stubs.sessions.OpenSession, request, timeout, in_session=True)
         except SessionExists:
             if name:
                 raise
@@ -90,7 +90,7 @@ class SessionCalls(ScoringCalls):
     ) -> "Session":
         """Return an open session, or raise SessionNotFound."""
         response = self._connection.ask(
-            lambda stubs: stubs.sessions.GetSession, get_request(name, model, version), timeout
+            lambda stubs: stubs.sessions.GetSession, get_request(name, model, version), timeout, in_session=True
         )
         return Session(self, self._connection, state_from(response.session))
 
@@ -103,7 +103,7 @@ class SessionCalls(ScoringCalls):
     ) -> list["Session"]:
         """Return all sessions of the tenant with one model, by name."""
         found: list[Session] = []
-        retry = self._connection.retry_state(timeout)
+        retry = self._connection.retry_state(timeout, in_session=True)
         token: str | None = ""
         while token is not None:
             request = list_request(model, version, token)
@@ -206,7 +206,10 @@ class Session:
         wanted = fork_names(names)
         try:
             response = self._connection.ask(
-                lambda stubs: stubs.sessions.ForkSession, fork_request(self._cursor.state, wanted), timeout
+                lambda stubs: stubs.sessions.ForkSession,
+                fork_request(self._cursor.state, wanted),
+                timeout,
+                in_session=True,
             )
         except SessionExists:
             if not isinstance(names, int):
@@ -222,7 +225,12 @@ class Session:
         after a broken connection, and the first try may have rewound the session; `refresh` shows it.
         """
         request = rewind_request(self._cursor.state, characters, seed)
-        response = self._connection.ask(lambda stubs: stubs.sessions.RewindSession, request, timeout)
+        try:
+            response = self._connection.ask(
+                lambda stubs: stubs.sessions.RewindSession, request, timeout, in_session=True
+            )
+        except NotRewindable as error:
+            raise beyond_reach(error) from error.__cause__
         self._cursor = SessionCursor(state_from(response.session))
 
     def ticket(self, *, timeout: float | None = None) -> bytes | None:
@@ -240,9 +248,11 @@ class Session:
         # If the response that ends the session brought the ticket, losing it would lose the state.
         ticket = self.ticket(timeout=timeout)
         with suppress(SessionNotFound):  # an earlier try of this call succeeded
-            self._connection.ask(lambda stubs: stubs.sessions.CloseSession, close_request(self._cursor.state), timeout)
+            self._connection.ask(
+                lambda stubs: stubs.sessions.CloseSession, close_request(self._cursor.state), timeout, in_session=True
+            )
         return ticket
 
     def _get(self, timeout: float | None, *, return_ticket: bool = False) -> session_pb2.GetSessionResponse:
         request = get_request(self.name, self.model, self.version, return_ticket=return_ticket)
-        return self._connection.ask(lambda stubs: stubs.sessions.GetSession, request, timeout)
+        return self._connection.ask(lambda stubs: stubs.sessions.GetSession, request, timeout, in_session=True)

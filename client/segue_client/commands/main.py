@@ -15,6 +15,7 @@ other is a bug, and keeps its traceback.
 
 import difflib
 import io
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -95,6 +96,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; turn its end into an exit status and at most one line."""
+        logging.getLogger("segue_client").addHandler(_WAITING)
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
@@ -120,6 +122,17 @@ class Commands(click.Group):
                 raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(exit_code)
+
+
+class _Told(logging.Handler):
+    """Tells the user what the client says while it runs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line to standard error."""
+        click.secho(record.getMessage(), dim=True, err=True)
+
+
+_WAITING: Final = _Told()
 
 
 def _refused(error: OSError) -> click.ClickException:

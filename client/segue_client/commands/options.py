@@ -14,7 +14,21 @@ if TYPE_CHECKING:
 
 def _addresses(_ctx: click.Context, _param: click.Parameter, value: str) -> list[str]:
     """Read HOST:PORT,HOST:PORT,..."""
-    return [address.strip() for address in value.split(",")]
+    from segue_client.errors import InvalidRequest
+    from segue_client.protocol.address import checked_address
+
+    addresses = [address.strip() for address in value.split(",")]
+    try:
+        return [checked_address(address) for address in addresses]
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Read a time limit; click's ranges let "nan" through."""
+    if value is not None and not value > 0:
+        raise click.BadParameter(f"{value:g} is no time limit; choose more than 0 seconds, or leave it out")
+    return value
 
 
 SERVER: Final = click.option(
@@ -25,16 +39,22 @@ SERVER: Final = click.option(
     envvar="SEGUE_SERVER",
     show_envvar=True,
     callback=_addresses,
-    help="Address of the server; several equivalent ones are tried in turn.",
+    help="Address of the server. Several equivalent ones share the work; one that is full or lost is left.",
 )
 TENANT: Final = click.option(
     "--tenant", default="", envvar="SEGUE_TENANT", show_envvar=True, help="Owner of the tickets and sessions."
 )
 TIMEOUT: Final = click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this time."
+    "--timeout", type=float, callback=_seconds, metavar="SECONDS", help="Give up after this time.  [default: never]"
 )
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Write JSON for scripts, one object per line.")
-MODEL: Final = click.option("--model", default="", help="Name of the model.  [default: the server's only one]")
+MODEL: Final = click.option(
+    "--model",
+    default="",
+    envvar="SEGUE_MODEL",
+    show_envvar=True,
+    help="Name of the model.  [default: the server's only one]",
+)
 MODEL_VERSION: Final = click.option(
     "--model-version", type=click.IntRange(min=0), default=0, help="Version of the model.  [default: the newest]"
 )

@@ -166,7 +166,7 @@ def _print(sessions: Sequence["Session"], *, as_json: bool) -> None:
             f"{session.position:,}",
             f"{session.rewindable_count:,}",
             str(session.seed),
-            f"{session.expiry.astimezone():%Y-%m-%d %H:%M}",
+            f"{session.expiry.astimezone():%Y-%m-%d %H:%M %Z}",
         )
     console().print(table)
 

@@ -1,8 +1,10 @@
 """Requests for texts, and the parts that all requests share."""
 
+import operator
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Final, Literal, TypedDict
 
 from segue.v1 import common_pb2, generation_pb2
@@ -72,13 +74,13 @@ class GenerationOptions:
             start=start_from(self.ticket, self.session, exact=self.exact),
             prompt=encodable("prompt", prompt),
             sampling=generation_pb2.Sampling(
-                temperature=self.temperature,
+                temperature=_optional_number("temperature", self.temperature),
                 top_k=None if self.top_k is None else unsigned("top_k", self.top_k, 32),
-                top_p=self.top_p,
+                top_p=_optional_number("top_p", self.top_p),
                 seed=None if self.seed is None else unsigned("seed", self.seed, 64),
-                min_p=self.min_p,
+                min_p=_optional_number("min_p", self.min_p),
                 biases=[
-                    generation_pb2.CharacterBias(character=encodable("biases", character), bias=bias)
+                    generation_pb2.CharacterBias(character=encodable("biases", character), bias=_number("biases", bias))
                     for character, bias in (self.biases or {}).items()
                 ],
                 allowed_characters=encodable("allowed_characters", self.allowed_characters),
@@ -138,6 +140,8 @@ def start_from(
         raise InvalidRequest("ticket and session are both given; a text continues one of them")
     if ticket is None and session is None and exact:
         return None
+    if ticket is not None and not isinstance(ticket, bytes):
+        raise InvalidRequest(f"ticket is {type(ticket).__name__}, not bytes")
     start = common_pb2.Start(ticket=ticket) if ticket is not None else common_pb2.Start()
     if session is not None:
         reference = SessionReference(name=session) if isinstance(session, str) else session
@@ -164,7 +168,8 @@ def unknown_policy(policy: UnknownPolicy) -> common_pb2.UnknownPolicy.ValueType:
 
 
 def encodable(field: str, text: str) -> str:
-    """Return `text`; raise InvalidRequest for a lone surrogate, which UTF-8 cannot encode."""
+    """Return `text`; raise InvalidRequest for what is no text, or holds a lone surrogate, which UTF-8 cannot encode."""
+    check_text(field, text)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -173,8 +178,29 @@ def encodable(field: str, text: str) -> str:
     return text
 
 
+def check_text(field: str, text: object) -> None:
+    """Raise InvalidRequest for what is no text, such as the NaN of a data frame."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{field} is {type(text).__name__}, not str")
+
+
 def unsigned(field: str, value: int, bits: int) -> int:
-    """Return `value`; raise InvalidRequest if it is negative or has more than `bits` bits."""
-    if not 0 <= value < 2**bits:
-        raise InvalidRequest(f"{field} is {value}; choose 0 to {2**bits - 1:,}")
+    """Return `value`; raise InvalidRequest if it is no integer, negative, or has more than `bits` bits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**bits:
+        raise InvalidRequest(f"{field} is {value!r}; choose 0 to {2**bits - 1:,}")
+    return number
+
+
+def _number(field: str, value: float) -> float:
+    """Return `value`; raise InvalidRequest for what is no number. The server knows the range."""
+    if not isinstance(value, Real):
+        raise InvalidRequest(f"{field} is {value!r}, not a number")
     return value
+
+
+def _optional_number(field: str, value: float | None) -> float | None:
+    return None if value is None else _number(field, value)

@@ -11,6 +11,7 @@ from segue_client.errors import InvalidRequest
 from segue_client.messages.generation_request import (
     SessionReference,
     UnknownPolicy,
+    check_text,
     encodable,
     model_reference,
     start_from,
@@ -130,7 +131,8 @@ class ScoreSettings:
         return -(-(len(text) + (self.end == "line-feed")) // self.windows)
 
     def fits(self, text: str) -> bool:
-        """Whether one call can score `text`."""
+        """Whether one call can score `text`; raise InvalidRequest for what is no text."""
+        check_text("text", text)
         return len(text) <= self.characters_per_call and self.windows_in(text) <= WINDOWS_PER_CALL
 
 

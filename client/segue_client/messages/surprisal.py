@@ -1,7 +1,7 @@
 """How surprising a model found some characters."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +34,18 @@ class Surprisal:
         """The mean surprisal in bits; None if no character was scored."""
         mean = self.mean_surprisal
         return None if mean is None else mean / math.log(2)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all fields by their names, and `perplexity` and `bits_per_character`, which `asdict` leaves out.
+
+        What belongs to the score (its windows, policies, continuation) becomes dicts too.
+        """
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return values | {"perplexity": self.perplexity, "bits_per_character": self.bits_per_character}
+
+
+def _plain(value: object) -> object:
+    """Turn dataclasses into dicts; leave long tuples of numbers as they are."""
+    if isinstance(value, tuple) and value and isinstance(value[0], Surprisal):
+        return tuple(part.as_dict() for part in value)
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -33,6 +33,7 @@ from segue_client.messages.events import Chunk, Continuation, Finished, FinishRe
 from segue_client.messages.generation_request import WRITTEN_BEFORE, GenerationOptions
 from segue_client.protocol.retry import rounding_difference
 from segue_client.protocol.ticket_history import TicketHistory
+from segue_client.protocol.tries import broken_off
 
 RESUME_INTERVAL: Final = 1000
 """Characters between the tickets that the client requests to resume from; a shorter text is written again."""
@@ -55,7 +56,7 @@ class ResumableTexts:
         self._request = request
         self._resume = resume
         self._shows_tickets = shows_tickets
-        self._from_tickets = resume and request.samples == 1 and not request.start.HasField("session")
+        self._from_tickets = resume and request.samples == 1 and not self.in_session
         if self._from_tickets and not shows_tickets and request.max_characters > RESUME_INTERVAL:
             request.ticket_interval = RESUME_INTERVAL
         self._samples = [_Progress(request.max_characters, request.written_before) for _ in range(request.samples)]
@@ -73,6 +74,11 @@ class ResumableTexts:
     def started(self) -> Started | None:
         """What the first server resolved the request to; None before it did."""
         return self._started
+
+    @property
+    def in_session(self) -> bool:
+        """Whether the text continues a session."""
+        return self._request.start.HasField("session")
 
     @property
     def exact(self) -> bool:
@@ -177,10 +183,10 @@ class ResumableTexts:
         return None
 
     def finish_drained(self, error: SegueError) -> None:
-        """Finish drained texts with their last ticket; otherwise raise `error`."""
+        """Finish drained texts with their last ticket; otherwise raise `error`, and say where the text broke off."""
         unfinished = [sample for sample in self._samples if not sample.finished]
         if not isinstance(error, ServerUnavailable | ServerBusy) or not all(sample.drained for sample in unfinished):
-            raise error
+            raise broken_off("text", sum(sample.delivered for sample in unfinished), error)
         for sample in unfinished:
             sample.finished = sample.drained
         self.has_ended = True

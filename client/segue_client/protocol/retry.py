@@ -2,73 +2,36 @@
 
     retry = RetryState(addresses, Deadline.after(timeout), patience=30.0)
     while True:
+        use = retry.begin()
         try:
-            return call(retry.address, timeout=retry.deadline.left)
+            with use:
+                return call(use.address, timeout=retry.deadline.left)
         except SegueError as error:
             sleep(retry.delay_after(error))
 
-A call that no server has answered yet is tried once at each address, so that a user without a server learns of it at
-once. A call that was answered is worth waiting for, until nothing has arrived for as long as the caller is patient.
+After a failure each other address is tried at once. What follows depends on whether the call was answered before:
+
+- A call that no server has answered yet fails, so that a user without a server, or in front of full ones, learns of it
+  at once.
+- A call that was answered is worth waiting for, until nothing has arrived for as long as the caller is patient. It goes
+  round the addresses, to each as soon as it said, and slower and slower.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from threading import Lock
+from collections.abc import Callable, Collection
 from typing import Final
 
-from segue_client.errors import Cancelled, InvalidRequest, NotExact, SegueError, ServerBusy, ServerUnavailable
+from segue_client.errors import Cancelled, DeadlineExceeded, NotExact, SegueError, ServerBusy, ServerUnavailable
 from segue_client.messages.events import Continuation
+from segue_client.protocol.addresses import Addresses, Use
+from segue_client.protocol.deadline import Deadline
+from segue_client.protocol.tries import Tries, is_failure, is_refusal_of_one
 
 RESUME_SECONDS: Final = 30.0
 """How long an answered call keeps trying."""
 
 _SHORTEST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
-
-
-class Addresses:
-    """One or several addresses of interchangeable servers, and the one in use. Any thread may use it."""
-
-    def __init__(self, target: str | Sequence[str]) -> None:
-        """`target`: one gRPC name, such as HOST:PORT, or several. Raises InvalidRequest if there is none."""
-        self.all = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
-        if not all(self.all) or not self.all:
-            raise InvalidRequest(f"the server's address is {target!r}; name one, such as 127.0.0.1:50051, or several")
-        self._current = 0
-        self._lock = Lock()
-
-    @property
-    def current(self) -> str:
-        """The address in use."""
-        return self.all[self._current]
-
-    def leave(self, address: str) -> str:
-        """Stop using `address`, where a call failed; return the address in use from now on.
-
-        Of many calls that fail at one address, only the first moves on.
-        """
-        with self._lock:
-            if self.all[self._current] == address:
-                self._current = (self._current + 1) % len(self.all)
-            return self.current
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """One time limit over several calls: a time of the monotonic clock, in seconds; None is never."""
-
-    at: float | None
-
-    @classmethod
-    def after(cls, timeout: float | None) -> "Deadline":
-        """Return the deadline `timeout` seconds from now."""
-        return cls(None if timeout is None else time.monotonic() + timeout)
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until the deadline, 0 once it has passed; None without a limit."""
-        return None if self.at is None else max(0.0, self.at - time.monotonic())
 
 
 class RetryState:
@@ -80,15 +43,23 @@ class RetryState:
         deadline: Deadline,
         patience: float | None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        in_session: bool = False,
     ) -> None:
         """`patience`: seconds without progress after which an answered call fails; None: it fails at once."""
-        self.address = addresses.current
-        """Where the next try goes."""
         self.deadline = deadline
         self._addresses = addresses
         self._patience = patience
         self._clock = clock
+        self._in_session = in_session
         self._answered = False
+        self._use: Use | None = None
+        """The latest try."""
+        self._is_answered_there = False
+        self._raised: SegueError | None = None
+        self._has_told = False
+        self._next: Collection[str] = addresses.all
+        """Where the next try may go."""
         self._reset()
 
     @property
@@ -96,68 +67,92 @@ class RetryState:
         """Whether an answered call is tried elsewhere."""
         return self._patience is not None
 
+    def begin(self) -> Use:
+        """Begin a try at the best address that is left; raise DeadlineExceeded if it is too late."""
+        if self.deadline.left == 0:
+            raise self._final(DeadlineExceeded("the timeout has passed"))
+        self._use = self._addresses.begin(self._next, in_session=self._in_session)
+        self._is_answered_there = False
+        return self._use
+
     def note_answer(self) -> None:
         """Note that a server has accepted the call."""
         self._answered = True
+        if self._use and not self._is_answered_there:
+            self._is_answered_there = True
+            self._addresses.note_answer(self._use.address, in_session=self._in_session)
 
     def note_progress(self) -> None:
         """Note a new result of the call: the patience starts again."""
-        self._answered = True
+        self.note_answer()
         if self._failing_since is not None:
             self._reset()
 
     def delay_after(self, error: SegueError) -> float:
-        """Return the seconds to wait before the next try, or raise `error` if there are no retries left."""
-        if not self._is_retryable(error) or self.deadline.left == 0:
-            raise error
-        if self.enabled and _was_reached(error):
-            self._answered = True
-        self._failed.add(self.address)
-        following = self._addresses.leave(self.address)
-        if not self._answered:
-            following = self._first_untried(following, error)
-        elif self._is_out_of_patience():
-            raise error
-        self.address = following
-        return self._limited(self._next_delay(error))
+        """Return the seconds to wait before the next try, or raise what to tell the caller if there is none left."""
+        if self._use is None or not (is_failure(error) or is_refusal_of_one(error)):
+            raise self._final(error)
+        self._note(self._use.address, error)
+        if self.deadline.left == 0 or (self._answered and self._is_out_of_patience()):
+            raise self._final(error)
+        if untried := [address for address in self._addresses.all if address not in self._tries]:
+            self._next = untried
+            return 0.0
+        if not self._answered or self._tries.are_refusals:
+            raise self._final(error)
+        return self._wait()
+
+    def notice(self) -> str | None:
+        """Return what to tell a person who waits: once, when waiting begins; otherwise None."""
+        if self._has_told or self._delay == _SHORTEST_DELAY or self._patience is None:
+            return None
+        self._has_told = True
+        return f"no server takes the call: {self._tries}; trying again for up to {self._patience:g} s"
 
     def _reset(self) -> None:
         self._failing_since: float | None = None
-        self._failed: set[str] = set()
+        self._tries = Tries()
+        self._next = self._addresses.all
+        self._ready: dict[str, float] = {}
+        """When each address that failed may be tried again, the least recent one first."""
         self._delay = _SHORTEST_DELAY
+        self._has_told = False
 
-    def _is_retryable(self, error: SegueError) -> bool:
-        """Whether the same call can succeed later or elsewhere. The caller knows that it did not cancel it."""
-        if isinstance(error, ServerBusy):  # once answered, a full server is one more obstacle
-            return self._answered
-        return isinstance(error, ServerUnavailable | Cancelled)
-
-    def _first_untried(self, following: str, error: SegueError) -> str:
-        if following not in self._failed:
-            return following
-        for address in self._addresses.all:
-            if address not in self._failed:
-                return address
-        raise error
+    def _note(self, address: str, error: SegueError) -> None:
+        self._failing_since = self._clock() if self._failing_since is None else self._failing_since
+        self._tries.add(address, error)
+        hint = error.retry_after if isinstance(error, ServerBusy) else None
+        self._ready.pop(address, None)
+        self._ready[address] = self._clock() + (hint or 0.0)
+        if is_failure(error):
+            self._addresses.note_failure(address, error)
+        if self.enabled and _was_reached(error):
+            self._answered = True
 
     def _is_out_of_patience(self) -> bool:
+        return self._patience_left() <= 0
+
+    def _patience_left(self) -> float:
         if self._patience is None:
-            return True
-        now = self._clock()
-        if self._failing_since is None:
-            self._failing_since = now
-        return now - self._failing_since >= self._patience
-
-    def _next_delay(self, error: SegueError) -> float:
-        """Return 0 for the first try at an address, otherwise longer and longer delays."""
-        if self.address not in self._failed:
             return 0.0
-        delay, self._delay = self._delay, min(2 * self._delay, _LONGEST_DELAY)
-        return max(delay, error.retry_after or 0.0) if isinstance(error, ServerBusy) else delay
+        since = self._clock() if self._failing_since is None else self._failing_since
+        return self._patience - (self._clock() - since)
 
-    def _limited(self, delay: float) -> float:
+    def _wait(self) -> float:
+        """Choose the address that may be tried again first, and return the seconds until then."""
+        address = min(self._ready, key=self._ready.__getitem__)
+        self._next = (address,)
+        delay, self._delay = self._delay, min(2 * self._delay, _LONGEST_DELAY)
+        delay = max(delay, self._ready[address] - self._clock())
         left = self.deadline.left
-        return delay if left is None else min(delay, left)
+        return min(delay, self._patience_left(), delay if left is None else left)
+
+    def _final(self, error: SegueError) -> SegueError:
+        """Return what to raise for the last error, once."""
+        if error is not self._raised:
+            self._raised = self._tries.final(error)
+            self._raised.__cause__ = error.__cause__
+        return self._raised
 
 
 def _was_reached(error: SegueError) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from segue_client.errors import NotRewindable, reworded
 from segue_client.messages.events import FinishReason
 from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions, SessionReference
 from segue_client.messages.score_request import TextOptions
@@ -46,6 +47,12 @@ class SessionCursor:
     def move_to(self, position: int) -> None:
         """Note where a call has left the session."""
         self._state = replace(self._state, position=position)
+
+
+def beyond_reach(error: NotRewindable) -> NotRewindable:
+    """Return the error of a session with the remedy."""
+    remedy = "it goes back as far as the rewind_characters (--rewind-characters) that it was opened with say, and less"
+    return reworded(error, f"{error}; {remedy} just after a rewind")
 
 
 def _check_own(options: GenerationKeywords | TextOptions) -> None:

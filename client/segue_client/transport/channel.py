@@ -4,6 +4,7 @@ from typing import Final
 
 from segue_client.errors import InvalidRequest
 from segue_client.messages.generation_request import encodable
+from segue_client.transport.proxy import is_this_machine
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
 
@@ -13,7 +14,6 @@ MAX_MESSAGE_BYTES: Final = 64 * 2**20
 # A server with gRPC's defaults closes connections that are pinged more often than every 5 minutes.
 _KEEPALIVE_TIME_MS: Final = 6 * 60 * 1000
 _KEEPALIVE_TIMEOUT_MS: Final = 20 * 1000
-_LOOPBACK: Final = ("127.", "localhost:", "[::1]:", "unix:")
 
 # A channel that failed to connect refuses calls until it tries again. gRPC's defaults, up to two minutes, are too long
 # for a client that somebody waits for.
@@ -38,7 +38,7 @@ def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, int]
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECTION_MS),
         ("grpc.min_reconnect_backoff_ms", _CONNECTING_MS),
         # gRPC obeys `http_proxy` even for this machine, which no proxy can reach.
-        ("grpc.enable_http_proxy", int(not target.startswith(_LOOPBACK))),
+        ("grpc.enable_http_proxy", int(not is_this_machine(target))),
     ]
 
 

@@ -365,7 +365,7 @@ def test_what_a_lost_server_leaves_is_kept_with_what_it_lacks(peer: Any, run: An
     assert (result.exit_code, result.stdout) == (1, "abcd\n")
     told, error = result.stderr.strip().splitlines()
     assert told == rf"after 5 characters; {path} keeps the state after 3 of them, before the last 2: 'd\n'"
-    assert error.startswith("Error: no server is available")
+    assert error.startswith("Error: the text broke off after 5 characters: no server is available")
     assert path.read_bytes() == b"three"
 
 

@@ -1,6 +1,8 @@
 """Scores, and how they add up."""
 
+import json
 import math
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -43,6 +45,17 @@ def test_derived_values_of_a_score() -> None:
     assert Score(scored_count=3).perplexity == 1
     assert math.copysign(1, Score(scored_count=3).bits_per_character or 0) == 1
     assert Score(sum_log_probability=-1e6, scored_count=1).perplexity == math.inf
+
+
+def test_a_dict_has_what_follows_from_the_fields_too() -> None:
+    window = WindowScore(first=0, character_count=2, sum_log_probability=-math.log(8), scored_count=1)
+    score = Score(sum_log_probability=-2 * math.log(8), scored_count=2, windows=(window,), policies=ScoringPolicies())
+    values = score.as_dict()
+    assert asdict(score).items() <= (values | {"windows": (asdict(window),)}).items()
+    assert (values["perplexity"], values["bits_per_character"]) == (score.perplexity, score.bits_per_character)
+    assert values["windows"] == (window.as_dict(),)
+    assert window.as_dict()["perplexity"] == window.perplexity
+    assert json.loads(json.dumps(values))["policies"] == {"unknown": "replace", "begin": None, "end": "nothing"}
 
 
 def test_parts_keep_their_order_and_their_ends() -> None:

@@ -10,6 +10,9 @@ from segue_client.messages.score import Score
 
 EXCERPT_CHARACTERS: Final = 60
 
+_FIELDS: Final = ("sum_log_probability", "scored_count", "unknown_count", "perplexity", "bits_per_character")
+"""Of a score, for a script."""
+
 Order = Literal["surprising", "expected"]
 Measure = Literal["mean", "sum"]
 """The mean surprisal per character, or the surprisal of the whole row."""
@@ -61,13 +64,8 @@ def _surprisal(score: Score, measure: Measure) -> float | None:
 
 def score_fields(score: Score) -> dict[str, object]:
     """Return a score as JSON fields; an undefined or infinite value is null."""
-    fields: dict[str, object] = {
-        "sum_log_probability": score.sum_log_probability,
-        "scored_count": score.scored_count,
-        "unknown_count": score.unknown_count,
-        "perplexity": score.perplexity if score.perplexity != math.inf else None,
-        "bits_per_character": score.bits_per_character,
-    }
+    values = score.as_dict()
+    fields = {name: None if values[name] == math.inf else values[name] for name in _FIELDS}
     if score.log_probabilities:
         fields["log_probabilities"] = score.log_probabilities
     if score.ranks:
