@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue.v1 import common_pb2, generation_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_grpc
+from segue_client import Client
 from segue_export.export import export_checkpoint
 from segue_training.text.normalization import NORMALIZATIONS, Normalizer
 from segue_training.text.vocabulary import Vocabulary
@@ -109,6 +110,22 @@ def test_a_text_read_verbatim_gets_the_scores_with_which_it_was_written(stubs: S
         whole = stubs.score(name, [text + further], verbatim=True)[0]
         assert list(whole.log_probabilities) == scores + scores_further
     assert changed, "otherwise it shows nothing"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_client_reads_verbatim_too(address: str, name: str) -> None:
+    with Client(address) as client:
+        written = client.generate(model=name, seed=3, max_characters=60, log_probabilities=True)
+        text, scores = "", list[float]()
+        for chunk in written:
+            text, scores = text + chunk.text, [*scores, *chunk.log_probabilities]
+        options = {"model": name, "begin": "begin", "verbatim": True, "log_probabilities": True}
+        assert list(client.score(text, **options).log_probabilities) == scores
+        (alone,) = client.score_each([text], **options)
+        assert alone.policies.verbatim
+        stream = client.score_stream([text[:7], text[7:]], **options)
+        assert [score for progress in stream for score in progress.latest.log_probabilities] == scores
+        assert stream.finished.sum_log_probability == sum(scores)
 
 
 @pytest.mark.parametrize("name", KINDS)

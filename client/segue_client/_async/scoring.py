@@ -46,6 +46,8 @@ class AsyncScoringCalls:
         session             the session to continue; the text advances it
         exact               whether to accept only an exact continuation; see NotExact
         unknown             "replace" characters outside the vocabulary, or "refuse" the call
+        verbatim            whether the text is read as it is, without the model's normalization: a text that the model
+                            wrote then gets, to the bit, the score with which it was written
         begin               what precedes a text from the zero state: "nothing", so that its first character is read but
                             not scored; or the model's "begin" character, so that all characters are scored. None:
                             "begin" for a model of documents, otherwise "nothing". From a ticket or a session all

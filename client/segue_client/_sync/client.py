@@ -92,6 +92,8 @@ class Client(SessionCalls):
         log_probabilities   whether chunks carry the log-probability of each character
         top_alternatives    how many of the likeliest characters in each place chunks carry, 0 to 20
         unknown             "replace" prompt characters outside the vocabulary, or "refuse" the call
+        verbatim            whether the prompt is read as it is, without the model's normalization: for text that the
+                            model wrote
         return_ticket       whether `finished` carries a ticket, to continue from
         ticket_interval     characters after which a chunk carries a ticket; 0: never. None: the client requests tickets
                             to resume from, and does not show them

@@ -59,6 +59,7 @@ class GenerationOptions:
     log_probabilities: bool = False
     top_alternatives: int = 0
     unknown: UnknownPolicy = "replace"
+    verbatim: bool = False
     return_ticket: bool = False
     ticket_interval: int | None = None
 
@@ -91,6 +92,7 @@ class GenerationOptions:
             written_before=encodable("written_before", self.written_before)[-WRITTEN_BEFORE:],
             log_probabilities=self.log_probabilities,
             unknown_policy=unknown_policy(self.unknown),
+            verbatim=self.verbatim,
             return_ticket=self.return_ticket,
             samples=unsigned("samples", samples, 32),
             top_alternatives=unsigned("top_alternatives", self.top_alternatives, 32),
@@ -120,6 +122,7 @@ class GenerationKeywords(TypedDict, total=False):
     log_probabilities: bool
     top_alternatives: int
     unknown: UnknownPolicy
+    verbatim: bool
     return_ticket: bool
     ticket_interval: int | None
 

@@ -38,6 +38,8 @@ class ScoringPolicies:
     begin: BeginPolicy | None = None
     """None (in requests only): "begin" for a model of documents and for candidates, otherwise "nothing"."""
     end: EndPolicy = "nothing"
+    verbatim: bool = False
+    """Whether the text is read as it is, without the model's normalization: for a text that the model wrote."""
 
 
 def policies_message(policies: ScoringPolicies) -> scoring_pb2.ScoringPolicies:
@@ -47,6 +49,7 @@ def policies_message(policies: ScoringPolicies) -> scoring_pb2.ScoringPolicies:
         unknown=unknown_policy(policies.unknown),
         begin=scoring_pb2.BEGIN_POLICY_UNSPECIFIED if begin is None else _number("begin", begin, _BEGIN),
         end=_number("end", policies.end, _END),
+        verbatim=policies.verbatim,
     )
 
 
@@ -54,7 +57,12 @@ def policies_from(message: scoring_pb2.ScoringPolicies) -> ScoringPolicies:
     """Translate the policies of a reply; raise ServerFault if one is missing."""
     if message.unknown not in _UNKNOWN or message.begin not in _BEGIN or message.end not in _END:
         raise ServerFault("the server did not say how it read the text")
-    return ScoringPolicies(unknown=_UNKNOWN[message.unknown], begin=_BEGIN[message.begin], end=_END[message.end])
+    return ScoringPolicies(
+        unknown=_UNKNOWN[message.unknown],
+        begin=_BEGIN[message.begin],
+        end=_END[message.end],
+        verbatim=message.verbatim,
+    )
 
 
 _Number = TypeVar("_Number", bound=int)

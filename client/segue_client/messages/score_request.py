@@ -50,6 +50,7 @@ class ReadingOptions(TypedDict, total=False):
     unknown: UnknownPolicy
     begin: BeginPolicy | None
     end: EndPolicy
+    verbatim: bool
     log_probabilities: bool
 
 
@@ -87,6 +88,7 @@ class ScoreSettings:
     unknown: UnknownPolicy = "replace"
     begin: BeginPolicy | None = None
     end: EndPolicy = "nothing"
+    verbatim: bool = False
     log_probabilities: bool = False
     ranks: bool = False
     top_alternatives: int = 0
@@ -108,7 +110,7 @@ class ScoreSettings:
     @property
     def policies(self) -> ScoringPolicies:
         """How the text is read."""
-        return ScoringPolicies(unknown=self.unknown, begin=self.begin, end=self.end)
+        return ScoringPolicies(unknown=self.unknown, begin=self.begin, end=self.end, verbatim=self.verbatim)
 
     @property
     def characters_per_call(self) -> int:
