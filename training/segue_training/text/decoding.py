@@ -38,9 +38,10 @@ class Origin:
     def not_utf_8(self, error: UnicodeDecodeError) -> CorpusError:
         """Name the invalid byte in the bytes read last."""
         position = self._end - len(error.object) + error.start
+        cut = "it is cut off, or in another encoding: " if error.reason == "unexpected end of data" else ""
         return CorpusError(
             f"{self._name} is not UTF-8: byte 0x{error.object[error.start]:02x} at position {position}; "
-            f"{not_utf_8(self._head, self._remedy)}"
+            f"{cut}{not_utf_8(self._head, self._remedy)}"
         )
 
 
