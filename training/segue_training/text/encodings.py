@@ -22,11 +22,11 @@ _MARKS: Final = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_TAR: Final = (257, b"ustar")
 _ARCHIVES: Final = (
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"%PDF-", "a PDF document"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"%PDF-", "a PDF document"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (257, b"ustar", "a tar archive"),
 )
 
 
@@ -36,11 +36,11 @@ def check_is_text(head: bytes, origin: str, remedy: str) -> None:
     UTF-16 without a byte order mark is often valid UTF-8, in which every other character is NUL. `remedy` is a command
     that converts the file, a format string for its encoding.
     """
-    if head[_TAR[0] :].startswith(_TAR[1]):
-        raise CorpusError(f"{origin} is a tar archive: unpack it first, for example with tar -xf")
     nuls = head.count(0)
     if nuls < max(LEAST_NULS, len(head) // NUL_SHARE):
         return
+    if archive := _archive(head):
+        raise CorpusError(f"{origin} is {archive}: extract its text first")
     if encoding := _marked(head) or _unmarked(head):
         raise CorpusError(f"{origin} is {encoding.upper()}, not UTF-8; {conversion(remedy, encoding)}")
     if len(head) >= LEAST_BINARY:
@@ -49,15 +49,18 @@ def check_is_text(head: bytes, origin: str, remedy: str) -> None:
 
 def not_utf_8(head: bytes, remedy: str) -> str:
     """Return what to do about a file that begins with `head` and is not UTF-8."""
-    for magic, kind in _ARCHIVES:
-        if head.startswith(magic):
-            return f"it is {kind}: extract its text first"
+    if archive := _archive(head):
+        return f"it is {archive}: extract its text first"
     return conversion(remedy, _marked(head) or _unmarked(head) or "latin1")
 
 
 def conversion(remedy: str, encoding: str) -> str:
     """Word the remedy for a file in `encoding`."""
     return f"convert it first, for example with: {remedy.format(encoding)}"
+
+
+def _archive(head: bytes) -> str | None:
+    return next((kind for at, magic, kind in _ARCHIVES if head.startswith(magic, at)), None)
 
 
 def _marked(head: bytes) -> str | None:
