@@ -113,8 +113,8 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     """Print the perplexity of MODEL on TEXT, compared with n-gram models and compressors.
 
     MODEL is the folder of a checkpoint or of an artifact, models/NAME/VERSION. TEXT is a corpus, a file, a folder of
-    *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input. If MODEL was trained on TEXT, only
-    the unseen part, the last 10 %, is scored.
+    *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input, compressed or not. If MODEL was
+    trained on TEXT, only the unseen part, the last 10 %, is scored.
     """
     share_cores()
     from rich.console import Console
@@ -140,5 +140,10 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
 def _encode(source: str, field: str | None, subject: "Subject") -> "EncodedCorpus":
     from segue_training.data.corpus import find_corpus
     from segue_training.data.encoding import encode_with
+    from segue_training.reports.sources import describe
 
-    return encode_with(find_corpus(source, field), subject.vocabulary, subject.reading)
+    encoded = encode_with(find_corpus(source, field), subject.vocabulary, subject.reading)
+    if encoded.sources.skipped or len(encoded.sources.texts) > 1:
+        for line in describe(encoded.sources):
+            click.echo(line, err=True)
+    return encoded

@@ -103,7 +103,7 @@ def test_without_torch_the_commands_say_what_to_install() -> None:
     assert result.stderr == "Error: segue train needs torch: in segue's checkout, pip install '.[train]'\n"
 
 
-def test_an_interrupted_run_ends_with_130_and_one_line(tmp_path: Path, text_file: Path) -> None:
+def test_an_interrupted_run_ends_with_130_and_one_line(tmp_path: Path, text_file: Path, text: str) -> None:
     command = "from segue_client.commands.main import main; main()"
     arguments = ["train", str(text_file), "--out", str(tmp_path / "new"), *FAST, "--set", "steps=1000000"]
     with subprocess.Popen(
@@ -115,7 +115,7 @@ def test_an_interrupted_run_ends_with_130_and_one_line(tmp_path: Path, text_file
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, "")
+    assert (process.returncode, errors) == (130, f"text: {text_file}, {len(text):,} characters\n")
     assert not (tmp_path / "new").exists()
 
 

@@ -72,7 +72,10 @@ def train(
     """Train a model on CORPUS and write a checkpoint.
 
     CORPUS is pydoc, time-machine, shakespeare, a file, a folder of *.txt files, a quoted pattern such as
-    'logs/**/*.log', or - for standard input. Ctrl-C and SIGTERM save the run; --resume continues it bit for bit.
+    'logs/**/*.log', or - for standard input; all may be compressed by gzip, zstd, xz or bzip2. Ctrl-C and SIGTERM save
+    the run; --resume continues it bit for bit.
+
+    time-machine and shakespeare are downloaded once, to the folder $SEGUE_DATA.  [default: ~/.cache/segue]
 
     For several processes: torchrun --nproc-per-node N -m segue_training CORPUS ...
     """
@@ -93,10 +96,19 @@ def _train(options: Options) -> None:
         join_process_group(options.device) as group,
         _output_folder(spec.folder, group, resumes=options.resume is not None, force=options.force),
     ):
+        if group.is_first:
+            _print_sources(spec)
         with _reports(spec, group, options) as report:
             checkpoint = run(spec, report, group, options.save_every)
         if checkpoint is not None:
             _finish(checkpoint, spec, options, time.monotonic() - started)
+
+
+def _print_sources(spec: "RunSpec") -> None:
+    from segue_training.reports.sources import DOCUMENT, describe
+
+    for line in describe(spec.corpus.sources, spec.folder / DOCUMENT):
+        click.echo(line, err=True)
 
 
 def _spec(options: Options) -> "RunSpec":
@@ -128,14 +140,16 @@ def _finish(checkpoint: "Checkpoint", spec: "RunSpec", options: Options, seconds
     from rich.console import Console
 
     from segue_training.reports.console import show, summary
+    from segue_training.reports.sources import save_sources
     from segue_training.train.checkpoint import save_checkpoint
     from segue_training.train.train_state import delete_train_states
 
+    save_sources(spec.folder, spec.corpus.sources)
     save_checkpoint(spec.folder, checkpoint)
     delete_train_states(spec.folder)
     report = _write_report(checkpoint, spec) if options.report else None
     if options.as_json:
-        click.echo(summary(checkpoint, str(spec.folder), seconds, report))
+        click.echo(summary(checkpoint, str(spec.folder), seconds, report, spec.corpus.sources))
         return
     show(checkpoint, Console())
     click.echo(f"checkpoint: {spec.folder}" + (f"\nreport: {report}" if report else ""))

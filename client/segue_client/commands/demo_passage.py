@@ -3,7 +3,7 @@
 import glob
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,8 @@ SEED: Final = 0
 
 _TAIL_BYTES: Final = 16_384
 """More than LENGTH characters take in UTF-8."""
+
+_COMPRESSED: Final = {".gz", ".zst", ".xz", ".bz2"}
 
 ENGLISH: Final = (
     "It was late in the evening when we came back to the house, and the lamp was still burning in the "
@@ -28,7 +30,7 @@ def natural_passage(corpus: str) -> str:
     """Return some 400 characters in the language of `corpus`, which is what `segue train` takes.
 
     Files, and the demo's own corpus, give their last characters, which training holds out. Everything else, such as a
-    pipe, gives an English passage.
+    pipe or compressed files, gives an English passage.
     """
     if corpus == BUILT_IN:
         from pydoc_data.topics import topics
@@ -56,8 +58,15 @@ def shuffled(text: str) -> str:
 def _files(corpus: str) -> list[Path]:
     path = Path(corpus)
     matching = map(Path, glob.iglob(corpus, recursive=True))  # noqa: PTH207 - as in training
-    found: Iterable[Path] = path.rglob("*.txt") if path.is_dir() else [path] if path.exists() else matching
-    return [each for each in found if each.is_file()]
+    found: Iterable[Path] = _below(path) if path.is_dir() else [path] if path.exists() else matching
+    return [each for each in found if each.is_file() and each.suffix.lower() not in _COMPRESSED]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield the *.txt files below `folder` that are not hidden, as training reads them."""
+    for path in folder.rglob("*.txt"):
+        if not any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _tail(path: Path) -> str:

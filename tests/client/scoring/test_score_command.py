@@ -1,6 +1,9 @@
 """`segue score`, against the toy and against a real server."""
 
+import bz2
+import gzip
 import json
+import lzma
 import math
 import os
 import signal
@@ -97,13 +100,43 @@ def test_a_file_that_is_not_utf_8_is_refused_after_the_rows_before_it(
     files[place].write_bytes(b"x" * size + b"caf\xe9")
     result = run(*files)
     assert result.exit_code == 2
-    assert result.stderr == f"Error: {files[place]} is not UTF-8: byte 0xe9 at position {size + 3:,}\n"
+    assert result.stderr == (
+        f"Error: {files[place]} is not UTF-8: byte 0xe9 at position {size + 3:,}; it is cut off, or in another "
+        f"encoding: convert it first, for example with: iconv -f latin1 -t utf-8 {files[place]}\n"
+    )
     assert rows_of(result)[:place] == list(map(str, files[:place]))
 
 
 def test_a_character_that_is_cut_off_at_the_end_is_named_too(run: Any) -> None:
     result = run("-", stdin="abcé".encode()[:-1])
-    assert (result.exit_code, result.stderr) == (2, "Error: standard input is not UTF-8: byte 0xc3 at position 3\n")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: standard input is not UTF-8: byte 0xc3 at position 3; it is cut off, or in another encoding: "
+        "convert it first, for example with: iconv -f latin1 -t utf-8\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("latin 1's.txt", "naïve abc\n".encode("latin-1")),
+        ("16.txt", "naïve abc\n".encode("utf-16")),
+        ("32.txt", "naïve abc\n".encode("utf-32")),
+        ("a.txt.gz", gzip.compress("naïve abc\n".encode())),
+        ("a.txt.xz", lzma.compress("naïve abc\n".encode())),
+        ("a.txt.bz2", bz2.compress("naïve abc\n".encode())),
+    ],
+    ids=["latin1", "utf-16", "utf-32", "gzip", "xz", "bzip2"],
+)
+def test_the_remedy_for_what_is_not_utf_8_works(run: Any, tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    result = run(path)
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    command = line.partition("for example with: ")[2]
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    assert done.stdout == "naïve abc\n".encode()
 
 
 def test_json_is_one_object_per_line(run: Any, tmp_path: Path) -> None:

@@ -1,29 +1,31 @@
-"""The text to train on: named corpora, files, folders, globs, JSON lines and standard input.
+"""The text to train on: named corpora, files, folders, globs, JSON lines and standard input, compressed or not.
 
 A corpus is read in blocks and never held in memory whole.
 """
 
-import glob
+import hashlib
 import io
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from segue_training.data.compression import SUFFIXES, compression_of, decompressed, rewound
 from segue_training.data.download import Download, fetch
+from segue_training.data.file_names import name_to_text, shell_word, shown
+from segue_training.data.selection import WILDCARD, Selection, files_of_folder, files_of_pattern, fixed_folder
+from segue_training.data.sources import ReadText, Skipped
 from segue_training.errors import CorpusError, did_you_mean
-from segue_training.text.decoding import json_line_blocks, utf_8_blocks
+from segue_training.text.decoding import ICONV, json_line_blocks, utf_8_blocks
+from segue_training.text.encodings import HEAD, check_is_text
 from segue_training.text.normalization import normalized
 
 STANDARD_INPUT: Final = "-"
 
-_WILDCARD: Final = re.compile(r"[*?\[]")
-
 TIME_MACHINE: Final = Download(
-    url="http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt",
+    url="https://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt",
     sha256="8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516",
     file="timemachine.txt",
 )
@@ -39,8 +41,16 @@ class TextFile:
     """Bytes that can be read from their beginning."""
 
     origin: str
-    """Its name in error messages."""
+    """Its name in messages."""
     open: Callable[[], BinaryIO]
+    word: str = ""
+    """Its name for a shell; empty if it has none, as standard input."""
+
+    def remedy(self, compressed_by: str | None) -> str:
+        """Return the command that converts it to UTF-8, a format string for its encoding."""
+        if compressed_by is not None:
+            return _format_string(f"{compressed_by} -dc {self.word}".rstrip()) + f" | {ICONV}"
+        return f"{ICONV} {_format_string(self.word)}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -52,24 +62,33 @@ class Corpus:
     field: str | None = None
     """For JSON lines: the field that holds the text; None for plain text."""
 
-    def blocks(self, *, lines: bool = False) -> Iterator[str]:
+    skipped: tuple[Skipped, ...] = ()
+    """What was left out of a folder or glob."""
+
+    def blocks(self, *, lines: bool = False, note: Callable[[ReadText], None] = lambda _: None) -> Iterator[str]:
         """Yield the text in blocks. Raises CorpusError.
 
         Each file loses its byte order mark, and its line ends become line feeds. Files are concatenated; with `lines`,
         a line feed is added after each, so that no line continues in the next file. Each record of JSON lines is always
-        followed by a line feed.
+        followed by a line feed. `note` is called after each file.
         """
         for file in self.files:
-            yield from normalized(self._blocks(file), "line-feeds")
+            characters, digest = 0, hashlib.sha256()
+            for block in normalized(self._blocks(file), "line-feeds"):
+                characters += len(block)
+                digest.update(block.encode())
+                yield block
+            note(ReadText(file.origin, characters, digest.hexdigest()))
             yield "\n" if lines else ""
 
     def _blocks(self, file: TextFile) -> Iterator[str]:
         try:
             with file.open() as stream:
+                content, remedy = _content(stream, file)
                 if self.field is not None:
-                    yield from json_line_blocks(stream, file.origin, self.field)
+                    yield from json_line_blocks(content, file.origin, self.field, remedy)
                 else:
-                    yield from utf_8_blocks(stream, file.origin)
+                    yield from utf_8_blocks(content, file.origin, remedy)
         except OSError as error:
             raise CorpusError(f"cannot read {file.origin}: {error.strerror}") from error
 
@@ -78,9 +97,9 @@ def find_corpus(source: str, field: str | None = None) -> Corpus:
     """Return the corpus that `source` names, without reading its text. Raises CorpusError.
 
     `source` is a name in NAMED_CORPORA, `-` for standard input, a file, a folder (every *.txt below it) or a
-    glob ("logs/**/*.log"); the files of a folder or glob are read in the order of their paths. A name takes precedence
-    over a file of that name; `./name` is always the file. With `field`, the files are JSON lines, and a folder means
-    every *.jsonl below it.
+    glob ("logs/**/*.log"); the files of a folder or glob are read in the order of their paths (see `selection` for what
+    is left out). A name takes precedence over a file of that name; `./name` is always the file. With `field`, the files
+    are JSON lines, and a folder means every *.jsonl below it.
     """
     if source in NAMED_CORPORA:
         content = NAMED_CORPORA[source]
@@ -88,10 +107,10 @@ def find_corpus(source: str, field: str | None = None) -> Corpus:
     if source == STANDARD_INPUT:
         return Corpus("stdin", (TextFile("standard input", _standard_input),), field)
     try:
-        name, paths = _paths(source, "*.txt" if field is None else "*.jsonl")
+        name, selection = _selected(source, ".txt" if field is None else ".jsonl")
     except OSError as error:
-        raise CorpusError(f"cannot read {source}: {error.strerror}") from error
-    return Corpus(name, tuple(map(_text_file, paths)), field)
+        raise CorpusError(f"cannot read {shown(error.filename or source)}: {error.strerror}") from error
+    return Corpus(name_to_text(name), tuple(map(_text_file, selection.files)), field, selection.skipped)
 
 
 def data_folder() -> Path:
@@ -100,42 +119,54 @@ def data_folder() -> Path:
 
 
 def _text_file(path: Path) -> TextFile:
-    return TextFile(str(path), lambda: path.open("rb"))
+    return TextFile(shown(str(path)), lambda: path.open("rb"), shell_word(str(path)))
 
 
-def _paths(source: str, pattern: str) -> tuple[str, list[Path]]:
+def _content(stream: BinaryIO, file: TextFile) -> tuple[BinaryIO, str]:
+    """Return the decompressed bytes of `stream`, and how to convert the file. Raises CorpusError if it is no text."""
+    head = stream.read(HEAD)
+    compression = compression_of(head, file.origin)
+    content = rewound(head, stream)
+    if compression is not None:
+        content = decompressed(content, compression, file.origin)
+        head = content.read(HEAD)
+        content = rewound(head, content)
+    remedy = file.remedy(compression.tool if compression else None)
+    check_is_text(head, file.origin, remedy)
+    return content, remedy
+
+
+def _format_string(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _selected(source: str, suffix: str) -> tuple[str, Selection]:
     """Return the corpus's name and its files."""
     path = Path(source)
     if path.is_dir():
-        return path.resolve().name, _files(path.rglob(pattern), f"the folder {source} holds no {pattern} file")
+        return path.resolve().name, files_of_folder(path, suffix)
     if path.exists():
-        return path.stem, [path]
-    if _WILDCARD.search(source):
-        found = map(Path, glob.iglob(source, recursive=True))  # noqa: PTH207 - skips hidden files, as a shell does
-        return _fixed_folder(path).resolve().name, _files(found, f"no file matches {source!r}")
+        return _stem(path), Selection((path,))
+    if WILDCARD.search(source):
+        return fixed_folder(source).resolve().name, files_of_pattern(source)
     raise CorpusError(_unknown(source))
 
 
-def _files(found: Iterable[Path], otherwise: str) -> list[Path]:
-    files = sorted(path for path in found if path.is_file())
-    if not files:
-        raise CorpusError(otherwise)
-    return files
-
-
-def _fixed_folder(pattern: Path) -> Path:
-    """Return the deepest folder of `pattern` without a wildcard."""
-    return next(folder for folder in pattern.parents if not _WILDCARD.search(str(folder)))
+def _stem(path: Path) -> str:
+    """Return a file's name without its suffix, and without that of its compression."""
+    return Path(path.stem).stem if path.suffix.lower() in SUFFIXES and Path(path.stem).suffix else path.stem
 
 
 def _unknown(source: str) -> str:
     known = ", ".join(NAMED_CORPORA)
     suggestion = did_you_mean(source, NAMED_CORPORA)
-    return f"no file and no corpus is called {source!r}{suggestion} (corpora: {known}; - reads standard input)"
+    return f"no file and no corpus is called {shown(source)!r}{suggestion} (corpora: {known}; - reads standard input)"
 
 
 def _standard_input() -> BinaryIO:
     """Return standard input; the reader closes it."""
+    if sys.stdin is None:
+        raise CorpusError("standard input is closed: pipe a text to it, or name a file instead of -")
     if sys.stdin.closed:
         raise CorpusError("standard input can be read only once: write it to a file first")
     return sys.stdin.buffer

@@ -11,7 +11,7 @@ Shapes: N ids of a text.
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from typing import Final
@@ -20,6 +20,7 @@ import numpy as np
 
 from segue_training.data.corpus import Corpus, find_corpus
 from segue_training.data.d2l_text import PREPARATIONS
+from segue_training.data.sources import ReadText, Sources
 from segue_training.data.temp_text import TempText, temp_text, temporary_file
 from segue_training.errors import ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig
@@ -51,9 +52,9 @@ class Reading:
         """Return the reading that `config` specifies."""
         return cls(config.normalization, config.preparation, config.documents)
 
-    def blocks(self, corpus: Corpus) -> Iterator[str]:
-        """Yield the text of `corpus` in blocks, as a model reads it. Raises CorpusError."""
-        text = corpus.blocks(lines=self.documents == "lines")
+    def blocks(self, corpus: Corpus, note: Callable[[ReadText], None] = lambda _: None) -> Iterator[str]:
+        """Yield the text of `corpus` in blocks, as a model reads it, and `note` each file. Raises CorpusError."""
+        text = corpus.blocks(lines=self.documents == "lines", note=note)
         if self.preparation != "none":
             return PREPARATIONS[self.preparation](text)
         text = normalized(text, self.normalization)
@@ -76,6 +77,7 @@ class EncodedCorpus:
     """Of the first 90 %, up to `max_tokens`."""
     validation: Ids = dataclass_field(repr=False, compare=False)
     """Of the last 10 %, up to `max_validation_tokens`."""
+    sources: Sources = dataclass_field(default_factory=Sources, repr=False, compare=False)
 
 
 def encode_corpus(source: str, config: TrainingConfig, field: str | None = None) -> EncodedCorpus:
@@ -90,8 +92,8 @@ def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
     and is scored as `<unk>`, as in a request. With documents="lines", no line is empty or cut, and the vocabulary holds
     the line feed.
     """
-    reading = Reading.of(config)
-    with temp_text(reading.blocks(corpus)) as text:
+    reading, read = Reading.of(config), list[ReadText]()
+    with temp_text(reading.blocks(corpus, read.append)) as text:
         split = _split(text, reading)
         vocabulary = _vocabulary(text, split, config)
         encoded = _encoded(corpus.name, text, split, vocabulary)
@@ -99,13 +101,16 @@ def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
         encoded,
         training=_beginning(encoded.training, config.max_tokens, encoded.vocabulary, reading),
         validation=_beginning(encoded.validation, config.max_validation_tokens, encoded.vocabulary, reading),
+        sources=Sources.of(read, corpus.skipped),
     )
 
 
 def encode_with(corpus: Corpus, vocabulary: Vocabulary, reading: Reading) -> EncodedCorpus:
     """Encode `corpus` for a trained model. Raises CorpusError."""
-    with temp_text(reading.blocks(corpus)) as text:
-        return _encoded(corpus.name, text, _split(text, reading), vocabulary)
+    read = list[ReadText]()
+    with temp_text(reading.blocks(corpus, read.append)) as text:
+        encoded = _encoded(corpus.name, text, _split(text, reading), vocabulary)
+    return replace(encoded, sources=Sources.of(read, corpus.skipped))
 
 
 def _split(text: TempText, reading: Reading) -> int:

@@ -14,10 +14,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from segue_training.data.sources import Sources
 from segue_training.evaluation.baselines import Baseline
 from segue_training.evaluation.perplexity import Perplexity, to_perplexity
 from segue_training.evaluation.sample import Sampler
 from segue_training.recipes import TrainingConfig
+from segue_training.reports.sources import sources_as_json
 from segue_training.text.glyphs import legible, one_line
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint
@@ -192,14 +194,17 @@ def show(checkpoint: Checkpoint, console: Console) -> None:
     console.print(perplexities({"fresh state": validation.fresh, "carried state": validation.carried}))
 
 
-def summary(checkpoint: Checkpoint, folder: str, seconds: float, report: Path | None = None) -> str:
-    """Return a run's result as JSON; `report` is the path of its HTML report."""
+def summary(
+    checkpoint: Checkpoint, folder: str, seconds: float, report: Path | None = None, sources: Sources | None = None
+) -> str:
+    """Return a run's result as JSON; `report` is the path of its HTML report, `sources` what the text was read from."""
     return json.dumps(
         {
             "checkpoint": folder,
             "report": None if report is None else str(report),
             "recipe": checkpoint.recipe,
             "corpus": asdict(checkpoint.corpus),
+            **sources_as_json(sources or Sources()),
             "steps": checkpoint.steps,
             "seconds": round(seconds, 3),
             "validation": {

@@ -9,58 +9,81 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
 from segue_training.errors import CorpusError
+from segue_training.text.encodings import HEAD, not_utf_8
+
+ICONV: Final = "iconv -f {} -t utf-8"
+"""The command that converts a text to UTF-8, a format string for its encoding."""
 
 BLOCK: Final = 2**18
 """Bytes per read."""
 
 
-def utf_8_blocks(file: BinaryIO, origin: str) -> Iterator[str]:
-    """Yield the text of `file`, named `origin` in errors. Raises CorpusError if it is not UTF-8."""
-    decoder, end = codecs.getincrementaldecoder("utf-8")(), 0
+class Origin:
+    """Where bytes come from, for errors."""
+
+    def __init__(self, name: str, remedy: str = ICONV) -> None:
+        """`remedy` is a command that converts them to UTF-8, a format string for their encoding."""
+        self._name = name
+        self._remedy = remedy
+        self._head = b""
+        self._end = 0
+
+    def read(self, block: bytes) -> bytes:
+        """Take note of the next bytes, and return them."""
+        if len(self._head) < HEAD:
+            self._head += block[:HEAD]
+        self._end += len(block)
+        return block
+
+    def not_utf_8(self, error: UnicodeDecodeError) -> CorpusError:
+        """Name the invalid byte in the bytes read last."""
+        position = self._end - len(error.object) + error.start
+        cut = "it is cut off, or in another encoding: " if error.reason == "unexpected end of data" else ""
+        return CorpusError(
+            f"{self._name} is not UTF-8: byte 0x{error.object[error.start]:02x} at position {position}; "
+            f"{cut}{not_utf_8(self._head, self._remedy)}"
+        )
+
+
+def utf_8_blocks(file: BinaryIO, name: str, remedy: str = ICONV) -> Iterator[str]:
+    """Yield the text of `file`, called `name` in errors. Raises CorpusError if it is not UTF-8.
+
+    `remedy` is a command that converts the file, a format string for its encoding.
+    """
+    decoder, origin = codecs.getincrementaldecoder("utf-8")(), Origin(name, remedy)
     while block := file.read(BLOCK):
-        end += len(block)
-        yield _decode(decoder, block, end, origin)
-    yield _decode(decoder, b"", end, origin)
+        yield _decode(decoder, block, origin)
+    yield _decode(decoder, b"", origin)
 
 
-def json_line_blocks(file: BinaryIO, origin: str, field: str) -> Iterator[str]:
+def json_line_blocks(file: BinaryIO, name: str, field: str, remedy: str = ICONV) -> Iterator[str]:
     """Yield the string `field` of each record of `file`, each followed by a line feed.
 
     A record is a JSON object on a line; blank lines are skipped. Raises CorpusError for any other line.
     """
     return _gathered(
-        _field(line, field, f"{origin}, line {number}") + "\n"
-        for number, line in enumerate(_lines(file, origin), 1)
+        _field(line, field, f"{name}, line {number}") + "\n"
+        for number, line in enumerate(_lines(file, Origin(name, remedy)), 1)
         if line.strip()
     )
 
 
-def _decode(decoder: codecs.IncrementalDecoder, block: bytes, end: int, origin: str) -> str:
-    """Decode `block`, which ends at byte `end` of its file; an empty block ends the file."""
+def _decode(decoder: codecs.IncrementalDecoder, block: bytes, origin: Origin) -> str:
+    """Decode the next `block`; an empty one ends the file."""
     try:
-        return decoder.decode(block, final=not block)
+        return decoder.decode(origin.read(block), final=not block)
     except UnicodeDecodeError as error:
-        raise _not_utf_8(error, end, origin) from None
+        raise origin.not_utf_8(error) from None
 
 
-def _not_utf_8(error: UnicodeDecodeError, end: int, origin: str) -> CorpusError:
-    """Name the invalid byte; the bytes in `error` end at byte `end` of the file."""
-    position = end - len(error.object) + error.start
-    return CorpusError(
-        f"{origin} is not UTF-8: byte 0x{error.object[error.start]:02x} at position {position}; "
-        "convert it first, for example with iconv -t utf-8"
-    )
-
-
-def _lines(file: BinaryIO, origin: str) -> Iterator[str]:
-    end = 0
+def _lines(file: BinaryIO, origin: Origin) -> Iterator[str]:
+    encoding = "utf-8-sig"
     for line in file:
-        encoding = "utf-8" if end else "utf-8-sig"
-        end += len(line)
         try:
-            yield line.decode(encoding)
+            yield origin.read(line).decode(encoding)
         except UnicodeDecodeError as error:
-            raise _not_utf_8(error, end, origin) from None
+            raise origin.not_utf_8(error) from None
+        encoding = "utf-8"
 
 
 def _field(line: str, field: str, place: str) -> str:

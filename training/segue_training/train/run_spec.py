@@ -1,10 +1,12 @@
 """The specification of a run: new, from a corpus and a recipe, or resumed, from a run's folder."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from segue_training.data.encoding import EncodedCorpus, encode_corpus
+from segue_training.data.file_names import name_to_text, text_to_name
 from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig, check_resumable
 from segue_training.settings import override
@@ -28,8 +30,8 @@ def begin_run(source: str, field: str | None, recipe: str, config: TrainingConfi
     """Encode the corpus `source` for a new run in `folder`; None: a folder named after it. Raises CorpusError."""
     corpus = encode_corpus(source, config, field)
     _check_length(corpus, config)
-    origin = Origin(source, field, recipe, config, corpus.vocabulary.characters, corpus.sha256)
-    return RunSpec(corpus=corpus, origin=origin, folder=folder or RUNS / corpus.name)
+    origin = Origin(name_to_text(source), field, recipe, config, corpus.vocabulary.characters, corpus.sha256)
+    return RunSpec(corpus=corpus, origin=origin, folder=folder or RUNS / os.fsdecode(corpus.name.encode()))
 
 
 def resume_run(folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...]) -> RunSpec:
@@ -43,11 +45,14 @@ def resume_run(folder: Path, step: int | None, source: str | None, assignments: 
     check_resumable(origin.training, config)
     if config.steps != origin.training.steps:
         _check_steps(train_state.progression.step, config)
-    source = source or origin.source
+    source = source or text_to_name(origin.source)
     corpus = encode_corpus(source, config, origin.field)
     _check_same_corpus(origin, corpus)
     return RunSpec(
-        corpus=corpus, origin=replace(origin, source=source, training=config), folder=folder, train_state=train_state
+        corpus=corpus,
+        origin=replace(origin, source=name_to_text(source), training=config),
+        folder=folder,
+        train_state=train_state,
     )
 
 

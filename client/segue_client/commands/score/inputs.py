@@ -4,6 +4,7 @@ import codecs
 import io
 import os
 import select
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,18 @@ STANDARD_INPUT: Final = "standard input"
 CHUNK_BYTES: Final = 65_536
 """The capacity of a pipe."""
 
+HEAD_BYTES: Final = 16
+"""Enough to tell how a file is encoded or compressed."""
+
 _BYTE_ORDER_MARK: Final = "\ufeff"
+
+_MARKS: Final = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
 
 
 class Input:
@@ -31,6 +43,7 @@ class Input:
         self._note = note
         self._byte_count = 0
         """Bytes given to the decoder."""
+        self._head = b""
 
     @property
     def is_live(self) -> bool:
@@ -88,7 +101,18 @@ class Input:
         # `read1` returns what is available; `read` would wait for more.
         chunk = self._file.read1(CHUNK_BYTES) if isinstance(self._file, io.BufferedReader) else self._file.read()
         self._note(len(chunk))
+        self._head = self._head or chunk[:HEAD_BYTES]
         return chunk
+
+    def _remedy(self, error: UnicodeDecodeError) -> str:
+        """Name a command; it reads standard input where no file is named."""
+        file = "" if self.name == STANDARD_INPUT else f" {shlex.quote(self.name)}"
+        for magic, tool in _COMPRESSED:
+            if self._head.startswith(magic):
+                return f"decompress it first, for example with: {tool} -dc{file}"
+        encoding = next((encoding for mark, encoding in _MARKS if self._head.startswith(mark)), "latin1")
+        cut = "it is cut off, or in another encoding: " if error.reason == "unexpected end of data" else ""
+        return f"{cut}convert it first, for example with: iconv -f {encoding} -t utf-8{file}"
 
     def _decoded(self, decoder: codecs.IncrementalDecoder, chunk: bytes, *, is_last: bool) -> Iterator[str]:
         undecoded = len(decoder.getstate()[0])
@@ -99,7 +123,9 @@ class Input:
         except UnicodeDecodeError as error:
             yield error.object[: error.start].decode()
             wrong, at = error.object[error.start], first + error.start
-            raise InvalidRequest(f"{self.name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}") from error
+            raise InvalidRequest(
+                f"{self.name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}; {self._remedy(error)}"
+            ) from error
         yield text
 
 
