@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 from segue_client.commands.main import segue
 from segue_training.train.checkpoint import Checkpoint, load_checkpoint
-from segue_training.train.train_state import read_train_state, train_state_files
+from segue_training.train.train_state import read_train_state, step_of, train_state_files
 
 SETTINGS = {"hidden": 24, "embedding": 8, "steps": 150, "batch": 8, "time": 16, "output_dropout": 0.2, "layers": 2}
 
@@ -63,7 +63,7 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("whole") / "run"
     done = train(corpus, folder)
     assert done.returncode == 0, done.stderr
-    assert train_state_files(folder) == []
+    assert [step_of(path) for path in train_state_files(folder)] == [SETTINGS["steps"]]
     return load_checkpoint(folder)
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
             assert process.returncode == 0, errors
             break
     assert_same(load_checkpoint(folder), whole)
-    assert train_state_files(folder) == []
+    assert [step_of(path) for path in train_state_files(folder)] == [SETTINGS["steps"]]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

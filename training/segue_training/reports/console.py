@@ -83,6 +83,12 @@ class ProgressReport:
         if not self._console.is_terminal and time.monotonic() - self._printed >= QUIET:
             self._print(f"step {progress.step:,}  {self._figures()}")
 
+    def say(self, line: str) -> None:
+        """Print what is done next, before the first step or after the last, when the bar has nothing left to show."""
+        if self._loss is not None:
+            self._bar.stop()
+        self._print(line)
+
     def _print_evaluation(self, progress: Progress, now: Evaluation) -> None:
         figures = f"training {now.training:.3f}  validation {now.validation:.3f}"
         self._print(f"step {now.step:,}  {figures}  {self._best.verdict(now)}")
@@ -190,6 +196,21 @@ def show(checkpoint: Checkpoint, console: Console) -> None:
     console.print(Text(legible(text.strip())), "", sep="\n", soft_wrap=True)
     validation = checkpoint.validation
     console.print(perplexities({"fresh state": validation.fresh, "carried state": validation.carried}))
+    console.print(Text(kept(checkpoint)), soft_wrap=True)
+
+
+def kept(checkpoint: Checkpoint) -> str:
+    """Say which step's weights are in `checkpoint`, and why."""
+    history, steps, taken = checkpoint.history, checkpoint.steps, checkpoint.taken
+    best = min(history, key=lambda evaluation: evaluation.validation, default=None)
+    if checkpoint.training.keep == "last" and best is not None:
+        return (
+            f"kept: the last weights, of step {steps:,}, as keep=last says, at {history[-1].validation:.3f}; the best "
+            f"evaluation was {best.validation:.3f}, at step {best.step:,}"
+        )
+    if steps == 0:
+        return f"kept: the weights that the run began with; none of {taken:,} steps made them better"
+    return f"kept: the weights of step {steps:,}, the best of {len(history)} evaluations in {taken:,} steps"
 
 
 def summary(checkpoint: Checkpoint, folder: str, seconds: float, report: Path | None = None) -> str:
@@ -201,6 +222,9 @@ def summary(checkpoint: Checkpoint, folder: str, seconds: float, report: Path | 
             "recipe": checkpoint.recipe,
             "corpus": asdict(checkpoint.corpus),
             "steps": checkpoint.steps,
+            "taken": checkpoint.taken,
+            "keep": checkpoint.training.keep,
+            "base": None if checkpoint.base is None else asdict(checkpoint.base),
             "seconds": round(seconds, 3),
             "validation": {
                 "fresh": figures(checkpoint.validation.fresh),
