@@ -52,7 +52,7 @@ class ProgressReport:
         self._console = console
         self._sampler = Sampler.of(vocabulary, config.documents)
         self._pace = _Pace(config)
-        self._best = _Best(config.patience, history)
+        self._best = _Best(config, history)
         self._printed = time.monotonic()
         self._loss: float | None = None
         self._bar = Bar(
@@ -133,14 +133,17 @@ class _Pace:
 class _Best:
     """The best evaluation of a run, and how long ago it was."""
 
-    def __init__(self, patience: int, history: Sequence[Evaluation]) -> None:
-        self._patience = patience
+    def __init__(self, config: TrainingConfig, history: Sequence[Evaluation]) -> None:
+        self._patience = config.patience
+        self._keeps_last = config.keep == "last"
         self._nats, self._stale, self.step = math.inf, 0, 0
+        self._last = math.inf
         for evaluation in history:
             self.add(evaluation)
 
     def add(self, evaluation: Evaluation) -> None:
         """Compare `evaluation` with the previous ones."""
+        self._last = evaluation.validation
         if evaluation.validation < self._nats:
             self._nats, self._stale, self.step = evaluation.validation, 0, evaluation.step
         else:
@@ -153,7 +156,10 @@ class _Best:
 
     @property
     def figure(self) -> str:
-        return f"  best {self._nats:.3f}" if self.step else ""
+        """The validation loss of the weights that the run would keep now; "" before the first evaluation."""
+        if not self.step:
+            return ""
+        return f"  validation {self._last:.3f}" if self._keeps_last else f"  best {self._nats:.3f}"
 
     def verdict(self, evaluation: Evaluation) -> str:
         """Describe `evaluation`, the last one added."""
