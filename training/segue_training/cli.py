@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from segue_training.errors import ConfigurationError
+from segue_training.errors import ConfigurationError, Interrupted
 from segue_training.output_folder import changing, locked, unless_empty
 from segue_training.train.threads import share_cores, use_threads
 
@@ -189,6 +189,7 @@ def _check_together(options: Options) -> None:
 def _write(checkpoint: "Checkpoint", spec: "RunSpec", options: Options, say: "Say") -> Path | None:
     """Write the results; return the report's path."""
     from segue_training.train.checkpoint import save_checkpoint
+    from segue_training.train.stop import signal_of
     from segue_training.train.train_state import delete_train_states
 
     save_checkpoint(spec.folder, checkpoint)
@@ -196,7 +197,13 @@ def _write(checkpoint: "Checkpoint", spec: "RunSpec", options: Options, say: "Sa
     if not options.report:
         return None
     say(f"writing {REPORT}, with n-gram models and compressors to compare with")
-    return _write_report(checkpoint, spec)
+    try:
+        return _write_report(checkpoint, spec)
+    except KeyboardInterrupt as stop:
+        number = signal_of(stop)
+        raise Interrupted(
+            f"stopped by {number.name} before {REPORT} was written; the checkpoint {spec.folder} is complete", number
+        ) from None
 
 
 def _show(checkpoint: "Checkpoint", spec: "RunSpec", report: Path | None, options: Options, seconds: float) -> None:

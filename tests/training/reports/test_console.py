@@ -187,3 +187,18 @@ def test_a_run_that_keeps_the_last_weights_is_not_shown_the_best(
 ) -> None:
     lines = shown(monkeypatch, replace(config, keep="last"), {50: 2.5, 90: 2.75}).splitlines()
     assert lines[-1] == "step 100  loss 2.000  perplexity 7.39  validation 2.750  1,000 characters/s  0:00 left"
+
+
+def test_a_fine_tuned_run_is_compared_with_its_beginning(config: TrainingConfig) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    model: LanguageModel = build_model(config.model(len(VOCABULARY)))
+    with ProgressReport(config, VOCABULARY, console, (evaluation(10, 2.25),)) as report:
+        for step, validation in ((20, 2.5), (30, 2.0), (40, 1.75)):
+            report(Progress(step, 2.0, evaluation(step, validation), model, start=2.0))
+    assert isinstance(console.file, io.StringIO)
+    verdicts = [line.rpartition("(")[2] for line in console.file.getvalue().splitlines() if "validation" in line]
+    assert verdicts == [
+        "best 2.000 at step 0; 2 without a gain)",
+        "best 2.000 at step 0; 3 without a gain)",
+        "best so far)",
+    ]

@@ -236,6 +236,18 @@ def test_a_stop_while_the_run_validates_says_how_to_finish_it(
     assert_same(load_checkpoint(folder), reference)
 
 
+def test_a_stop_while_the_report_is_written_says_that_the_checkpoint_is(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue_training.cli._write_report", lambda *_: signal.raise_signal(signal.SIGTERM))
+    arguments = ["train", str(text_file), "--out", str(tmp_path / "run"), *SHAPE, "--steps", "3", "--device", "cpu"]
+    stopped = CliRunner().invoke(segue, arguments)
+    assert stopped.exit_code == 143
+    last = stopped.stderr.splitlines()[-1]
+    assert last == f"stopped by SIGTERM before report.html was written; the checkpoint {tmp_path / 'run'} is complete"
+    assert load_checkpoint(tmp_path / "run").taken == 3
+
+
 @pytest.fixture
 def base(text_file: Path, tmp_path: Path) -> Path:
     begun(text_file, tmp_path / "base", "--set=evaluations=3", steps=30)

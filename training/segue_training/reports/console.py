@@ -76,6 +76,8 @@ class ProgressReport:
         """Display a step."""
         self._loss = _smooth(self._loss, progress.loss)
         self._pace.count(progress.step)
+        if progress.start is not None:
+            self._best.begin(progress.start)
         if progress.evaluation is not None:
             self._best.add(progress.evaluation)
             self._print_evaluation(progress, progress.evaluation)
@@ -138,12 +140,19 @@ class _Best:
         self._keeps_last = config.keep == "last"
         self._nats, self._stale, self.step = math.inf, 0, 0
         self._last = math.inf
+        self._count = 0
         for evaluation in history:
             self.add(evaluation)
+
+    def begin(self, start: float) -> None:
+        """Compare the loss before the first step with all evaluations."""
+        if start <= self._nats:
+            self._nats, self._stale, self.step = start, self._count, 0
 
     def add(self, evaluation: Evaluation) -> None:
         """Compare `evaluation` with the previous ones."""
         self._last = evaluation.validation
+        self._count += 1
         if evaluation.validation < self._nats:
             self._nats, self._stale, self.step = evaluation.validation, 0, evaluation.step
         else:
@@ -157,7 +166,7 @@ class _Best:
     @property
     def figure(self) -> str:
         """The validation loss of the weights that the run would keep now; "" before the first evaluation."""
-        if not self.step:
+        if not self._count:
             return ""
         return f"  validation {self._last:.3f}" if self._keeps_last else f"  best {self._nats:.3f}"
 

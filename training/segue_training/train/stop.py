@@ -56,7 +56,7 @@ def stoppable(folder: Path, *, is_alone: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        number = signal_of(stop)
         if files := train_state_files(folder):
             raise interrupted(number, folder, step_of(files[-1])) from None
         if number == signal.SIGTERM:
@@ -64,6 +64,11 @@ def stoppable(folder: Path, *, is_alone: bool) -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
+    """Return the signal that raised `stop`."""
+    return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
 
 
 def interrupted(number: signal.Signals | None, folder: Path, step: int) -> Interrupted:

@@ -61,6 +61,8 @@ class Progress:
     evaluation: Evaluation | None
     """None after most steps; see TrainingConfig.evaluations."""
     model: LanguageModel
+    start: float | None = None
+    """The validation loss before the first step, of a run that began with another's weights."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Trainer:
             for minibatch in self._minibatches():
                 loss = self.train_step(minibatch)
                 evaluation = self._evaluate() if self._should_evaluate(self.progression.step) else None
-                report(Progress(self.progression.step, loss, evaluation, self.model))
+                now = self.progression
+                report(Progress(now.step, loss, evaluation, self.model, now.start))
                 if not self.should_continue_training():
                     return self._finish()
                 after_step(self)
