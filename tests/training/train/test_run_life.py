@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from segue_client.commands.main import segue
 from segue_export.artifact import read_artifact
-from segue_training.errors import Interrupted
+from segue_training.errors import ConfigurationError, Interrupted
 from segue_training.evaluation.evaluate import validate
 from segue_training.recipes import TrainingConfig
 from segue_training.train.checkpoint import Checkpoint, load_checkpoint
@@ -198,10 +198,14 @@ def test_a_run_that_lost_patience_says_so(text_file: Path, tmp_path: Path) -> No
 
 
 def test_what_continuing_needs_can_be_left_out(text_file: Path, tmp_path: Path) -> None:
-    begun(text_file, tmp_path, "--no-keep-state", steps=3)
+    wild = ["--set=schedule=constant", "--set=learning_rate=0.3", "--set=output_dropout=0.2", "--set=evaluations=10"]
+    begun(text_file, tmp_path, *wild, "--no-keep-state", steps=20)
     assert train_state_files(tmp_path) == []
-    assert "holds nothing to resume" in segue_train("--resume", tmp_path, "--steps", "+3").stderr
+    refused = segue_train("--resume", tmp_path, "--steps", "+3").stderr
+    assert f"holds nothing to resume: its train state was not kept; segue train TEXT --from {tmp_path}" in refused
     assert load_run(tmp_path).sentence == ""
+    with pytest.raises(ConfigurationError, match="only the kept weights: leave --weights out"):
+        load_run(tmp_path, "latest")
 
 
 def test_what_the_newest_state_says_is_the_run_whatever_the_checkpoint_beside_it(

@@ -11,12 +11,12 @@ from segue_training.errors import CheckpointError, ConfigurationError, CorpusErr
 from segue_training.recipes import TrainingConfig, check_resumable
 from segue_training.settings import override
 from segue_training.text.vocabulary import Vocabulary
-from segue_training.train.checkpoint import load_checkpoint
+from segue_training.train.checkpoint import is_checkpoint, load_checkpoint
 from segue_training.train.fine_tuning import Start, notes
 from segue_training.train.run_weights import has_ended
 from segue_training.train.schedule import change
 from segue_training.train.text_length import check_length
-from segue_training.train.train_state import Origin, Progression, TrainState, read_train_state
+from segue_training.train.train_state import Origin, Progression, TrainState, read_train_state, train_state_files
 from segue_training.train.trainer import goes_on
 
 RUNS: Final = Path("runs")
@@ -87,6 +87,11 @@ def resume_run(
     state is missing or damaged or the text differs, and ConfigurationError for a setting that cannot change, fewer
     steps than were taken, or a run that has ended.
     """
+    if is_checkpoint(folder) and not train_state_files(folder):
+        raise CheckpointError(
+            f"{folder} holds nothing to resume: its train state was not kept; "
+            f"segue train TEXT --from {quote(str(folder))} begins a new run with its weights"
+        )
     origin, train_state = read_train_state(folder, step)
     config = override(origin.training, assignments)
     config = replace(config, steps=config.steps + more)

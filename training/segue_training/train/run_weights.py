@@ -67,7 +67,7 @@ def load_run(folder: Path, choice: Choice | None = None) -> RunWeights:
         if is_result and (choice != "latest" or checkpoint.steps == checkpoint.taken):
             return RunWeights(checkpoint, None, "")
         if record is None:
-            raise ConfigurationError(f"{folder} holds no train state, only the weights that were kept: use them")
+            raise ConfigurationError(f"{folder} holds no train state, only the kept weights: leave --weights out")
     origin, state = read_train_state(folder)
     return _of_state(folder, origin, state, choice)
 
