@@ -4,6 +4,7 @@
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +13,17 @@ from segue_training.train.threads import share_cores, use_threads
 
 if TYPE_CHECKING:
     from segue_training.data.encoding import EncodedCorpus
+    from segue_training.train.run_weights import RunWeights
 
     from segue_export.checks.evaluation import Subject
     from segue_export.export import Quantization
+
+
+_weights = click.option(
+    "--weights",
+    type=click.Choice(["best", "latest"]),
+    help="Of a run: those with the best validation loss, or those of the last saved step.  [default: what it keeps]",
+)
 
 
 @click.command()
@@ -28,7 +37,12 @@ if TYPE_CHECKING:
     type=click.Choice(["int8", "float16"]),
     help="Store and multiply matrices in 8 bits (for the CPU) or 16 bits (for CUDA).",
 )
-@click.option("--text", help="The text that measures its cost.  [default: the validation part of a built-in corpus]")
+@click.option(
+    "--text",
+    help="The text that measures its cost; of a run that has not ended, also the place of its own text.  "
+    "[default: the run's, if it is a built-in corpus or the run has not ended]",
+)
+@_weights
 @click.option(
     "--allow-worse",
     type=click.FloatRange(min=0),
@@ -45,22 +59,30 @@ def export(  # noqa: PLR0913 - one parameter for each option
     name: str | None,
     quantize: Literal["int8", "float16"] | None,
     text: str | None,
+    weights: Literal["best", "latest"] | None,
     allow_worse: float,
     as_json: bool,
 ) -> None:
-    """Write the folder CHECKPOINT as an ONNX artifact, the next version in MODELS/NAME.
+    """Write the run in the folder CHECKPOINT as an ONNX artifact, the next version in MODELS/NAME.
 
-    The graph is compared with torch first; if they differ, nothing is written.
+    Of a run that was stopped, or is still in training, it takes the best weights so far, and validates them. The graph
+    is compared with torch first; if they differ, nothing is written.
     """
-    from segue_export.export import export_checkpoint
+    from segue_training.train.run_weights import load_run
 
-    quantization = _quantization(checkpoint, quantize, text, allow_worse / 100) if quantize else None
-    done = export_checkpoint(checkpoint, models, name, quantization)
+    from segue_export.export import export_run
+
+    run = load_run(checkpoint, weights)
+    if run.sentence:
+        click.echo(f"{checkpoint}: {run.sentence}", err=True)
+    quantization = _quantization(run, quantize, text, allow_worse / 100) if quantize else None
+    done = export_run(run, models, name, quantization, text)
     if as_json:
         report: dict[str, object] = {
             "folder": str(done.folder),
             "bytes": done.graph_bytes,
             "parity": done.parity.graph,
+            "run": None if done.manifest.run is None else asdict(done.manifest.run),
         }
         if done.cost:
             report |= {"perplexity": done.cost.before.perplexity, f"perplexity_{quantize}": done.cost.after.perplexity}
@@ -77,17 +99,18 @@ def export(  # noqa: PLR0913 - one parameter for each option
         )
 
 
-def _quantization(folder: Path, weights: Literal["int8", "float16"], source: str | None, most: float) -> "Quantization":
-    """Encode the text that measures the cost: `source`, or else the checkpoint's own corpus if it is built in."""
+def _quantization(
+    run: "RunWeights", weights: Literal["int8", "float16"], source: str | None, most: float
+) -> "Quantization":
+    """Encode the text that measures the cost: `source`, or else the checkpoint's own corpus if its place is known."""
     from segue_training.data.corpus import NAMED_CORPORA
-    from segue_training.train.checkpoint import load_checkpoint
 
     from segue_export.checks.evaluation import checkpoint_subject
     from segue_export.export import Quantization
 
-    checkpoint = load_checkpoint(folder)
-    name = source or checkpoint.corpus.name
-    if source is None and name not in NAMED_CORPORA:
+    checkpoint = run.checkpoint
+    name = source or (run.origin.source if run.origin else checkpoint.corpus.name)
+    if source is None and run.origin is None and name not in NAMED_CORPORA:
         raise click.UsageError(f"--quantize needs a text to measure its cost: give one, such as {name}, with --text")
     return Quantization(weights, _encode(name, None, checkpoint_subject(checkpoint)), most)
 
@@ -98,6 +121,7 @@ def _quantization(folder: Path, weights: Literal["int8", "float16"], source: str
 @click.option("--dynamic", is_flag=True, help="Also score a model that learns from what it was scored on.")
 @click.option("--training-text", metavar="SOURCE", help="The text that n-gram models and compressors learn from.")
 @click.option("--field", help="For JSON lines: the field that holds the text.")
+@_weights
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(  # noqa: PLR0913 - one parameter for each option
@@ -107,14 +131,15 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     dynamic: bool,
     training_text: str | None,
     field: str | None,
+    weights: Literal["best", "latest"] | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Print the perplexity of MODEL on TEXT, compared with n-gram models and compressors.
 
-    MODEL is the folder of a checkpoint or of an artifact, models/NAME/VERSION. TEXT is a corpus, a file, a folder of
-    *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input, compressed or not. If MODEL was
-    trained on TEXT, only the unseen part, the last 10 %, is scored.
+    MODEL is the folder of a run, finished or not, or of an artifact, models/NAME/VERSION. TEXT is a corpus, a file, a
+    folder of *.txt files, a quoted pattern such as 'logs/**/*.log', or - for standard input, compressed or not. If
+    MODEL was trained on TEXT, only the unseen part, the last 10 %, is scored.
     """
     share_cores()
     from rich.console import Console
@@ -122,7 +147,10 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     from segue_export.checks import evaluation, evaluation_report
 
     use_threads(threads)
-    subject = evaluation.load_subject(model, threads)
+    evaluation.check_is_text(text)
+    subject = evaluation.load_subject(model, threads, weights)
+    if subject.sentence:
+        click.echo(f"{model}: {subject.sentence}", err=True)
     if dynamic:
         evaluation.check_can_learn(subject)  # fail early
     with Console(stderr=True).status(f"scoring {text}"):
@@ -130,7 +158,16 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         training = _encode(training_text, None, subject) if training_text else None
         result = evaluation.evaluate(subject, encoded, training, dynamic=dynamic)
     if as_json:
-        click.echo(json.dumps({"model": str(model), "text": text, **evaluation_report.summary(result)}))
+        click.echo(
+            json.dumps(
+                {
+                    "model": str(model),
+                    "text": text,
+                    "weights": subject.sentence or None,
+                    **evaluation_report.summary(result),
+                }
+            )
+        )
         return
     Console().print(evaluation_report.table(f"{text} ({result.part})", result))
     if training is None and result.part == "whole":

@@ -12,7 +12,8 @@ from segue_training.data.encoding import EncodedCorpus
 from segue_training.evaluation.evaluate import perplexity
 from segue_training.evaluation.perplexity import Perplexity
 from segue_training.models.convert import from_checkpoint
-from segue_training.train.checkpoint import Checkpoint, load_checkpoint
+from segue_training.train.checkpoint import Checkpoint
+from segue_training.train.run_weights import RunWeights, load_run, validated
 
 from segue_export.artifact import write_artifact
 from segue_export.checks.evaluation import held_out
@@ -21,7 +22,7 @@ from segue_export.checks.parity import Parity, check_parity
 from segue_export.errors import QuantizationError, UnsupportedArchitecture
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import dequantize, halve, quantize
-from segue_export.manifest import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, Weights
+from segue_export.manifest import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, RunDescription, Weights
 from segue_export.triton import write_triton_config
 
 _TOOLS: Final = ("segue", "onnx", "torch")
@@ -65,14 +66,26 @@ class Export:
 
 
 def export_checkpoint(folder: Path, models: Path, name: str | None, quantization: Quantization | None = None) -> Export:
-    """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) in `models`.
+    """Write the weights of the run in `folder`, as `export_run` does."""
+    return export_run(load_run(folder), models, name, quantization)
 
+
+def export_run(
+    run: RunWeights,
+    models: Path,
+    name: str | None,
+    quantization: Quantization | None = None,
+    text: str | None = None,
+) -> Export:
+    """Write the weights of a run as the next version of `name` (None: its corpus's name) in `models`.
+
+    A run that has not ended is validated first, on its own text; `text` is that text's new place if it has moved.
     Also writes `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are stored and multiplied
-    in fewer bits. Raises CheckpointError, or, as an ArtifactError, ParityError, QuantizationError (nothing is written
+    in fewer bits. Raises CorpusError, or, as an ArtifactError, ParityError, QuantizationError (nothing is written
     then), InvalidName or UnsupportedArchitecture.
     """
-    checkpoint = load_checkpoint(folder)
-    _check_architecture(checkpoint)
+    _check_architecture(run.checkpoint)
+    checkpoint = validated(run, text)
     manifest, model = describe(checkpoint), checkpoint.build_model()
     weights: Weights = {key: tensor.numpy() for key, tensor in checkpoint.weights.items()}
     cost = None
@@ -123,12 +136,20 @@ def describe(checkpoint: Checkpoint) -> Manifest:
         files={},
         alphabet=checkpoint.vocabulary.alphabet,
         documents=checkpoint.documents,
+        run=_describe_run(checkpoint),
     )
 
 
 def _describe_corpus(checkpoint: Checkpoint) -> CorpusDescription:
     corpus = checkpoint.corpus
     return CorpusDescription(corpus.name, corpus.sha256, corpus.characters, checkpoint.training.preparation)
+
+
+def _describe_run(checkpoint: Checkpoint) -> RunDescription | None:
+    if checkpoint.taken == 0:  # a checkpoint that does not record it
+        return None
+    base = None if checkpoint.base is None else checkpoint.base.sha256
+    return RunDescription(checkpoint.steps, checkpoint.taken, checkpoint.training.steps, base)
 
 
 def _check_architecture(checkpoint: Checkpoint) -> None:

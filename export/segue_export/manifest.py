@@ -41,6 +41,20 @@ class CorpusDescription:
 
 
 @dataclass(frozen=True)
+class RunDescription:
+    """How far the run was from which the weights were taken."""
+
+    steps: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    """Steps that the weights were trained for."""
+    taken: _Positive
+    """Steps that the run had taken."""
+    planned: _Positive
+    """Steps that it was to take; more than `taken` if it was stopped."""
+    base: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    """SHA-256 of the weights that the run began with; None if they were random."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a model is and where it comes from; every manifest that decodes is valid."""
 
@@ -69,6 +83,8 @@ class Manifest:
     """
     documents: Documents = "none"
     """"lines": each text is one line, read from the zero state and enclosed by line feeds."""
+    run: RunDescription | None = None
+    """None: not recorded."""
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -91,7 +107,10 @@ class Manifest:
     @cached_property
     def family(self) -> str:
         """SHA-256 of what all exports of one trained model share, whatever the type of their weights."""
-        return hashlib.sha256(to_json(replace(self, weights="float32", tools={}, files={}))).hexdigest()
+        shared = msgspec.to_builtins(replace(self, weights="float32", tools={}, files={}))
+        if self.run is None:  # as before runs were recorded, so that tickets of such models stay valid
+            del shared["run"]
+        return hashlib.sha256(to_json(shared)).hexdigest()
 
     def normalize(self, text: str) -> str:
         """Return `text` in the model's normalization."""

@@ -8,6 +8,7 @@ from segue_export.artifact import find_artifacts, read_artifact, write_artifact
 from segue_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound
 from segue_export.export import describe, export_checkpoint
 from segue_export.graphs.portable import portable_graph
+from segue_export.manifest import CorpusDescription, Manifest, RunDescription
 from segue_training.train.checkpoint import Checkpoint
 
 
@@ -19,6 +20,28 @@ def test_an_artifact_reads_back_as_it_was_written(
     assert (artifact.name, artifact.version) == ("made-up", 1)
     assert artifact.manifest.vocabulary == checkpoint.vocabulary
     assert artifact.manifest == replace(describe(checkpoint), files=artifact.manifest.files)
+
+
+def test_tickets_of_models_whose_run_was_not_recorded_stay_valid() -> None:
+    """A ticket is bound to the family; this hash was computed before manifests had the field."""
+    manifest = Manifest(
+        format_version=1,
+        architecture="lstm",
+        layers=1,
+        hidden=2,
+        characters=("<unk>", "a", "\n"),
+        normalization="line-feeds",
+        begin="\n",
+        corpus=CorpusDescription("cats", "0" * 64, 9),
+        validation_loss=1.5,
+        recipe="small",
+        tools={"torch": "2"},
+        files={"model.onnx": "ab"},
+    )
+    assert manifest.family == "663c6388e3f2dd102d68d259edf18ce00160363cf4b2bb76aeab5ca5180081b0"
+    described = replace(manifest, run=RunDescription(steps=1, taken=2, planned=3))
+    assert described.family != manifest.family
+    assert Manifest.from_json(described.to_json()) == described
 
 
 def test_each_export_is_a_version_of_its_own(checkpoint_folder: Path, tmp_path: Path) -> None:

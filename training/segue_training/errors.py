@@ -4,6 +4,7 @@ TrainingError
 |-- CorpusError        a corpus that cannot be found, read, verified or used
 |-- ConfigurationError a setting that is unknown or out of range
 |-- CheckpointError    a checkpoint that is missing, damaged or of another kind
+|-- FolderInUse        another process trains into the same folder
 |-- Diverged           the loss became NaN or infinite
 `-- Interrupted        a signal ended the run, which can be resumed
 """
@@ -33,6 +34,10 @@ class ConfigurationError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint that is missing, damaged or of another kind."""
+
+
+class FolderInUse(TrainingError):  # noqa: N818 - says what it is
+    """Another process trains into the same folder."""
 
 
 class Diverged(TrainingError):  # noqa: N818 - the field's term

@@ -29,6 +29,8 @@ import click
 
 ENTRY_POINT_GROUP: Final = "segue.commands"
 
+_SIGNALLED: Final = 128
+"""The exit status of a process that a signal stopped is this and the signal's number."""
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
@@ -120,7 +122,8 @@ class Commands(click.Group):
             exit_code = getattr(error, "exit_code", None)
             if not isinstance(exit_code, int):
                 raise
-            click.echo(f"Error: {error}", err=True)
+            stopped = exit_code > _SIGNALLED  # which was wanted
+            click.echo(str(error) if stopped else f"Error: {error}", err=True)
             ctx.exit(exit_code)
 
 

@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint or an artifact on a text, compared with baselines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,7 +12,9 @@ from segue_training.evaluation.evaluate import Reader, in_windows, validate
 from segue_training.evaluation.perplexity import Perplexity, first_character
 from segue_training.models import LanguageModel
 from segue_training.text.vocabulary import Ids, Vocabulary
-from segue_training.train.checkpoint import DOCUMENT, Checkpoint, is_checkpoint, load_checkpoint
+from segue_training.train.checkpoint import DOCUMENT, Checkpoint, is_checkpoint
+from segue_training.train.run_weights import Choice, load_run
+from segue_training.train.train_state import train_state_files
 
 from segue_export.artifact import MODEL_FILE, read_artifact
 from segue_export.checks.exported_model import ExportedModel
@@ -34,6 +36,8 @@ class Subject:
     """Of the text that it was trained and validated on."""
     learner: LanguageModel | None
     """The `reader` if its weights can be trained; None for an artifact."""
+    sentence: str = ""
+    """Which weights of a run they are that has not ended; else ""."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,28 @@ class Evaluation:
     baselines: tuple[Baseline, ...]
 
 
-def load_subject(folder: Path, threads: int | None = None) -> Subject:
-    """Load the checkpoint or the artifact in `folder`.
+def is_run(folder: Path) -> bool:
+    """Return whether `folder` holds a run: a checkpoint or train states, intact or not."""
+    return is_checkpoint(folder) or bool(train_state_files(folder))
 
-    Raises CheckpointError, DamagedArtifact, or ModelsNotFound if the folder is neither.
+
+def is_artifact(folder: Path) -> bool:
+    """Return whether `folder` holds an artifact, intact or not."""
+    return (folder / MODEL_FILE).exists() and folder.resolve().name.isdecimal()
+
+
+def load_subject(folder: Path, threads: int | None = None, choice: Choice | None = None) -> Subject:
+    """Load the run or the artifact in `folder`; `choice`: which weights of a run.
+
+    Raises CheckpointError, DamagedArtifact, ModelsNotFound if the folder is neither, or ConfigurationError for weights
+    that it does not hold.
     """
-    if is_checkpoint(folder):
-        return checkpoint_subject(load_checkpoint(folder))
-    if (folder / MODEL_FILE).exists() and folder.resolve().name.isdecimal():
+    if is_run(folder):
+        run = load_run(folder, choice)
+        return replace(checkpoint_subject(run.checkpoint), sentence=run.sentence)
+    if is_artifact(folder):
+        if choice is not None:
+            raise ConfigurationError("--weights chooses among those of a run, and an artifact has one: leave it out")
         return _artifact(folder.resolve(), threads)
     raise ModelsNotFound(
         f"{folder} is neither a checkpoint (it has no {DOCUMENT}) nor an artifact (models/NAME/VERSION, "
@@ -89,6 +107,14 @@ def evaluate(
         dynamic=_dynamic(subject, scored_N) if dynamic else None,
         baselines=baselines(training_N, scored_N, subject.vocabulary, documents),
     )
+
+
+def check_is_text(source: str) -> None:
+    """Raise ConfigurationError if `source`, given as a text, is the folder of a model."""
+    if is_run(Path(source)) or is_artifact(Path(source)):
+        raise ConfigurationError(
+            f"{source} is a model, not a text: evaluate scores one MODEL on one TEXT; run it again for another model"
+        )
 
 
 def check_can_learn(subject: Subject) -> LanguageModel:

@@ -211,3 +211,12 @@ def test_bad_input_is_one_line(run, pair: Pair, arguments: list[str], error: typ
     assert words in str(done.exception)
     assert error.exit_code == 2
     assert "\n" not in str(done.exception)
+
+
+def test_two_models_are_not_taken_for_a_model_and_a_text(run, pair: Pair) -> None:
+    for other in (pair.checkpoint, pair.artifact):
+        done = run(pair.checkpoint, other)
+        assert type(done.exception) is ConfigurationError
+        assert f"{other} is a model, not a text: evaluate scores one MODEL on one TEXT" in str(done.exception)
+    with pytest.raises(ConfigurationError, match="an artifact has one: leave it out"):
+        load_subject(pair.artifact, choice="best")

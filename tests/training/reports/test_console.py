@@ -11,7 +11,7 @@ from segue_training.evaluation.perplexity import Perplexity
 from segue_training.models import LanguageModel, build_model
 from segue_training.recipes import TrainingConfig
 from segue_training.reports import console as report_module
-from segue_training.reports.console import ProgressReport, duration, perplexities, show, summary
+from segue_training.reports.console import ProgressReport, duration, kept, perplexities, show, summary
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint
 from segue_training.train.train_state import Evaluation
@@ -158,3 +158,47 @@ def test_the_summary_is_json_with_the_history_and_the_reports_path(checkpoint: C
     assert result["validation"]["fresh"]["perplexity"] == pytest.approx(4.4817, abs=1e-4)
     assert (result["seconds"], result["steps"], result["checkpoint"]) == (12.346, 40, "runs/cats")
     assert json.loads(summary(checkpoint, "runs/cats", 1.0))["report"] is None
+
+
+def test_which_step_is_kept_is_said_with_the_reason(checkpoint: Checkpoint) -> None:
+    first, second = evaluation(30, 2.336), evaluation(60, 2.536)
+    best = replace(checkpoint, steps=30, taken=60, history=(first, second))
+    assert kept(best) == "kept: the weights of step 30, the best of 2 evaluations in 60 steps"
+    last = replace(best, steps=60, training=replace(best.training, keep="last"))
+    assert kept(last) == (
+        "kept: the last weights, of step 60, as keep=last says, at 2.536; the best evaluation was 2.336, at step 30"
+    )
+    assert "the weights that the run began with; none of 60 steps" in kept(replace(best, steps=0))
+
+
+def test_after_the_last_step_the_bar_gives_way_to_what_is_done_next(config: TrainingConfig) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=140)
+    model: LanguageModel = build_model(config.model(len(VOCABULARY)))
+    with ProgressReport(config, VOCABULARY, console) as report:
+        report(Progress(config.steps, 2.0, None, model))
+        report.say("validating on 1,000 held-out characters")
+        assert not report._bar.live.is_started
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().rstrip().endswith("validating on 1,000 held-out characters")
+
+
+def test_a_run_that_keeps_the_last_weights_is_not_shown_the_best(
+    monkeypatch: pytest.MonkeyPatch, config: TrainingConfig
+) -> None:
+    lines = shown(monkeypatch, replace(config, keep="last"), {50: 2.5, 90: 2.75}).splitlines()
+    assert lines[-1] == "step 100  loss 2.000  perplexity 7.39  validation 2.750  1,000 characters/s  0:00 left"
+
+
+def test_a_fine_tuned_run_is_compared_with_its_beginning(config: TrainingConfig) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    model: LanguageModel = build_model(config.model(len(VOCABULARY)))
+    with ProgressReport(config, VOCABULARY, console, (evaluation(10, 2.25),)) as report:
+        for step, validation in ((20, 2.5), (30, 2.0), (40, 1.75)):
+            report(Progress(step, 2.0, evaluation(step, validation), model, start=2.0))
+    assert isinstance(console.file, io.StringIO)
+    verdicts = [line.rpartition("(")[2] for line in console.file.getvalue().splitlines() if "validation" in line]
+    assert verdicts == [
+        "best 2.000 at step 0; 2 without a gain)",
+        "best 2.000 at step 0; 3 without a gain)",
+        "best so far)",
+    ]

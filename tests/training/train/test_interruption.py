@@ -1,6 +1,7 @@
 """Runs that are stopped, killed, damaged and resumed: real processes, real signals, real files."""
 
 import itertools
+import json
 import os
 import random
 import re
@@ -17,8 +18,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from segue_client.commands.main import segue
+from segue_training.output_folder import locked
 from segue_training.train.checkpoint import Checkpoint, load_checkpoint
-from segue_training.train.train_state import read_train_state, train_state_files
+from segue_training.train.run_weights import load_run
+from segue_training.train.train_state import read_train_state, step_of, train_state_files
 
 SETTINGS = {"hidden": 24, "embedding": 8, "steps": 150, "batch": 8, "time": 16, "output_dropout": 0.2, "layers": 2}
 
@@ -63,7 +66,7 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("whole") / "run"
     done = train(corpus, folder)
     assert done.returncode == 0, done.stderr
-    assert train_state_files(folder) == []
+    assert [step_of(path) for path in train_state_files(folder)] == [SETTINGS["steps"]]
     return load_checkpoint(folder)
 
 
@@ -97,7 +100,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
             assert process.returncode == 0, errors
             break
     assert_same(load_checkpoint(folder), whole)
-    assert train_state_files(folder) == []
+    assert [step_of(path) for path in train_state_files(folder)] == [SETTINGS["steps"]]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -297,3 +300,52 @@ def test_a_group_that_fails_lets_its_threads_free_their_tensors(tmp_path: Path) 
     script.write_text(A_GROUP_THAT_FAILS)
     done = torchrun(2, script)
     assert done.returncode == 0, done.stderr
+
+
+def test_of_two_trainings_into_one_folder_one_succeeds_and_the_other_names_it(corpus: Path, tmp_path: Path) -> None:
+    command = arguments(corpus, "--out", tmp_path / "run", "--set", "steps=40")
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(process.communicate()[1], process.returncode, process.pid) for process in processes]
+    (_, _, winner), (errors, _, _) = sorted(ends, key=lambda end: end[1])
+    assert [status for _, status, _ in sorted(ends, key=lambda end: end[1])] == [0, 1]
+    assert f"{tmp_path / 'run'} is in use by process {winner} on " in errors.splitlines()[-1]
+    assert load_checkpoint(tmp_path / "run").taken == 40
+
+
+def test_a_run_in_training_is_read_but_neither_replaced_nor_resumed(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with training(corpus, folder, "--set", "steps=100000") as process:
+        wait_for_step(process, folder, 3)
+        for refused in (
+            resume(folder),
+            CliRunner().invoke(segue, ["train", str(corpus), "--out", str(folder), "--force"]),
+        ):
+            assert refused.exit_code == 1
+            assert f"{folder} is in use by process {process.pid} on " in refused.stderr
+        seen = [load_run(folder).checkpoint.taken for _ in range(50)]  # it saves after every step
+        assert seen == sorted(seen)
+        assert seen[-1] > seen[0]
+        exported = CliRunner().invoke(segue, ["export", str(folder), "--models", str(tmp_path / "models"), "--json"])
+        assert exported.exit_code == 0, exported.output
+        assert json.loads(exported.stdout)["run"]["taken"] >= seen[-1]
+        assert "; the run at step " in exported.stderr
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+    killed = CliRunner().invoke(segue, ["evaluate", str(folder), str(corpus), "--json"])
+    assert killed.exit_code == 0, killed.output
+    assert resume(folder, "--set", f"steps={read_train_state(folder)[1].progression.step + 2}").exit_code == 0
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_a_group_of_processes_locks_its_folder_once(corpus: Path, tmp_path: Path, processes: int) -> None:
+    folder = tmp_path / "run"
+    done = torchrun(processes, *arguments(corpus, "--out", folder, "--set", "steps=6", "--set", "evaluations=2")[1:])
+    assert done.returncode == 0, done.stderr
+    with locked(folder):
+        refused = torchrun(processes, "-m", "segue_training", "--resume", folder, "--steps", "+4", *PLAIN)
+    assert refused.returncode != 0
+    assert f"segue: {folder} is in use by process {os.getpid()}" in refused.stderr
+    done = torchrun(processes, "-m", "segue_training", "--resume", folder, "--steps", "+4", *PLAIN)
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(folder).taken == 10

@@ -108,7 +108,7 @@ def test_a_run_that_was_interrupted_while_it_validated_has_no_step_to_repeat(
 ) -> None:
     made = spec(text_file, tiny)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("segue_training.train.run.validate", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr("segue_training.train.run_weights.validate", lambda *_: signal.raise_signal(signal.SIGINT))
         train(made, lambda _: None, ProcessGroup())
     reports: list[Progress] = []
     checkpoint = train(resume_run(made.folder, None, None, ()), reports.append, ProcessGroup())

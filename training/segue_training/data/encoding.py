@@ -85,17 +85,17 @@ def encode_corpus(source: str, config: TrainingConfig, field: str | None = None)
     return encode(find_corpus(source, field), config)
 
 
-def encode(corpus: Corpus, config: TrainingConfig) -> EncodedCorpus:
+def encode(corpus: Corpus, config: TrainingConfig, vocabulary: Vocabulary | None = None) -> EncodedCorpus:
     """Encode `corpus` for training. Raises CorpusError and ConfigurationError.
 
-    The vocabulary comes from the training part alone: a character that occurs only in validation text cannot be learned
-    and is scored as `<unk>`, as in a request. With documents="lines", no line is empty or cut, and the vocabulary holds
-    the line feed.
+    Unless it is given, the vocabulary comes from the training part alone: a character that occurs only in validation
+    text cannot be learned and is scored as `<unk>`, as in a request. With documents="lines", no line is empty or cut,
+    and the vocabulary holds the line feed.
     """
     reading, read = Reading.of(config), list[ReadText]()
     with temp_text(reading.blocks(corpus, read.append)) as text:
         split = _split(text, reading)
-        vocabulary = _vocabulary(text, split, config)
+        vocabulary = vocabulary or _vocabulary(text, split, config)
         encoded = _encoded(corpus.name, text, split, vocabulary)
     return replace(
         encoded,

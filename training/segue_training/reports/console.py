@@ -54,7 +54,7 @@ class ProgressReport:
         self._console = console
         self._sampler = Sampler.of(vocabulary, config.documents)
         self._pace = _Pace(config)
-        self._best = _Best(config.patience, history)
+        self._best = _Best(config, history)
         self._printed = time.monotonic()
         self._loss: float | None = None
         self._bar = Bar(
@@ -78,12 +78,20 @@ class ProgressReport:
         """Display a step."""
         self._loss = _smooth(self._loss, progress.loss)
         self._pace.count(progress.step)
+        if progress.start is not None:
+            self._best.begin(progress.start)
         if progress.evaluation is not None:
             self._best.add(progress.evaluation)
             self._print_evaluation(progress, progress.evaluation)
         self._bar.update(self._task, completed=progress.step, figures=self._figures())
         if not self._console.is_terminal and time.monotonic() - self._printed >= QUIET:
             self._print(f"step {progress.step:,}  {self._figures()}")
+
+    def say(self, line: str) -> None:
+        """Print what is done next, before the first step or after the last, when the bar has nothing left to show."""
+        if self._loss is not None:
+            self._bar.stop()
+        self._print(line)
 
     def _print_evaluation(self, progress: Progress, now: Evaluation) -> None:
         figures = f"training {now.training:.3f}  validation {now.validation:.3f}"
@@ -129,14 +137,24 @@ class _Pace:
 class _Best:
     """The best evaluation of a run, and how long ago it was."""
 
-    def __init__(self, patience: int, history: Sequence[Evaluation]) -> None:
-        self._patience = patience
+    def __init__(self, config: TrainingConfig, history: Sequence[Evaluation]) -> None:
+        self._patience = config.patience
+        self._keeps_last = config.keep == "last"
         self._nats, self._stale, self.step = math.inf, 0, 0
+        self._last = math.inf
+        self._count = 0
         for evaluation in history:
             self.add(evaluation)
 
+    def begin(self, start: float) -> None:
+        """Compare the loss before the first step with all evaluations."""
+        if start <= self._nats:
+            self._nats, self._stale, self.step = start, self._count, 0
+
     def add(self, evaluation: Evaluation) -> None:
         """Compare `evaluation` with the previous ones."""
+        self._last = evaluation.validation
+        self._count += 1
         if evaluation.validation < self._nats:
             self._nats, self._stale, self.step = evaluation.validation, 0, evaluation.step
         else:
@@ -149,7 +167,10 @@ class _Best:
 
     @property
     def figure(self) -> str:
-        return f"  best {self._nats:.3f}" if self.step else ""
+        """The validation loss of the weights that the run would keep now; "" before the first evaluation."""
+        if not self._count:
+            return ""
+        return f"  validation {self._last:.3f}" if self._keeps_last else f"  best {self._nats:.3f}"
 
     def verdict(self, evaluation: Evaluation) -> str:
         """Describe `evaluation`, the last one added."""
@@ -192,6 +213,21 @@ def show(checkpoint: Checkpoint, console: Console) -> None:
     console.print(Text(legible(text.strip())), "", sep="\n", soft_wrap=True)
     validation = checkpoint.validation
     console.print(perplexities({"fresh state": validation.fresh, "carried state": validation.carried}))
+    console.print(Text(kept(checkpoint)), soft_wrap=True)
+
+
+def kept(checkpoint: Checkpoint) -> str:
+    """Say which step's weights are in `checkpoint`, and why."""
+    history, steps, taken = checkpoint.history, checkpoint.steps, checkpoint.taken
+    best = min(history, key=lambda evaluation: evaluation.validation, default=None)
+    if checkpoint.training.keep == "last" and best is not None:
+        return (
+            f"kept: the last weights, of step {steps:,}, as keep=last says, at {history[-1].validation:.3f}; the best "
+            f"evaluation was {best.validation:.3f}, at step {best.step:,}"
+        )
+    if steps == 0:
+        return f"kept: the weights that the run began with; none of {taken:,} steps made them better"
+    return f"kept: the weights of step {steps:,}, the best of {len(history)} evaluations in {taken:,} steps"
 
 
 def summary(
@@ -206,6 +242,9 @@ def summary(
             "corpus": asdict(checkpoint.corpus),
             **sources_as_json(sources or Sources()),
             "steps": checkpoint.steps,
+            "taken": checkpoint.taken,
+            "keep": checkpoint.training.keep,
+            "base": None if checkpoint.base is None else asdict(checkpoint.base),
             "seconds": round(seconds, 3),
             "validation": {
                 "fresh": figures(checkpoint.validation.fresh),

@@ -11,7 +11,7 @@ from segue_training.evaluation.surprisal import Surprisal, passage, surprisals
 from segue_training.recipes import recipe
 from segue_training.text.vocabulary import Documents, Ids
 from segue_training.train.checkpoint import Checkpoint
-from segue_training.train.trainer import learning_rate
+from segue_training.train.schedule import learning_rate
 
 TEMPERATURES: Final = (0.5, 0.8, 1.0)
 

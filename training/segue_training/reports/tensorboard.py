@@ -16,8 +16,9 @@ from segue_training.evaluation.sample import Sampler
 from segue_training.recipes import TrainingConfig
 from segue_training.text.glyphs import legible
 from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.schedule import learning_rate
 from segue_training.train.train_state import Evaluation
-from segue_training.train.trainer import Progress, learning_rate
+from segue_training.train.trainer import Progress
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -29,7 +29,7 @@ from segue_training.models import LanguageModel, ModelConfig, build_model, from_
 from segue_training.recipes import TrainingConfig
 from segue_training.text.normalization import NORMALIZATIONS
 from segue_training.text.vocabulary import Documents, Vocabulary
-from segue_training.train.train_state import Evaluation
+from segue_training.train.train_state import Base, Evaluation
 
 FORMAT: Final = 1
 DOCUMENT: Final = "checkpoint.json"
@@ -79,6 +79,10 @@ class Record:
     documents: Documents = "none"
     """"lines": each text is one line, read from the zero state and enclosed by line feeds."""
     history: tuple[Evaluation, ...] = ()
+    taken: int = 0
+    """Steps that the run had taken, of `training.steps`: at least `steps`. 0: not recorded."""
+    base: Base | None = None
+    """Where the run's first weights came from; None for random ones."""
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -124,9 +128,14 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / DOCUMENT).exists()
 
 
+def serialized(weights: Mapping[str, Tensor]) -> bytes:
+    """Return `weights` as a safetensors file."""
+    return save({name: tensor.contiguous() for name, tensor in weights.items()})
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `folder`, replacing any other. Raises CheckpointError."""
-    content = save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()})
+    content = serialized(checkpoint.weights)
     sha256 = hashlib.sha256(content).hexdigest()
     weights = _WeightsFile(f"weights-{sha256[:12]}.safetensors", sha256)
     document = msgspec.json.format(msgspec.json.encode(_Document(**_record_fields(checkpoint), weights=weights)))

@@ -66,6 +66,10 @@ class ProcessGroup:
         """Return whether `flag` is set in any process."""
         return bool(flag) if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
 
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        self.any(flag=False)
+
     def agreed(self, value: float) -> float:
         """Return the first process's `value`, so that all processes decide alike."""
         if self.size == 1:

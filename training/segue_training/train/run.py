@@ -1,72 +1,55 @@
 """A whole run: from an encoded corpus to a checkpoint, with stops and resumptions."""
 
-import platform
-import signal
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from types import FrameType
-from typing import Any, Final, Self
-
-import torch
+from dataclasses import replace
+from shlex import quote
+from typing import Final
 
 from segue_training.data.encoding import EncodedCorpus
-from segue_training.errors import Diverged, Interrupted
-from segue_training.evaluation.evaluate import validate
-from segue_training.models import to_checkpoint
-from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools
+from segue_training.errors import Diverged
+from segue_training.train.checkpoint import Checkpoint
 from segue_training.train.distributed import ProcessGroup
 from segue_training.train.run_spec import RunSpec
+from segue_training.train.run_weights import checkpoint_of, validation_of
+from segue_training.train.stop import StopRequest, interrupted
 from segue_training.train.train_state import save_train_state, step_of, train_state_files
-from segue_training.train.trainer import Report, Trained, Trainer, TrainingData
+from segue_training.train.trainer import Report, Trainer, TrainingData
 
 SAVE_EVERY: Final = 60.0
 """Seconds of training that a crash may cost."""
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+Say = Callable[[str], None]
+"""Called with a sentence about what is done next; the work after the last step takes a while."""
 
 
-def train(spec: RunSpec, report: Report, group: ProcessGroup, save_every: float = SAVE_EVERY) -> Checkpoint | None:
+def train(
+    spec: RunSpec, report: Report, group: ProcessGroup, save_every: float = SAVE_EVERY, say: Say = lambda _: None
+) -> Checkpoint | None:
     """Train and validate; return the checkpoint in the first process, None in the others.
 
-    The train state is saved every `save_every` seconds. Raises ConfigurationError, CheckpointError, Diverged, and
-    after a signal, once the train state is saved, Interrupted.
+    The train state is saved every `save_every` seconds and after the last step. Raises ConfigurationError,
+    CheckpointError, Diverged, and after a signal, once the train state is saved, Interrupted.
     """
     data = training_data(spec.corpus)
     trainer = Trainer(data, spec.origin.training, group)
     if spec.train_state is not None:
         trainer.load_train_state(spec.train_state)
+    elif spec.start is not None:
+        say(f"validation {trainer.begin_with(spec.start.checkpoint.weights):.3f} before the first step")
     try:
         with StopRequest() as stop:
             checkpointer = Checkpointer(spec, group, stop, save_every)
             trained = trainer.train(report, checkpointer)
-            checkpointer.save(trainer)  # validation takes a while and may be interrupted
+            checkpointer.save(trainer)  # validation may be interrupted, and the run be continued after its end
     except Diverged as error:
         raise Diverged(f"{error}{_remedy(spec)}") from None
-    return _checkpoint(spec, data, trained) if group.is_first else None
-
-
-class StopRequest:
-    """Within its context, records the first SIGINT or SIGTERM; a second one has its usual effect."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._handlers: dict[signal.Signals, Callable[..., Any] | int | None] = {}
-
-    def __enter__(self) -> Self:
-        self._handlers = {number: signal.signal(number, self._record) for number in _SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _record(self, number: int, _: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+    if not group.is_first:
+        return None
+    say(f"validating on {len(data.validation):,} held-out {spec.origin.training.alphabet}")
+    model = trained.model.cpu()
+    checkpoint = checkpoint_of(spec.origin, model, trained.steps, trained.taken, trained.history)
+    return replace(checkpoint, validation=validation_of(model, spec.corpus, spec.origin))
 
 
 class Checkpointer:
@@ -93,20 +76,7 @@ class Checkpointer:
             save_train_state(self._spec.folder, self._spec.origin, state)
         self._saved = time.monotonic()
         if self._group.any(stopped):
-            raise self._interrupted(state.progression.step)
-
-    def _interrupted(self, step: int) -> Interrupted:
-        number = self._stop.signal
-        name = "another process" if number is None else number.name
-        return Interrupted(
-            f"stopped by {name} after step {step}; continue with: segue train --resume {self._spec.folder}",
-            number or signal.SIGTERM,
-        )
-
-
-def tools() -> Tools:
-    """Return the versions and threads of this process."""
-    return Tools(version("segue"), platform.python_version(), str(torch.__version__), torch.get_num_threads())
+            raise interrupted(self._stop.signal, self._spec.folder, state.progression.step)
 
 
 def training_data(corpus: EncodedCorpus) -> TrainingData:
@@ -115,29 +85,9 @@ def training_data(corpus: EncodedCorpus) -> TrainingData:
     return TrainingData(corpus.training, corpus.validation, len(vocabulary), vocabulary.line_feed)
 
 
-def _checkpoint(spec: RunSpec, data: TrainingData, trained: Trained) -> Checkpoint:
-    config, corpus = spec.origin.training, spec.corpus
-    model = trained.model.cpu()
-    return Checkpoint(
-        model=model.config,
-        vocabulary=corpus.vocabulary,
-        normalization=config.normalization,
-        begin=corpus.vocabulary.begin,
-        documents=config.documents,
-        corpus=CorpusRecord(corpus.name, corpus.sha256, corpus.characters),
-        recipe=spec.origin.recipe,
-        training=config,
-        steps=trained.steps,
-        validation=validate(model, data.training, data.validation, corpus.vocabulary, config.documents),
-        history=trained.history,
-        tools=tools(),
-        weights=to_checkpoint(model),
-    )
-
-
 def _remedy(spec: RunSpec) -> str:
     """Say how to continue from the last saved step, if there is one."""
     if not (files := train_state_files(spec.folder)):
         return ""
-    rate = spec.origin.training.learning_rate / 2
-    return f"; step {step_of(files[-1])} is saved: segue train --resume {spec.folder} --set learning_rate={rate:g}"
+    rate, folder = spec.origin.training.learning_rate / 2, quote(str(spec.folder))
+    return f"; step {step_of(files[-1])} is saved: segue train --resume {folder} --set learning_rate={rate:g}"

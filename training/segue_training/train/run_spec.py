@@ -3,14 +3,23 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
-from segue_training.data.encoding import EncodedCorpus, encode_corpus
+from segue_training.data.corpus import find_corpus
+from segue_training.data.encoding import EncodedCorpus, encode
 from segue_training.data.file_names import name_to_text, text_to_name
 from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig, check_resumable
 from segue_training.settings import override
-from segue_training.train.train_state import Origin, TrainState, read_train_state
+from segue_training.text.vocabulary import Vocabulary
+from segue_training.train.checkpoint import is_checkpoint, load_checkpoint
+from segue_training.train.fine_tuning import Start, notes
+from segue_training.train.run_weights import has_ended
+from segue_training.train.schedule import change
+from segue_training.train.text_length import check_length
+from segue_training.train.train_state import Origin, Progression, TrainState, read_train_state, train_state_files
+from segue_training.train.trainer import goes_on
 
 RUNS: Final = Path("runs")
 
@@ -24,59 +33,121 @@ class RunSpec:
     folder: Path
     train_state: TrainState | None = None
     """Where to resume; None for a new run."""
+    start: Start | None = None
+    """The weights that a new run begins with; None for random ones."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before the first step."""
 
 
-def begin_run(source: str, field: str | None, recipe: str, config: TrainingConfig, folder: Path | None) -> RunSpec:
-    """Encode the corpus `source` for a new run in `folder`; None: a folder named after it. Raises CorpusError."""
-    corpus = encode_corpus(source, config, field)
-    _check_length(corpus, config)
-    origin = Origin(name_to_text(source), field, recipe, config, corpus.vocabulary.characters, corpus.sha256)
-    return RunSpec(corpus=corpus, origin=origin, folder=folder or RUNS / os.fsdecode(corpus.name.encode()))
+def default_folder(source: str, field: str | None) -> Path:
+    """Return the folder of a new run on the corpus `source`. Raises CorpusError."""
+    return RUNS / os.fsdecode(find_corpus(source, field).name.encode())
 
 
-def resume_run(folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...]) -> RunSpec:
-    """Resume the run in `folder` from its last saved step, or from `step`, with some settings changed.
+def begin_run(  # noqa: PLR0913 - what a command line says of a run
+    source: str,
+    field: str | None,
+    recipe: str,
+    config: TrainingConfig,
+    folder: Path | None,
+    *,
+    start: Start | None = None,
+) -> RunSpec:
+    """Encode the corpus `source` for a new run in `folder`; None: a folder named after it.
 
-    `source` is the corpus's new place if it has moved. Raises CheckpointError if the train state is missing or damaged
-    or the text differs, and ConfigurationError for a setting that cannot change or fewer steps than were taken.
+    With `start`, the run begins with those weights and reads with their vocabulary. Raises CorpusError.
     """
-    origin, train_state = read_train_state(folder, step)
-    config = override(origin.training, assignments)
-    check_resumable(origin.training, config)
-    if config.steps != origin.training.steps:
-        _check_steps(train_state.progression.step, config)
-    source = source or text_to_name(origin.source)
-    corpus = encode_corpus(source, config, origin.field)
-    _check_same_corpus(origin, corpus)
+    vocabulary = start.checkpoint.vocabulary if start else None
+    corpus = encode(find_corpus(source, field), config, vocabulary)
+    check_length(corpus, config)
+    origin = Origin(
+        source=name_to_text(source),
+        field=field,
+        recipe=recipe,
+        training=config,
+        characters=corpus.vocabulary.characters,
+        sha256=corpus.sha256,
+        name=corpus.name,
+        length=corpus.characters,
+        base=start.base() if start else None,
+    )
     return RunSpec(
         corpus=corpus,
-        origin=replace(origin, source=name_to_text(source), training=config),
-        folder=folder,
-        train_state=train_state,
+        origin=origin,
+        folder=folder or RUNS / os.fsdecode(corpus.name.encode()),
+        start=start,
+        notes=notes(start, corpus) if start else (),
     )
 
 
-def _check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
-    """Raise CorpusError unless the corpus fills one step and leaves two symbols for validation."""
-    if config.documents == "lines" and len(corpus.training) == 0:
-        raise CorpusError("the training text holds no whole line: use a longer text or set a larger max_tokens")
-    needed = 0 if config.documents == "lines" else config.least_training_symbols
-    if len(corpus.training) < needed:
-        raise CorpusError(
-            f"the training text has {len(corpus.training)} symbols; this recipe needs {needed} "
-            f"(batch {config.batch} x time {config.time}): use a longer text or set a smaller batch"
+def resume_run(
+    folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...], more: int = 0
+) -> RunSpec:
+    """Resume the run in `folder` from its last saved step, or from `step`, with some settings changed.
+
+    `source` is the corpus's new place if it has moved; `more` steps are added. Raises CheckpointError if the train
+    state is missing or damaged or the text differs, and ConfigurationError for a setting that cannot change, fewer
+    steps than were taken, or a run that has ended.
+    """
+    if is_checkpoint(folder) and not train_state_files(folder):
+        raise CheckpointError(
+            f"{folder} holds nothing to resume: its train state was not kept; "
+            f"segue train TEXT --from {quote(str(folder))} begins a new run with its weights"
         )
-    if len(corpus.validation) < 2:  # noqa: PLR2004 - one to read, one to score
-        raise CorpusError(
-            f"the validation text, the last tenth, has {len(corpus.validation)} symbols and needs 2: use a longer text"
-        )
+    origin, train_state = read_train_state(folder, step)
+    config = override(origin.training, assignments)
+    config = replace(config, steps=config.steps + more)
+    check_resumable(origin.training, config)
+    _check_goes_on(folder, origin, config, train_state.progression)
+    corpus = _own_corpus(folder, origin, source, config)
+    _check_same_corpus(origin, corpus)
+    note = change(train_state.progression.step, origin.training, config)
+    origin = replace(
+        origin,
+        source=name_to_text(source) if source else origin.source,
+        training=config,
+        name=corpus.name,
+        length=corpus.characters,
+    )
+    return RunSpec(corpus=corpus, origin=origin, folder=folder, train_state=train_state, notes=(note,) if note else ())
 
 
-def _check_steps(taken: int, config: TrainingConfig) -> None:
-    if config.steps <= taken:
+def _own_corpus(folder: Path, origin: Origin, source: str | None, config: TrainingConfig) -> EncodedCorpus:
+    """Encode the run's corpus, with its own vocabulary if that came with its first weights."""
+    vocabulary = Vocabulary(origin.characters, config.alphabet) if origin.base else None
+    try:
+        return encode(find_corpus(source or text_to_name(origin.source), origin.field), config, vocabulary)
+    except CorpusError as error:
+        if source is not None:
+            raise
+        moved = f"if the text was moved: segue train NEWPATH --resume {quote(str(folder))}"
+        raise CorpusError(f"{error}; {moved}") from error
+
+
+def _check_goes_on(folder: Path, origin: Origin, config: TrainingConfig, now: Progression) -> None:
+    """Raise ConfigurationError for a run that has ended, unless it is given more to do."""
+    if config.steps != origin.training.steps and config.steps <= now.step:
         raise ConfigurationError(
-            f"steps is {config.steps}, and the run has taken {taken}: set more, or resume earlier with --step"
+            f"steps is {config.steps}, and the run has taken {now.step}: set more, or resume earlier with --step"
         )
+    if goes_on(now, config) or not _has_result(folder, origin, now):
+        return
+    if now.step < config.steps:
+        raise ConfigurationError(
+            f"{folder} ended at step {now.step:,}, after {now.stale} evaluations without a gain: "
+            "add --set patience=0 to train it further"
+        )
+    raise ConfigurationError(
+        f"{folder} has taken all its {now.step:,} steps: add --steps +{now.step} to train it as long again"
+    )
+
+
+def _has_result(folder: Path, origin: Origin, now: Progression) -> bool:
+    """Return whether the run's checkpoint is written and intact."""
+    try:
+        return has_ended(load_checkpoint(folder), origin, now)
+    except CheckpointError:
+        return False
 
 
 def _check_same_corpus(origin: Origin, corpus: EncodedCorpus) -> None:

@@ -5,8 +5,8 @@ It is one safetensors file in the run's folder,
     state-<step>-<hash>.safetensors
 
 with a JSON record in its metadata. <hash> is the beginning of the SHA-256 of the content, so that damage is detected on
-reading. The two newest files are kept. No random state is saved: random numbers are a function of the seed and the
-step (see `randomness`).
+reading. The two newest files are kept, and the last one when the run has ended, so that it can be continued. No random
+state is saved: random numbers are a function of the seed and the step (see `randomness`).
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from segue_training.errors import CheckpointError, ConfigurationError
 from segue_training.recipes import TrainingConfig
 
 KEPT: Final = 2
+_TRIES: Final = 20
 _FILE: Final = re.compile(r"state-(\d{8,})-([0-9a-f]{12})\.safetensors")
 _UNFINISHED: Final = ".state-*"
 """Temporary files of killed writes; see `atomic`."""
@@ -51,6 +53,20 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The run whose weights another one began with."""
+
+    run: str
+    """Its folder, as the command named it."""
+    corpus: str
+    """The name of its text."""
+    steps: int
+    """Steps that the weights had been trained for there."""
+    sha256: str
+    """Of the weights as a safetensors file; that of a finished run's `weights-*` file."""
+
+
+@dataclass(frozen=True)
 class Origin:
     """What a run was started with."""
 
@@ -64,6 +80,12 @@ class Origin:
     """The vocabulary."""
     sha256: str
     """Of the normalized corpus."""
+    name: str = "text"
+    """The corpus's."""
+    length: int = 1
+    """Code points of the normalized corpus."""
+    base: Base | None = None
+    """Where the first weights came from; None for random ones."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,8 @@ class Progression:
     stale: int = 0
     """Evaluations since the best one."""
     history: tuple[Evaluation, ...] = ()
+    start: float | None = None
+    """The validation loss before the first step, of a run that began with another's weights."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +155,11 @@ def train_state_files(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("state-*") if _FILE.fullmatch(path.name)), key=step_of)
 
 
-def delete_train_states(folder: Path) -> None:
-    """Delete every train state file in `folder`, once the run has ended."""
-    for path in (*train_state_files(folder), *folder.glob(_UNFINISHED)):
-        path.unlink()
+def delete_train_states(folder: Path, *, but_the_last: bool = False) -> None:
+    """Delete every train state file in `folder`, or all but the last, with which a run that has ended can go on."""
+    files = train_state_files(folder)
+    for path in (*(files[:-1] if but_the_last else files), *folder.glob(_UNFINISHED)):
+        path.unlink(missing_ok=True)
 
 
 def read_train_state(folder: Path, step: int | None = None) -> tuple[Origin, TrainState]:
@@ -142,6 +167,13 @@ def read_train_state(folder: Path, step: int | None = None) -> tuple[Origin, Tra
 
     Raises CheckpointError if it is missing or damaged; the message names the previous one, if any.
     """
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):  # a run in progress has replaced it
+            return _read_chosen(folder, step)
+    raise CheckpointError(f"the train states in {folder} come and go too quickly: try again")
+
+
+def _read_chosen(folder: Path, step: int | None) -> tuple[Origin, TrainState]:
     files = train_state_files(folder)
     chosen = [path for path in files if step is None or step_of(path) == step]
     if not chosen:
@@ -151,8 +183,43 @@ def read_train_state(folder: Path, step: int | None = None) -> tuple[Origin, Tra
     path = chosen[-1]
     try:
         return _read(path)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, ConfigurationError, SafetensorError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"{path} is damaged ({error}){_remedy(files, path)}") from error
+
+
+def read_record(folder: Path) -> tuple[Origin, Progression] | None:
+    """Return what the newest train state in `folder` says of its run, without its tensors; None if there is none.
+
+    Raises CheckpointError if it cannot be read.
+    """
+    for _ in range(_TRIES):
+        if not (files := train_state_files(folder)):
+            return None
+        with suppress(FileNotFoundError):  # a run in progress has replaced it
+            return _read_record(files[-1])
+    raise CheckpointError(f"the train states in {folder} come and go too quickly: try again")
+
+
+def _read_record(path: Path) -> tuple[Origin, Progression]:
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = file.read(min(length, path.stat().st_size))
+        record = msgspec.json.decode(json.loads(header)["__metadata__"][_METADATA], type=_Record)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, struct.error, ConfigurationError, msgspec.MsgspecError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); delete it, and what the folder held before counts"
+        ) from error
+    return record.origin, record.progression
+
+
+def tensors_below(prefix: str, state: TrainState) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, named without it."""
+    return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
 
 
 def _read(path: Path) -> tuple[Origin, TrainState]:
@@ -179,7 +246,7 @@ def _remedy(files: list[Path], damaged: Path) -> str:
     before = [path for path in files if step_of(path) < step_of(damaged)]
     if not before:
         return "; there is no earlier one: train again with --force"
-    return f"; add --step {step_of(before[-1])} to resume from the previous one"
+    return f"; add --step {step_of(before[-1])} to resume from the previous one, or delete the file"
 
 
 def step_of(path: Path) -> int:

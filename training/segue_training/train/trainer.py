@@ -7,6 +7,7 @@ configuration, text and number of threads give the same weights, bit for bit, ev
 Shapes: N ids of a text, B rows, T symbols of a row in one step, V vocabulary, L layers, H hidden units.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -23,13 +24,15 @@ from torch.optim import SGD, AdamW, Optimizer
 from segue_training.data.batches import Minibatch, epoch
 from segue_training.errors import ConfigurationError, Diverged
 from segue_training.evaluation.evaluate import nats_in_documents, nats_in_rows
-from segue_training.models import LanguageModel, Recurrent, State, build_model, initialize
+from segue_training.models import LanguageModel, Recurrent, State, build_model, from_checkpoint, initialize
+from segue_training.models.convert import Weights
 from segue_training.randomness import seed_for
 from segue_training.recipes import TrainingConfig
 from segue_training.text.documents import whole_documents
 from segue_training.text.vocabulary import Ids
 from segue_training.train.distributed import ProcessGroup
-from segue_training.train.train_state import Evaluation, Progression, TrainState
+from segue_training.train.schedule import learning_rate
+from segue_training.train.train_state import Evaluation, Progression, TrainState, tensors_below
 
 WATCHED: Final = 32_768
 """Symbols of the validation text that an evaluation scores."""
@@ -58,6 +61,8 @@ class Progress:
     evaluation: Evaluation | None
     """None after most steps; see TrainingConfig.evaluations."""
     model: LanguageModel
+    start: float | None = None
+    """The validation loss before the first step, of a run that began with another's weights."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Trained:
     model: LanguageModel
     steps: int
     """Steps that its weights have been trained for."""
+    taken: int
+    """Steps that the run has taken."""
     history: tuple[Evaluation, ...]
 
 
@@ -106,7 +113,8 @@ class Trainer:
             for minibatch in self._minibatches():
                 loss = self.train_step(minibatch)
                 evaluation = self._evaluate() if self._should_evaluate(self.progression.step) else None
-                report(Progress(self.progression.step, loss, evaluation, self.model))
+                now = self.progression
+                report(Progress(now.step, loss, evaluation, self.model, now.start))
                 if not self.should_continue_training():
                     return self._finish()
                 after_step(self)
@@ -128,20 +136,33 @@ class Trainer:
             raise self._diverged(f"{broken[0]} after step {self.progression.step}", math.nan)
         return TrainState(replace(self.progression, seconds=time.monotonic() - self._started), tensors)
 
+    def begin_with(self, weights: Weights) -> float:
+        """Start from `weights`, in the layout of checkpoints; return their validation loss.
+
+        They are kept until an evaluation is better. Raises Diverged if the loss is not finite.
+        """
+        from_checkpoint(self.model, weights)
+        self._best = self._weights()
+        start = self._group.agreed(self._measure())
+        if not math.isfinite(start):
+            raise self._diverged("the validation loss before the first step", start)
+        self.progression = replace(self.progression, start=start)
+        return start
+
     def load_train_state(self, train_state: TrainState) -> None:
         """Continue from `train_state`, of a run with the same data and configuration."""
         self.progression = train_state.progression
-        self.model.load_state_dict(_below("model/", train_state))
-        self._best = _below("best/", train_state)
-        state = _below("state/", train_state)
+        self.model.load_state_dict(tensors_below("model/", train_state))
+        self._best = tensors_below("best/", train_state)
+        state = tensors_below("state/", train_state)
         self._state = tuple(self._group.own_rows(state[str(i)]).to(self._group.device) for i in range(len(state)))
         self._load_optimizer(train_state)
-        if scaler := _below("scaler/", train_state):
+        if scaler := tensors_below("scaler/", train_state):
             self._scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
 
     def _load_optimizer(self, train_state: TrainState) -> None:
         values: dict[int, dict[str, Tensor]] = {}
-        for path, tensor in _below("optimizer/", train_state).items():
+        for path, tensor in tensors_below("optimizer/", train_state).items():
             number, name = path.split("/")
             values.setdefault(int(number), {})[name] = tensor
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": values})
@@ -219,8 +240,9 @@ class Trainer:
             validation=validation,
             learning_rate=learning_rate(now.step - 1, self.config),
         )
-        best = min((e.validation for e in now.history), default=math.inf)
-        kept = next((e.validation for e in now.history if e.step == now.best_step), math.inf)
+        start = math.inf if now.start is None else now.start
+        best = min((start, *(e.validation for e in now.history)))
+        kept = next((e.validation for e in now.history if e.step == now.best_step), start)
         keeps = self.config.keep == "last" or evaluation.validation < kept
         if keeps:
             self._best = self._weights()
@@ -248,12 +270,13 @@ class Trainer:
 
     def should_continue_training(self) -> bool:
         """Return whether neither the steps nor the patience are used up."""
-        now, patience = self.progression, self.config.patience
-        return now.step < self.config.steps and not 0 < patience <= now.stale
+        return goes_on(self.progression, self.config)
 
     def _finish(self) -> Trained:
-        self.model.load_state_dict(self._best)
-        return Trained(self.model.eval(), self.progression.best_step, self.progression.history)
+        model = copy.deepcopy(self.model)  # the last weights stay, so that the run can be continued
+        model.load_state_dict(self._best)
+        now = self.progression
+        return Trained(model.eval(), now.best_step, now.step, now.history)
 
     def _diverged(self, what: str, value: float) -> Diverged:
         return Diverged(f"{what} is {value}: set a learning_rate below {self.config.learning_rate}")
@@ -282,20 +305,9 @@ def in_turn(*reports: Report) -> Report:
     return report
 
 
-def warmed(step: int, rate: float, warmup: int) -> float:
-    """Return the learning rate at step 0, 1, ... of a linear warm-up to `rate`."""
-    return rate * min(1.0, (step + 1) / (warmup + 1))
-
-
-def cosine(step: int, steps: int) -> float:
-    """Return the factor of the cosine schedule, from 1 at step 0 to 0 at `steps` (Loshchilov and Hutter 2017)."""
-    return (1 + math.cos(math.pi * step / steps)) / 2
-
-
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the learning rate at step 0, 1, ...: a linear warm-up times a constant or a cosine that ends at 0."""
-    warm = warmed(step, config.learning_rate, config.warmup)
-    return warm if config.schedule == "constant" else warm * cosine(step, config.steps)
+def goes_on(now: Progression, config: TrainingConfig) -> bool:
+    """Return whether a run that has come to `now` has neither its steps nor its patience used up."""
+    return now.step < config.steps and not 0 < config.patience <= now.stale
 
 
 def new_model(vocabulary_size: int, config: TrainingConfig) -> LanguageModel:
@@ -310,10 +322,6 @@ def new_model(vocabulary_size: int, config: TrainingConfig) -> LanguageModel:
 def reset_rows(state: State, keep_B: Tensor) -> State:
     """Return the state with the rows (axis 1) zeroed where `keep_B` is 0."""
     return tuple(part * keep_B[:, None] for part in state)
-
-
-def _below(prefix: str, train_state: TrainState) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in train_state.tensors.items() if name.startswith(prefix)}
 
 
 def _compiled(model: LanguageModel, config: TrainingConfig) -> nn.Module:

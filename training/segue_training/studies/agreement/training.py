@@ -21,7 +21,7 @@ from segue_training.models import Architecture, LanguageModel, ModelConfig, buil
 from segue_training.studies.agreement.config import AgreementConfig, Curriculum
 from segue_training.studies.agreement.sentences import SHORTEST, VOCABULARY, draw_sentence, encode, is_distance
 from segue_training.text.vocabulary import UNKNOWN_ID
-from segue_training.train.trainer import cosine, warmed
+from segue_training.train.schedule import cosine, warmed
 
 WIDEST: Final = 2**14
 

@@ -11,16 +11,16 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from segue_training.data.encoding import encode_corpus
-from segue_training.errors import ConfigurationError
 from segue_training.evaluation.evaluate import perplexity
 from segue_training.evaluation.ngram import NgramModel
 from segue_training.evaluation.sample import sample
 from segue_training.recipes import TrainingConfig, recipe
+from segue_training.studies.reproduction.rows import CORPUS, ROWS, Row
 from segue_training.train.run import training_data
 from segue_training.train.trainer import Report, in_turn, train
 
@@ -34,36 +34,6 @@ ORDERS: Final = 8
 
 
 @dataclass(frozen=True)
-class Row:
-    """A model of the chapters."""
-
-    name: str
-    recipe: str
-    published_perplexity: float | None = None
-    published_speed: float | None = None
-    """Tokens per second."""
-    partition: Literal["sequential", "random"] = "sequential"
-
-    @property
-    def config(self) -> TrainingConfig:
-        """Its training configuration."""
-        return replace(recipe(self.recipe), partition=self.partition)
-
-
-ROWS: Final = (
-    Row("mlp", "d2l-mlp"),
-    Row("rnn-scratch", "d2l-rnn-scratch", 1.0, 67_212.6),
-    Row("rnn-scratch-random", "d2l-rnn-scratch", 1.5, 65_222.3, "random"),
-    Row("rnn", "d2l-rnn", 1.3, 404_413.8),
-    Row("gru-scratch", "d2l-gru-scratch", 1.1, 19_911.5),
-    Row("gru", "d2l-gru", 1.0, 109_423.8),
-    Row("lstm-scratch", "d2l-lstm-scratch", 1.3, 17_736.0),
-    Row("lstm", "d2l-lstm", 1.1, 234_815.0),
-    Row("deep-lstm", "d2l-deep-lstm", 1.0, 186_005.7),
-)
-
-
-@dataclass(frozen=True)
 class Reproduced:
     """The results of a row."""
 
@@ -72,6 +42,9 @@ class Reproduced:
     validation_perplexity: float
     speed: float
     """Symbols per second over the whole training."""
+    steps: int
+    is_comparable: bool
+    """Whether text and steps are d2l's, so that the published figures are about the same."""
     continuations: tuple[str, ...]
     """Of PREFIXES, with the likeliest character each time."""
 
@@ -89,17 +62,14 @@ class Counted:
     """|V|^n."""
 
 
-def rows_named(names: tuple[str, ...]) -> tuple[Row, ...]:
-    """Return the rows called `names`, or all rows. Raises ConfigurationError."""
-    known = {row.name: row for row in ROWS}
-    if wrong := [name for name in names if name not in known]:
-        raise ConfigurationError(f"no row is called {wrong[0]!r} (rows: {', '.join(known)})")
-    return tuple(known[name] for name in names) or ROWS
+def configuration(row: Row, seed: int = 0, steps: int | None = None) -> TrainingConfig:
+    """Return the settings of `row`; `steps`: instead of d2l's."""
+    config = recipe(row.recipe)
+    return replace(config, partition=row.partition, seed=seed, steps=steps or config.steps)
 
 
-def reproduce(row: Row, source: str, seed: int, report: Report, steps: int | None = None) -> Reproduced:
+def reproduce(row: Row, source: str, config: TrainingConfig, report: Report) -> Reproduced:
     """Train `row` on the corpus `source`, usually d2l's The Time Machine. Raises CorpusError."""
-    config = replace(row.config, seed=seed, steps=steps or row.config.steps)
     corpus = encode_corpus(source, config)
     losses = deque[float](maxlen=EPOCH)
     started = time.monotonic()
@@ -111,13 +81,15 @@ def reproduce(row: Row, source: str, seed: int, report: Report, steps: int | Non
         math.exp(sum(losses) / len(losses)),
         perplexity(model, corpus.validation, vocabulary).perplexity,
         config.steps * config.batch * config.time / seconds,
+        config.steps,
+        source == CORPUS and config.steps == recipe(row.recipe).steps,
         tuple(prefix + sample(model, vocabulary, prefix, length=CONTINUED, temperature=0) for prefix in PREFIXES),
     )
 
 
 def count(source: str) -> tuple[Counted, ...]:
     """Return the results of n-gram models of the same letters, order by order. Raises CorpusError."""
-    corpus = encode_corpus(source, ROWS[0].config)
+    corpus = encode_corpus(source, configuration(ROWS[0]))
     model = NgramModel.fit(corpus.training, ORDERS, len(corpus.vocabulary))
     figures = (np.exp(-model.log_probabilities(ids).mean(1)) for ids in (corpus.training, corpus.validation))
     return tuple(
