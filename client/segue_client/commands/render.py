@@ -127,6 +127,11 @@ def score_cells(score: Score) -> str:
     return "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, SCORE_COLUMNS, strict=True))
 
 
+def no_score_cells() -> str:
+    """Return the columns of what has no score."""
+    return "".join(f"{'-':>{width}}" for _, width in SCORE_COLUMNS)
+
+
 def _decimal(value: float | None) -> str:
     if value is None:
         return "-"

@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from segue_client.commands.atomic_file import READABLE, atomic_file
 from segue_client.commands.render import printable, visible
-from segue_client.commands.score.rows import totals
+from segue_client.commands.score.rows import Row, totals
 from segue_client.messages.events import Alternative
 from segue_client.messages.score import Score
 
@@ -65,6 +65,15 @@ class HtmlPage:
         self._end_text()
         self._score = Score()
         self._file.write(f"<section>\n<h2>{escape(printable(name))}</h2>\n<pre>\n")
+
+    def row(self, row: Row) -> None:
+        """Write a whole row; of a bad one, what is wrong with it."""
+        if row.error is None:
+            self.begin(row.name)
+            self.add(row.score)
+        else:
+            self._end_text()
+            self._file.write(f"<section>\n<p>{escape(printable(row.error))}</p>\n</section>\n")
 
     def add(self, part: Score) -> None:
         """Write the next part of the text."""

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from segue_client.commands.render import (
     console,
+    no_score_cells,
     printable,
     score_cells,
     score_headings,
@@ -54,6 +55,9 @@ class TablePrinter:
             click.secho(f"{score_headings()}  text", bold=True)
         self._count += 1
         self._total += totals(row.score)
+        if row.error is not None:
+            click.echo(f"{no_score_cells()}  {printable(row.error)}")
+            return
         cells = printable(f"{score_cells(row.score)}  {row.name}")
         if self._console:
             coloured = surprisal_text(row.score.text.replace("\n", "\u240a"), row.score.log_probabilities)
@@ -134,14 +138,19 @@ class Bar(Progress):
             self.start()
 
 
-def print_json(fields: dict[str, object]) -> None:
-    """Print one object as a line; lone surrogates, which UTF-8 cannot encode, are escaped."""
-    line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+def json_line(value: object) -> str:
+    """Return JSON in one line; lone surrogates, which UTF-8 cannot encode, are escaped."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         line.encode()
     except UnicodeEncodeError:
-        line = json.dumps(fields, allow_nan=False)
-    click.echo(line)
+        return json.dumps(value, allow_nan=False)
+    return line
+
+
+def print_json(fields: dict[str, object]) -> None:
+    """Print one object as a line."""
+    click.echo(json_line(fields))
 
 
 _CANDIDATE_COLUMNS: Final = f"{'probability':>12}{'bits':>10}{'bits/char':>11}"
