@@ -189,7 +189,7 @@ def _one_text(
     with client.generate(prompt, **options) as generation:
         try:
             text = written.read(generation, note) if as_json else written.show(prompt, generation, note)
-        except (KeyboardInterrupt, SegueError):
+        except (KeyboardInterrupt, SegueError, BrokenPipeError):
             if ticket_out:
                 click.echo(f"\n{keep_interrupted(generation, chunks, ticket_out)}", err=True)
             raise

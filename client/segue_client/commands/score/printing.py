@@ -3,8 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 import click
@@ -77,7 +77,9 @@ class TablePrinter:
 class TerminalPainter:
     """Prints whole texts one below the other, coloured by surprisal, as they are scored."""
 
-    def __init__(self) -> None:
+    def __init__(self, printing: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """Paint on standard output; `printing` surrounds all that is printed."""
+        self._printing = printing
         self._console: Console = console(forced=True)
         self._last = "\n"
 
@@ -88,17 +90,20 @@ class TerminalPainter:
 
     def add(self, part: Score) -> None:
         """Print the next part of the text."""
-        self._console.print(surprisal_text(part.text, part.log_probabilities), end="")
+        with self._printing():
+            self._console.print(surprisal_text(part.text, part.log_probabilities), end="")
         self._last = part.text[-1:] or self._last
 
     def end(self) -> None:
         """Print what the colours mean."""
         self._end_line()
-        self._console.print(surprisal_legend())
+        with self._printing():
+            self._console.print(surprisal_legend())
 
     def _end_line(self) -> None:
         if self._last != "\n":
-            click.echo()
+            with self._printing():
+                click.echo()
         self._last = "\n"
 
 

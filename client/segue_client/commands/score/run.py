@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -24,6 +25,7 @@ from segue_client.commands.score.printing import (
 from segue_client.commands.score.records import Record
 from segue_client.commands.score.rows import Row, score_fields, sorted_rows
 from segue_client.commands.score.scorer import Painter, Scorer
+from segue_client.commands.standard_streams import discard_output
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TEXTS_PER_CALL_WITH_TICKETS, ReadingOptions, ScoreOptions
 
@@ -68,8 +70,8 @@ def _rank(client: Client, arguments: Arguments) -> None:
         return_tickets=arguments.ticket_out is not None,
         **_reading(arguments),
     )
+    _keep(ranking.context, arguments)  # first, in case nobody reads the output
     print_ranking(ranking, as_json=arguments.as_json)
-    _keep(ranking.context, arguments)
 
 
 class _Run:
@@ -81,6 +83,8 @@ class _Run:
         self._exceeded = False
         """Whether a row was more surprising than the threshold."""
         self._tally = Tally()
+        self._unread: BrokenPipeError | None = None
+        """Why nothing is printed any more."""
         has_whole_files = arguments.mode == "texts" and bool(arguments.files)
         connection = arguments.connection
         needs_model = has_whole_files or arguments.html
@@ -103,6 +107,8 @@ class _Run:
         finally:
             if self._tally.bad:
                 click.echo(self._tally.summary, err=True)
+        if self._unread:
+            raise self._unread
         if self._exceeded:
             return TOO_SURPRISING
         return INCOMPLETE if self._tally.bad else 0
@@ -117,6 +123,19 @@ class _Run:
             else:
                 self._print_rows(bar, page)
 
+    @contextmanager
+    def _printing(self, bar: Bar) -> Iterator[None]:
+        """Print on standard output; where a file is written too, go on for its sake when nobody reads the output."""
+        arguments = self._arguments
+        with bar.aside():
+            try:
+                yield
+            except BrokenPipeError as error:
+                if not (arguments.html or arguments.ticket_out):
+                    raise
+                self._unread = error
+                discard_output()
+
     def _print_records(self, scorer: Scorer, bar: Bar) -> None:
         arguments = self._arguments
         for file in arguments.files:
@@ -128,17 +147,17 @@ class _Run:
     def _print_rows(self, bar: Bar, page: HtmlPage | None) -> None:
         printer = self._printer()
         for row in self._rows(bar, page):
-            with bar.aside():
+            with self._printing(bar):
                 printer.row(row)
             if page and not self._is_whole:
                 page.row(row)
-        with bar.aside():
+        with self._printing(bar):
             printer.end()
 
     def _rows(self, bar: Bar, page: HtmlPage | None) -> Iterator[Row]:
         """Return the rows in the order in which they are printed."""
         arguments = self._arguments
-        terminal = TerminalPainter() if self._is_whole and self._is_heatmap else None
+        terminal = TerminalPainter(partial(self._printing, bar)) if self._is_whole and self._is_heatmap else None
         painters: list[Painter] = [terminal] if terminal else []
         if page and self._is_whole:
             painters.append(page)
