@@ -26,6 +26,8 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from segue_client.keywords import in_keywords
+
 DOMAIN: Final = "segue"
 """The domain of the reasons that a segue server gives."""
 
@@ -157,7 +159,7 @@ _BROKEN: Final = (
 
 def translate(error: grpc.RpcError, target: str) -> SegueError:
     """Return the exception for `error`, with which a call to the address `target` ended."""
-    code, details = error.code(), error.details() or ""
+    code, details = error.code(), in_keywords(error.details() or "")
     status = _rich_status(error)
     reason = _reason(status)
     if reason in _KINDS_BY_REASON:

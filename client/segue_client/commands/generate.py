@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
-from segue_client.commands.options import JSON, MODEL, MODEL_VERSION, SERVER, TENANT, TICKET_IN, TIMEOUT, UNKNOWN
+from segue_client.commands.options import (
+    JSON,
+    MODEL,
+    MODEL_VERSION,
+    SERVER,
+    TENANT,
+    TICKET_IN,
+    TIMEOUT,
+    UNKNOWN,
+    check_new_file,
+)
 
 if TYPE_CHECKING:
     from segue_client._sync.client import Client
@@ -38,6 +48,12 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 
 def _text(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     return _unescaped(value)
+
+
+def _allowed(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+    if value == "":  # as from an unset variable
+        raise click.BadParameter("it is empty; name the characters that may be written, or leave it out to allow all")
+    return _unescaped(value or "")
 
 
 def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -69,9 +85,8 @@ def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 @click.option(
     "--allow",
     "allowed_characters",
-    default="",
     metavar="TEXT",
-    callback=_text,
+    callback=_allowed,
     help="Write only characters of TEXT.  [default: all]",
 )
 @click.option(
@@ -164,8 +179,7 @@ def generate(  # noqa: PLR0913 - the options of the command
 def _check_tickets(path: Path | None, interval: int | None, samples: int) -> None:
     if path and samples > 1:
         raise click.UsageError("--ticket-out keeps one state; leave --samples out, and give the --seed of the sample.")
-    if path and not path.parent.is_dir():
-        raise click.UsageError(f"--ticket-out: there is no folder {path.parent}")
+    check_new_file("--ticket-out", path)
     if interval and not path:
         raise click.UsageError("--ticket-interval needs --ticket-out, the file that keeps the state.")
 

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from segue_client.commands.flags import CLIENT, in_flags
 from segue_client.commands.standard_streams import discard_output, replace_closed
 
 ENTRY_POINT_GROUP: Final = "segue.commands"
@@ -115,7 +116,9 @@ class Commands(click.Group):
             exit_code = getattr(error, "exit_code", None)
             if not isinstance(exit_code, int):
                 raise
-            click.echo(f"Error: {error}", err=True)
+            name = ctx.invoked_subcommand or ""
+            message = in_flags(str(error), name) if name in CLIENT else str(error)
+            click.echo(f"Error: {message}", err=True)
             ctx.exit(exit_code)
 
 

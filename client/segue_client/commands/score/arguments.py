@@ -1,12 +1,13 @@
 """The arguments of `segue score`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from segue_client.commands.options import Connection
+from segue_client.commands.options import Connection, check_new_file
 from segue_client.commands.score.bad_rows import ERROR, Policy
 
 Mode = Literal["texts", "lines", "windows", "records", "candidates"]
@@ -120,8 +121,9 @@ class Arguments:
             self.running and not (mode == "texts" and len(self.files) == 1 and not self.texts and not shows_text),
             "--running shows the progress of one FILE.",
         )
-        for option, path in (("--ticket-out", self.ticket_out), ("--html", self.html)):
-            self._refuse(path and not path.parent.is_dir(), f"{option}: there is no folder {path and path.parent}")
+        self._refuse(self.threshold is not None and math.isnan(self.threshold), "--threshold is no number.")
+        check_new_file("--ticket-out", self.ticket_out)
+        check_new_file("--html", self.html)
 
     def _refuse(self, condition: object, message: str) -> None:
         if condition:

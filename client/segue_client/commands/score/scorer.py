@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 from segue_client._sync.client import Client
 from segue_client._sync.concurrency import in_order
 from segue_client._sync.score_stream import ScoreStream
+from segue_client.commands.flags import in_flags
 from segue_client.commands.score.bad_rows import BadRow
 from segue_client.commands.score.byte_lines import ByteLine
 from segue_client.commands.score.html_page import HtmlPage
@@ -248,7 +249,7 @@ class Scorer:
     ) -> Row:
         """Return a row with its text, or with that which was read."""
         if isinstance(outcome, InvalidRequest):
-            return Row(name, Score(), text, place or {}, str(outcome))
+            return Row(name, Score(), text, place or {}, in_flags(str(outcome)))
         return Row(name, outcome, outcome.text if self.in_detail else text, place or {})
 
 
