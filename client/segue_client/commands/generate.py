@@ -245,9 +245,9 @@ def models(*, server: list[str], timeout: float | None, as_json: bool) -> None:
 
 
 def _print_models(loaded: Sequence["Model"]) -> None:
-    from segue_client.commands.render import console, model_table
+    from segue_client.commands.render import model_table, print_table
 
-    console().print(model_table(loaded))
+    print_table(model_table(loaded))
 
 
 def _model_fields(model: "Model") -> dict[str, object]:

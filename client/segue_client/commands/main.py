@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from segue_client.commands.flags import CLIENT, in_flags
+from segue_client.commands.groups import Group
 from segue_client.commands.standard_streams import discard_output, replace_closed
 
 ENTRY_POINT_GROUP: Final = "segue.commands"
@@ -59,7 +60,7 @@ class Unavailable(click.Command):
         raise self._error
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group that imports its subcommands when they are needed."""
 
     @cached_property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from segue_client.commands.groups import Group
 from segue_client.commands.options import JSON, TICKET_IN, Connection, check_new_file, connected
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _SEED: Final = click.option("--seed", type=click.IntRange(min=0), help="Seed of the texts generated in the session.")
 
 
-@click.group()
+@click.group(cls=Group)
 def sessions() -> None:
     """List, open, fork, rewind and close sessions.
 
@@ -154,7 +155,7 @@ def _print(sessions: Sequence["Session"], *, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from segue_client.commands.render import console
+    from segue_client.commands.render import print_table
 
     table = Table("session", "model", box=None, pad_edge=False)
     for heading in ("position", "rewindable", "seed"):
@@ -169,7 +170,7 @@ def _print(sessions: Sequence["Session"], *, as_json: bool) -> None:
             str(session.seed),
             f"{session.expiry.astimezone():%Y-%m-%d %H:%M}",
         )
-    console().print(table)
+    print_table(table)
 
 
 def _fields(session: "Session") -> dict[str, object]:

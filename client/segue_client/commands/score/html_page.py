@@ -36,6 +36,7 @@ i:hover::after { content: attr(data-t); position: fixed; left: 50%; bottom: 1rem
                  padding: .6rem 1rem; border-radius: .4rem; color: var(--paper); background: var(--ink);
                  font: 1rem/1.5 ui-monospace, monospace; white-space: pre; }
 .e { color: var(--quiet); }
+.legend i { color: var(--ink); }
 """
 
 _HEAD: Final = """<!DOCTYPE html>
@@ -48,7 +49,7 @@ _HEAD: Final = """<!DOCTYPE html>
 </head>
 <body>
 <h1>{title}</h1>
-<p>How surprised the model was, in bits: {legend}. Point at a character to see what it expected.</p>
+<p class="legend">How surprised the model was, in bits: {legend}. Point at a character to see what it expected.</p>
 """
 
 

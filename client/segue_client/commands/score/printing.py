@@ -15,6 +15,7 @@ from rich.text import Text
 from segue_client.commands.render import (
     console,
     no_score_cells,
+    print_row,
     printable,
     score_cells,
     score_headings,
@@ -61,9 +62,12 @@ class TablePrinter:
         cells = printable(f"{score_cells(row.score)}  {row.name}")
         if self._console:
             coloured = surprisal_text(row.score.text.replace("\n", "\u240a"), row.score.log_probabilities)
-            self._console.print(Text(f"{cells}  ").append_text(coloured))
+            print_row(cells, coloured, self._console)
+            return
+        text = printable(row.excerpt.removesuffix("\n")).replace("\n", "\u240a")
+        if text and sys.stdout.isatty():
+            print_row(cells, Text(text), console())
         else:
-            text = printable(row.excerpt.removesuffix("\n")).replace("\n", "\u240a")
             click.echo(f"{cells}  {text}" if row.excerpt else cells)
 
     def end(self) -> None:
