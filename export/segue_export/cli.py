@@ -52,10 +52,13 @@ def export(  # noqa: PLR0913 - one parameter for each option
 
     The graph is compared with torch first; if they differ, nothing is written.
     """
-    from segue_export.export import export_checkpoint
+    from rich.console import Console
 
-    quantization = _quantization(checkpoint, quantize, text, allow_worse / 100) if quantize else None
-    done = export_checkpoint(checkpoint, models, name, quantization)
+    with Console(stderr=True).status(f"exporting {checkpoint}, and comparing it with torch"):
+        from segue_export.export import export_checkpoint
+
+        quantization = _quantization(checkpoint, quantize, text, allow_worse / 100) if quantize else None
+        done = export_checkpoint(checkpoint, models, name, quantization)
     if as_json:
         report: dict[str, object] = {
             "folder": str(done.folder),

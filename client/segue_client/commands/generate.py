@@ -67,7 +67,9 @@ def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 @MODEL
 @MODEL_VERSION
 @click.option(
-    "--temperature", type=float, help="0 is always the likeliest.  [default: that of the ticket or session, or 1]"
+    "--temperature",
+    type=float,
+    help="0 is always the likeliest; 0.7 reads well.  [default: that of the ticket or session, or 1]",
 )
 @click.option("--top-k", type=click.IntRange(min=0), help="Keep the k likeliest; 0: all.  [default: as before, or all]")
 @click.option("--top-p", type=float, help="Keep the likeliest up to this probability.  [default: as before, or 1]")
