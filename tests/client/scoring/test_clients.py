@@ -643,7 +643,7 @@ async def test_a_refused_text_is_yielded_in_place_of_its_score(scoring: Any, pee
         toys.sum("ab"),
         "texts[1]: character 'Ā'",
         toys.sum("cd"),
-        "texts[3] holds the lone surrogate '\\ud800' at position 1",
+        "texts[3]: holds the lone surrogate '\\ud800' at position 1",
         "texts[4]: character 'Ā'",
         toys.sum("ef"),
     ]
