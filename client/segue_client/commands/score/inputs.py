@@ -73,7 +73,7 @@ class Input:
         try:
             return line.data.decode()
         except UnicodeDecodeError as error:
-            raise _refusal(f"{self.name}, line {line.number:,}", error, line.first) from error
+            raise self._refusal(f"{self.name}, line {line.number:,}", error, line.first) from error
 
     def _read(self) -> bytes:
         # `read1` returns what is available; `read` would wait for more.
@@ -89,14 +89,14 @@ class Input:
             text = decoder.decode(chunk, final=is_last)
         except UnicodeDecodeError as error:
             yield error.object[: error.start].decode()
-            raise _refusal(self.name, error, first) from error
+            raise self._refusal(self.name, error, first) from error
         yield text
 
-
-def _refusal(name: str, error: UnicodeDecodeError, first: int) -> BadRow:
-    """Say what is not UTF-8; `first` is the position of the undecoded bytes in their file."""
-    wrong, at = error.object[error.start], first + error.start
-    return BadRow(f"{name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}")
+    @staticmethod
+    def _refusal(name: str, error: UnicodeDecodeError, first: int) -> BadRow:
+        """Say what is not UTF-8; `first` is the position of the undecoded bytes in their file."""
+        wrong, at = error.object[error.start], first + error.start
+        return BadRow(f"{name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}")
 
 
 @contextmanager
