@@ -27,6 +27,8 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from segue_client.keywords import in_keywords
+
 DOMAIN: Final = "segue"
 """The domain of the reasons that a segue server gives."""
 
@@ -175,7 +177,7 @@ def translate(error: grpc.RpcError, target: str, detour: str = "") -> SegueError
 
     `detour`: what to add if the address was not reached, because the way there leads through a proxy.
     """
-    code, details = error.code(), error.details() or ""
+    code, details = error.code(), in_keywords(error.details() or "")
     status = _rich_status(error)
     reason = _reason(status)
     if reason in _KINDS_BY_REASON:

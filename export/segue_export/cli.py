@@ -68,15 +68,19 @@ def export(  # noqa: PLR0913 - one parameter for each option
     Of a run that was stopped, or is still in training, it takes the best weights so far, and validates them. The graph
     is compared with torch first; if they differ, nothing is written.
     """
+    from rich.console import Console
+    from rich.markup import escape
     from segue_training.train.run_weights import load_run
 
-    from segue_export.export import export_run
+    console = Console(stderr=True, soft_wrap=True)
+    with console.status(f"exporting {escape(str(checkpoint))}, and comparing it with torch"):
+        from segue_export.export import export_run
 
-    run = load_run(checkpoint, weights)
-    if run.sentence:
-        click.echo(f"{checkpoint}: {run.sentence}", err=True)
-    quantization = _quantization(run, quantize, text, allow_worse / 100) if quantize else None
-    done = export_run(run, models, name, quantization, text)
+        run = load_run(checkpoint, weights)
+        if run.sentence:
+            console.print(f"{checkpoint}: {run.sentence}", markup=False, highlight=False)
+        quantization = _quantization(run, quantize, text, allow_worse / 100) if quantize else None
+        done = export_run(run, models, name, quantization, text)
     if as_json:
         report: dict[str, object] = {
             "folder": str(done.folder),

@@ -1,6 +1,6 @@
 """The scoring methods of an AsyncClient."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Unpack
@@ -21,7 +21,7 @@ from segue_client.messages.score_request import (
     score_request,
     text_settings,
 )
-from segue_client.protocol.batching import JOBS, Groups, ScoredGroup, rename_in_error
+from segue_client.protocol.batching import JOBS, Groups, Outcome, is_about_a_text, refused_text, rename_in_error
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
 
@@ -103,11 +103,27 @@ class AsyncScoringCalls:
         the scores of all texts before it; the message of a refusal counts the texts from 0. Everything else is as in
         `score_many`.
         """
-        if jobs < 1:
-            raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
-        settings = ScoreSettings(**options)
+        settings = _settings(jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
-        return self._score_each(self._jobs(texts, settings, first, resume=resume), jobs)
+        work = self._jobs(texts, settings, first, resume=resume, goes_on=False)
+        return self._until_refused(work, jobs)
+
+    def try_score_each(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        jobs: int = JOBS,
+        timeout: float | None = None,
+        resume: bool | None = None,
+        **options: Unpack[TextsOptions],
+    ) -> AsyncIterator[Score | InvalidRequest]:
+        """Like `score_each`, but yield the refusal of a text in place of its score, and go on with the next text.
+
+        Raises InvalidRequest for what is wrong with every text, such as a ticket of another model.
+        """
+        settings = _settings(jobs, options)
+        first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
+        return self._outcomes(self._jobs(texts, settings, first, resume=resume, goes_on=True), jobs)
 
     def score_stream(
         self,
@@ -169,16 +185,24 @@ class AsyncScoringCalls:
         )
         return ranking_from(response, candidates)
 
-    async def _score_each(self, work: AsyncIterator[Job[ScoredGroup]], jobs: int) -> AsyncIterator[Score]:
+    async def _until_refused(self, work: AsyncIterator[Job[list[Outcome]]], jobs: int) -> AsyncIterator[Score]:
+        """Yield the scores before the first refusal, then raise it."""
+        async with aclosing(self._outcomes(work, jobs)) as outcomes:
+            async for outcome in outcomes:
+                if isinstance(outcome, InvalidRequest):
+                    raise outcome
+                yield outcome
+
+    async def _outcomes(self, work: AsyncIterator[Job[list[Outcome]]], jobs: int) -> AsyncGenerator[Outcome, None]:
+        """Yield what becomes of each text; a refusal names the text by its number among all."""
         count = 0
         async with aclosing(in_order(work, jobs)) as scored_groups:
-            async for group in scored_groups:
-                for score in group.scores:
-                    yield score
-                count += len(group.scores)
-                if group.refusal:
-                    rename_in_error(f"texts[{count}]", group.refusal)
-                    raise group.refusal
+            async for outcomes in scored_groups:
+                for outcome in outcomes:
+                    if isinstance(outcome, InvalidRequest):
+                        rename_in_error(f"texts[{count}]", outcome)
+                    yield outcome
+                    count += 1
 
     async def _jobs(
         self,
@@ -187,36 +211,55 @@ class AsyncScoringCalls:
         first: RetryState,
         *,
         resume: bool | None,
-    ) -> AsyncIterator[Job[ScoredGroup]]:
-        """Yield the calls to make, which share the deadline of `first`."""
-        retry = first
-        async for group in _groups(texts, settings):
-            score = self._score_group if settings.fits(group[0]) else self._score_alone
+        goes_on: bool,
+    ) -> AsyncIterator[Job[list[Outcome]]]:
+        """Yield the calls to make, which share the deadline of `first`; `goes_on`: after a refused text."""
+        retry, score_group = first, self._try_score_group if goes_on else self._score_group
+        async for group in _groups(texts, Groups(settings, with_refused=goes_on)):
+            score = score_group if settings.fits(group[0]) else self._score_alone
             yield partial(score, group, settings, retry)
             retry = self._connection.retry_state(first.deadline.left, resume=resume)
             retry.note_answer()  # a server full of the calls before is worth waiting for
 
-    async def _score_group(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> ScoredGroup:
+    async def _score_group(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Outcome]:
         """Score texts in one call; if one of them is refused, score those before it in several calls."""
         try:
-            return ScoredGroup(await self._score_at_once(texts, settings, retry))
+            return [*await self._score_at_once(texts, settings, retry)]
         except InvalidRequest as error:
             if len(texts) == 1:
-                return ScoredGroup([], error)
+                return [error]
         middle = len(texts) // 2
         first = await self._score_group(texts[:middle], settings, retry)
-        if first.refusal:
+        if isinstance(first[-1], InvalidRequest):
             return first
-        second = await self._score_group(texts[middle:], settings, retry)
-        return ScoredGroup([*first.scores, *second.scores], second.refusal)
+        return [*first, *await self._score_group(texts[middle:], settings, retry)]
 
-    async def _score_alone(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> ScoredGroup:
+    async def _try_score_group(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Outcome]:
+        """Score texts in one call, and once more without each one that is refused."""
+        refusals = dict[int, Outcome]()
+        left = list(range(len(texts)))
+        scores = list[Score]()
+        while left:
+            try:
+                scores = await self._score_at_once([texts[number] for number in left], settings, retry)
+                break
+            except InvalidRequest as error:
+                refused = refused_text(error, len(left))
+                if refused is None:
+                    raise
+                refusals[left.pop(refused)] = error
+        outcomes = refusals | dict(zip(left, scores, strict=True))
+        return [outcomes[number] for number in range(len(texts))]
+
+    async def _score_alone(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Outcome]:
         """Score one text that is too long for a single message."""
         [text] = texts
         try:
-            return ScoredGroup([await self._score_streamed(text, settings, retry)])
+            return [await self._score_streamed(text, settings, retry)]
         except InvalidRequest as error:
-            return ScoredGroup([], error)
+            if not is_about_a_text(error):
+                raise
+            return [error]
 
     async def _score_at_once(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Score]:
         request = score_request(texts, settings)
@@ -231,11 +274,17 @@ class AsyncScoringCalls:
             return collected(progresses, stream.finished)
 
 
-async def _groups(texts: Iterable[str] | AsyncIterable[str], settings: ScoreSettings) -> AsyncIterator[list[str]]:
+def _settings(jobs: int, options: TextsOptions) -> ScoreSettings:
+    if jobs < 1:
+        raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
+    return ScoreSettings(**options)
+
+
+async def _groups(texts: Iterable[str] | AsyncIterable[str], groups: Groups) -> AsyncIterator[list[str]]:
     """Yield the texts in groups that fit into one call; an error of `texts` is raised after the texts before it."""
     if isinstance(texts, str):
         raise TypeError("these are several texts; for one, call score")
-    groups, failure = Groups(settings), None
+    failure = None
     try:
         async for text in iterate(texts):
             if complete := groups.add(text):

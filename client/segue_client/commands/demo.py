@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 MODEL: Final = "demo"
 TEMPERATURES: Final = (0.5, 0.8, 1.0)
+GOOD_TEMPERATURE: Final = 0.7
+"""Less adventurous than the model's own probabilities: better first impressions."""
+
 SAMPLE_CHARACTERS: Final = 400
 CLEARLY: Final = 1.5
 """Least ratio of the shuffled passage's perplexity to the natural one's."""
@@ -61,12 +64,12 @@ def demo(corpus: str, *, folder: Path, recipe: str | None, settings: tuple[str, 
     passage = natural_passage(corpus)
     prompt = prompt_for(corpus, passage)
     signal.signal(signal.SIGTERM, _leave)
-    run, models = folder / "run", folder / "models"
+    run, models, state = folder / "run", folder / "models", folder / "state"
     options = ["--recipe", recipe] if recipe else []
     options += [part for setting in settings for part in ("--set", setting)]
     training_seconds = _run("train", corpus, "--out", run, "--force", *options)
     _run("export", run, "--models", models, "--name", MODEL)
-    with _server(models, folder / "server.log") as address, Client(address) as client:
+    with _server(models, state, folder / "server.log") as address, Client(address) as client:
         model = client.model(MODEL)
         passages = passage.splitlines() if model.documents == "lines" else [passage]
         samples = [_sample(client, prompt, temperature) for temperature in TEMPERATURES]
@@ -86,7 +89,7 @@ def demo(corpus: str, *, folder: Path, recipe: str | None, settings: tuple[str, 
         }
     )
     _judge(natural, shuffle)
-    click.echo(f"\n{next_steps(models, run / 'report.html', prompt)}")
+    click.echo(f"\n{next_steps(models, state, run / 'report.html', prompt)}")
 
 
 def _leave(_signal: int, _frame: object) -> NoReturn:
@@ -114,9 +117,9 @@ def _run(name: str, *arguments: object) -> float:
 
 
 @contextmanager
-def _server(models: Path, log: Path) -> Iterator[str]:
-    """Serve `models` on a free local port; yield the address, and stop the server afterwards."""
-    arguments = (models, "--host", "127.0.0.1", "--port", 0)
+def _server(models: Path, state: Path, log: Path) -> Iterator[str]:
+    """Serve `models` on a free local port, with `state` for its keys; yield the address, and stop it afterwards."""
+    arguments = (models, "--state", state, "--host", "127.0.0.1", "--port", 0)
     _announce("serve", *arguments)
     with (
         log.open("wb") as messages,
@@ -183,12 +186,13 @@ def _judge(natural: "Score", shuffle: "Score") -> None:
         raise DemoFailed("the model does not find the natural passage clearly more probable; train it for longer")
 
 
-def next_steps(models: Path, report: Path, prompt: str) -> str:
+def next_steps(models: Path, state: Path, report: Path, prompt: str) -> str:
     """Return what to do next; the commands work as typed in the current folder."""
     from segue_client.commands.render import printable
 
     activate, here = Path(sys.prefix) / "bin" / "activate", Path.cwd()
-    lines = [f"segue serve {shlex.quote(str(models))}", f"segue generate {shlex.quote(printable(prompt))}"]
+    serve = shlex.join(["segue", "serve", str(models), "--state", str(state)])
+    lines = [serve, f"segue generate {shlex.quote(printable(prompt))} --temperature {GOOD_TEMPERATURE}"]
     if sys.prefix != sys.base_prefix and activate.is_file():
         shown = activate.relative_to(here) if activate.is_relative_to(here) else activate
         lines = [f". {shlex.quote(str(shown))}\n  {line}" for line in lines]

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
-from segue_client.commands.options import JSON, MODEL, MODEL_VERSION, SERVER, TENANT, TICKET_IN, TIMEOUT, UNKNOWN
+from segue_client.commands.options import (
+    JSON,
+    MODEL,
+    MODEL_VERSION,
+    SERVER,
+    TENANT,
+    TICKET_IN,
+    TIMEOUT,
+    UNKNOWN,
+    check_new_file,
+)
 
 if TYPE_CHECKING:
     from segue_client._sync.client import Client
@@ -40,6 +50,12 @@ def _text(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     return _unescaped(value)
 
 
+def _allowed(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+    if value == "":  # as from an unset variable
+        raise click.BadParameter("it is empty; name the characters that may be written, or leave it out to allow all")
+    return _unescaped(value or "")
+
+
 def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[str]:
     return list(map(_unescaped, values))
 
@@ -51,7 +67,9 @@ def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 @MODEL
 @MODEL_VERSION
 @click.option(
-    "--temperature", type=float, help="0 is always the likeliest.  [default: that of the ticket or session, or 1]"
+    "--temperature",
+    type=float,
+    help="0 is always the likeliest; 0.7 reads well.  [default: that of the ticket or session, or 1]",
 )
 @click.option("--top-k", type=click.IntRange(min=0), help="Keep the k likeliest; 0: all.  [default: as before, or all]")
 @click.option("--top-p", type=float, help="Keep the likeliest up to this probability.  [default: as before, or 1]")
@@ -69,9 +87,8 @@ def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 @click.option(
     "--allow",
     "allowed_characters",
-    default="",
     metavar="TEXT",
-    callback=_text,
+    callback=_allowed,
     help="Write only characters of TEXT.  [default: all]",
 )
 @click.option(
@@ -164,8 +181,7 @@ def generate(  # noqa: PLR0913 - the options of the command
 def _check_tickets(path: Path | None, interval: int | None, samples: int) -> None:
     if path and samples > 1:
         raise click.UsageError("--ticket-out keeps one state; leave --samples out, and give the --seed of the sample.")
-    if path and not path.parent.is_dir():
-        raise click.UsageError(f"--ticket-out: there is no folder {path.parent}")
+    check_new_file("--ticket-out", path)
     if interval and not path:
         raise click.UsageError("--ticket-interval needs --ticket-out, the file that keeps the state.")
 
@@ -189,7 +205,7 @@ def _one_text(
     with client.generate(prompt, **options) as generation:
         try:
             text = written.read(generation, note) if as_json else written.show(prompt, generation, note)
-        except (KeyboardInterrupt, SegueError):
+        except (KeyboardInterrupt, SegueError, BrokenPipeError):
             if ticket_out:
                 click.echo(f"\n{keep_interrupted(generation, chunks, ticket_out)}", err=True)
             raise
@@ -231,9 +247,9 @@ def models(*, server: list[str], timeout: float | None, as_json: bool) -> None:
 
 
 def _print_models(loaded: Sequence["Model"]) -> None:
-    from segue_client.commands.render import console, model_table
+    from segue_client.commands.render import model_table, print_table
 
-    console().print(model_table(loaded))
+    print_table(model_table(loaded))
 
 
 def _model_fields(model: "Model") -> dict[str, object]:

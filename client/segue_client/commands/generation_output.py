@@ -11,7 +11,7 @@ import click
 
 from segue_client._sync.generation import Generation, Samples
 from segue_client.commands.atomic_file import write_ticket
-from segue_client.commands.render import alternatives_table, console, printable
+from segue_client.commands.render import alternatives_table, print_table, printable
 from segue_client.errors import InvalidRequest, SegueError
 from segue_client.messages.events import Alternative, Chunk, Finished
 
@@ -122,7 +122,7 @@ def _end_line(text: str) -> None:
 
 def _show_alternatives(text: GeneratedText) -> None:
     if text.alternatives:
-        console().print(alternatives_table(text.text, text.log_probabilities, text.alternatives))
+        print_table(alternatives_table(text.text, text.log_probabilities, text.alternatives))
 
 
 def keep_interrupted(generation: Generation, chunks: Sequence[Chunk], path: Path) -> str:

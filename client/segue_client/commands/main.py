@@ -14,18 +14,17 @@ other is a bug, and keeps its traceback.
 """
 
 import difflib
-import io
 import logging
-import os
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
+
+from segue_client.commands.flags import CLIENT, in_flags
+from segue_client.commands.groups import Group
+from segue_client.commands.standard_streams import discard_output, replace_closed
 
 ENTRY_POINT_GROUP: Final = "segue.commands"
 
@@ -64,7 +63,7 @@ class Unavailable(click.Command):
         raise self._error
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group that imports its subcommands when they are needed."""
 
     @cached_property
@@ -106,7 +105,7 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            _discard_output()
+            discard_output()
             ctx.exit(BROKEN_PIPE)
         except ModuleNotFoundError as error:
             if _module(error).startswith("segue"):  # no extra installs it: a bug
@@ -123,7 +122,9 @@ class Commands(click.Group):
             if not isinstance(exit_code, int):
                 raise
             stopped = exit_code > _SIGNALLED  # which was wanted
-            click.echo(str(error) if stopped else f"Error: {error}", err=True)
+            name = ctx.invoked_subcommand or ""
+            message = in_flags(str(error), name) if name in CLIENT else str(error)
+            click.echo(message if stopped else f"Error: {message}", err=True)
             ctx.exit(exit_code)
 
 
@@ -142,18 +143,12 @@ def _refused(error: OSError) -> click.ClickException:
     """Return the system's reason, with the file if it is known."""
     if error.filename is not None:
         return click.ClickException(f"{error.filename}: {error.strerror}")
-    _discard_output()  # which may be what could not be written
+    discard_output()  # which may be what could not be written
     return click.ClickException(f"{error.strerror}")
 
 
 def _module(error: ModuleNotFoundError) -> str:
     return (error.name or str(error)).partition(".")[0]
-
-
-def _discard_output() -> None:
-    """Redirect standard output to nowhere, so that flushing it at exit cannot fail again."""
-    with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:  # a test's output is no file
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -164,4 +159,5 @@ def segue() -> None:
 
 def main() -> NoReturn:
     """Run `segue` with the arguments of the process."""
+    replace_closed()
     segue.main(prog_name="segue")

@@ -1,5 +1,6 @@
 """Options that several of the client's commands share."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -70,6 +71,18 @@ TICKET_IN: Final = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Start from the ticket in this file.",
 )
+
+
+def check_new_file(option: str, path: Path | None) -> None:
+    """Raise click.UsageError if the file that `option` names cannot be written, before any work is done for it."""
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):  # a device or a pipe
+        return
+    if path.is_dir():
+        raise click.UsageError(f"{option}: {path} is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"{option}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise click.UsageError(f"{option}: nothing can be written in the folder of {path}; name a file in another one.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -13,13 +14,24 @@ from segue_client.messages.events import Alternative
 from segue_client.messages.model import Model
 from segue_client.messages.score import Score
 
-SURPRISAL_COLOURS: Final = ((1, "green"), (2, "cyan"), (4, "yellow"), (7, "magenta"))
-"""Upper bounds in bits (probabilities of 1 in 2, 4, 16 and 128), with the colour of characters below them."""
-HIGHEST_COLOUR: Final = "bold red"
+SURPRISAL_STYLES: Final = (
+    (1, "color(16) on color(231)"),
+    (2, "color(16) on color(223)"),
+    (4, "color(16) on color(215)"),
+    (7, "color(16) on color(166)"),
+)
+"""Upper bounds in bits (probabilities of 1 in 2, 4, 16 and 128), with the style of characters below them.
+
+The more surprising, the darker, on terminals of any background; so the text has a colour, too.
+"""
+HIGHEST_STYLE: Final = "bold color(231) on color(88)"
 UNSCORED_STYLE: Final = "dim"
 
 PIPE_WIDTH: Final = 10_000
 """Columns in a pipe: enough to keep every name on one line."""
+
+TEXT_INDENT: Final = 4
+"""Columns before a text that does not fit beside its numbers."""
 
 _CONTROL_PICTURES: Final = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
@@ -63,21 +75,40 @@ def surprisal_text(text: str, log_probabilities: Sequence[float]) -> Text:
         raise ValueError(f"{len(log_probabilities)} log-probabilities for {len(text)} characters")
     coloured = Text().append(printable(text[:unscored]), style=UNSCORED_STYLE)
     for character, log_probability in zip(text[unscored:], log_probabilities, strict=True):
-        coloured.append(printable(character), style=_colour(-log_probability))
+        coloured.append(printable(character), style=_style(-log_probability))
     return coloured
 
 
-def _colour(surprisal: float) -> str:
+def _style(surprisal: float) -> str:
     bits = surprisal / math.log(2)
-    return next((colour for bound, colour in SURPRISAL_COLOURS if bits < bound), HIGHEST_COLOUR)
+    return next((style for bound, style in SURPRISAL_STYLES if bits < bound), HIGHEST_STYLE)
+
+
+def print_row(cells: str, text: Text, to: Console) -> None:
+    """Print `text` after its columns; if a terminal is too narrow for that, below them, so that they stay columns."""
+    row = Text(f"{cells}  ").append_text(text)
+    if row.cell_len <= to.width:
+        to.print(row)
+        return
+    to.print(Text(cells))
+    for line in text.wrap(to, max(to.width - TEXT_INDENT, 1), overflow="fold"):
+        to.print(Text(" " * TEXT_INDENT).append_text(line))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output, whole: names and numbers are to be copied, so a narrow terminal wraps them."""
+    to = console()
+    needed = Measurement.get(to, to.options.update(width=PIPE_WIDTH), table).maximum
+    to.width = max(needed, to.width)
+    to.print(table)
 
 
 def surprisal_legend() -> Text:
     """Return what each colour means."""
-    legend = Text("surprisal in bits: ", style="dim")
-    for bound, colour in SURPRISAL_COLOURS:
-        legend.append(f"<{bound} ", style=colour)
-    return legend.append("more", style=HIGHEST_COLOUR)
+    legend = Text("surprisal in bits: ")
+    for bound, style in SURPRISAL_STYLES:
+        legend.append(f"<{bound}", style=style).append(" ")
+    return legend.append("more", style=HIGHEST_STYLE)
 
 
 def alternatives_table(
@@ -86,7 +117,7 @@ def alternatives_table(
     """Lay out each character with its probability and the most probable ones in its place."""
     table = Table("character", Column("probability", justify="right"), "likeliest", box=None, pad_edge=False)
     for character, log_probability, likeliest in zip(text, log_probabilities, alternatives, strict=True):
-        chosen = Text(visible(character), style=_colour(-log_probability))
+        chosen = Text(visible(character), style=_style(-log_probability))
         table.add_row(chosen, f"{math.exp(log_probability):.1%}", _likeliest_cell(character, likeliest))
     return table
 
@@ -125,6 +156,11 @@ def score_cells(score: Score) -> str:
         f"{score.unknown_count:,}",
     )
     return "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, SCORE_COLUMNS, strict=True))
+
+
+def no_score_cells() -> str:
+    """Return the columns of what has no score."""
+    return "".join(f"{'-':>{width}}" for _, width in SCORE_COLUMNS)
 
 
 def _decimal(value: float | None) -> str:

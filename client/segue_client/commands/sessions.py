@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from segue_client.commands.options import JSON, TICKET_IN, Connection, connected
+from segue_client.commands.groups import Group
+from segue_client.commands.options import JSON, TICKET_IN, Connection, check_new_file, connected
 
 if TYPE_CHECKING:
     from segue_client._sync.client import Client
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _SEED: Final = click.option("--seed", type=click.IntRange(min=0), help="Seed of the texts generated in the session.")
 
 
-@click.group()
+@click.group(cls=Group)
 def sessions() -> None:
     """List, open, fork, rewind and close sessions.
 
@@ -35,7 +36,7 @@ def list_sessions(*, connection: Connection, as_json: bool) -> None:
 
 
 @sessions.command("open")
-@click.argument("name", default="")
+@click.argument("name", required=False)
 @TICKET_IN
 @click.option("--inexact", is_flag=True, help="Also accept a ticket from another class of host.")
 @_SEED
@@ -51,7 +52,7 @@ def list_sessions(*, connection: Connection, as_json: bool) -> None:
 @connected
 @JSON
 def open_session(  # noqa: PLR0913 - one parameter for each option
-    name: str,
+    name: str | None,
     *,
     ticket_in: Path | None,
     inexact: bool,
@@ -62,9 +63,11 @@ def open_session(  # noqa: PLR0913 - one parameter for each option
     as_json: bool,
 ) -> None:
     """Open the session NAME, or one with a generated name."""
+    if name == "":  # as from an unset variable
+        raise click.UsageError("NAME is empty; leave it out for a generated name.")
     with connection.client() as client:
         session = client.open_session(
-            name,
+            name or "",
             ticket=ticket_in.read_bytes() if ticket_in else None,
             exact=not inexact,
             seed=seed,
@@ -120,8 +123,7 @@ def rewind_session(name: str, characters: int, *, seed: int | None, connection: 
 @JSON
 def close_session(name: str, *, ticket_out: Path | None, connection: Connection, as_json: bool) -> None:
     """End the session NAME."""
-    if ticket_out and not ticket_out.parent.is_dir():
-        raise click.UsageError(f"--ticket-out: there is no folder {ticket_out.parent}")
+    check_new_file("--ticket-out", ticket_out)
     with connection.client() as client:
         session = _find(client, name, connection)
         if ticket_out:
@@ -153,7 +155,7 @@ def _print(sessions: Sequence["Session"], *, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from segue_client.commands.render import console
+    from segue_client.commands.render import print_table
 
     table = Table("session", "model", box=None, pad_edge=False)
     for heading in ("position", "rewindable", "seed"):
@@ -168,7 +170,7 @@ def _print(sessions: Sequence["Session"], *, as_json: bool) -> None:
             str(session.seed),
             f"{session.expiry.astimezone():%Y-%m-%d %H:%M %Z}",
         )
-    console().print(table)
+    print_table(table)
 
 
 def _fields(session: "Session") -> dict[str, object]:

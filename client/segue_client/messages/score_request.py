@@ -150,7 +150,7 @@ def score_request(texts: Sequence[str], settings: ScoreSettings) -> scoring_pb2.
     return scoring_pb2.ScoreRequest(
         model=model_reference(settings.model, settings.version),
         start=settings.start,
-        texts=[encodable("text", text) for text in texts],
+        texts=[encodable(f"texts[{number}]", text) for number, text in enumerate(texts)],
         log_probabilities=settings.log_probabilities,
         policies=policies_message(settings.policies),
         return_tickets=settings.return_tickets,

@@ -1,9 +1,7 @@
 """Gathers any number of texts into calls that respect the limits. No I/O: both clients make the calls."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from segue_client.errors import InvalidRequest
 from segue_client.messages.generation_request import encodable
@@ -18,23 +16,22 @@ CHARACTERS_AT_ONCE: Final = 131_072
 
 TEXTS_AT_ONCE: Final = 1024
 
-_ABOUT_A_TEXT: Final = re.compile(r"text(s\[\d+\])?(: | (?=holds ))")
+_ABOUT_A_TEXT: Final = re.compile(r"text(s\[(?P<number>\d+)\])?(: | (?=holds ))")
 """The beginning of a message about one text, by a server or by `encodable`."""
 
-
-@dataclass(frozen=True)
-class ScoredGroup:
-    """The scores of a group of texts, or of those before the one that was refused."""
-
-    scores: Sequence[Score]
-    refusal: InvalidRequest | None = None
+Outcome: TypeAlias = Score | InvalidRequest
+"""What became of a text: its score, or why it was refused."""
 
 
 class Groups:
-    """Gathers texts into groups that fit into one call, in order; a text too long for a call is a group by itself."""
+    """Gathers texts into groups that fit into one call, in order; a text too long for a call is a group by itself.
 
-    def __init__(self, settings: ScoreSettings) -> None:
+    Raises InvalidRequest for a text that the wire cannot carry, unless `with_refused`: then it is in a group, too.
+    """
+
+    def __init__(self, settings: ScoreSettings, *, with_refused: bool = False) -> None:
         self._settings = settings
+        self._with_refused = with_refused
         self._most_characters = min(settings.characters_per_call, CHARACTERS_AT_ONCE)
         self._most_texts = min(settings.texts_per_call, TEXTS_AT_ONCE)
         self._count = 0
@@ -42,7 +39,8 @@ class Groups:
 
     def add(self, text: str) -> list[str] | None:
         """Add the next text; return the group before it if that is complete."""
-        encodable(f"texts[{self._count}]", text)
+        if not self._with_refused:
+            encodable(f"texts[{self._count}]", text)
         self._count += 1
         if self._settings.session is not None and self._count > 1:
             raise InvalidRequest("a session continues with one text; score the others from tickets")
@@ -73,6 +71,20 @@ class Groups:
             and self._windows + windows <= WINDOWS_PER_CALL
             and len(self._group) < self._most_texts
         )
+
+
+def is_about_a_text(error: InvalidRequest) -> bool:
+    """Whether `error` refuses one text, and not the whole request."""
+    return _ABOUT_A_TEXT.match(str(error)) is not None
+
+
+def refused_text(error: InvalidRequest, count: int) -> int | None:
+    """Return the number of the text, among `count` of a call, that `error` refuses; None if it names none."""
+    begin = _ABOUT_A_TEXT.match(str(error))
+    number = begin["number"] if begin else None
+    if number is None:
+        return 0 if begin and count == 1 else None
+    return int(number) if int(number) < count else None
 
 
 def rename_in_error(name: str, error: InvalidRequest) -> None:

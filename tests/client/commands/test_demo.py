@@ -31,7 +31,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def serve(folder: Path, seconds: float = 0) -> str:
-    with demo._server(folder, folder / "server.log") as address:
+    with demo._server(folder, folder / "state", folder / "server.log") as address:
         time.sleep(seconds)
         return address
 
@@ -99,7 +99,7 @@ def test_a_model_of_documents_gets_one_line_at_a_time(
 
 def demonstrate(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "segue_client", "demo", *arguments]
-    own = os.environ | {"SEGUE_STATE": str(folder / "state")}
+    own = os.environ | {"SEGUE_STATE": str(folder / "not here"), "HOME": str(folder)}
     return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=240, check=False)
 
 
@@ -130,9 +130,13 @@ def test_it_ends_with_commands_that_work_as_typed(tmp_path: Path, monkeypatch: p
     serve, generate, report = re.findall(
         r"Next:\n(?:  \. .*\n)?  (.*)\nIn another terminal:\n(?:  \. .*\n)?  (.*)\n.*: '(.*)'\n$", done.stdout
     )[0]
-    assert (serve, generate) == ("segue serve 'my demo/models'", "segue generate 'of food,'")
+    assert serve == "segue serve 'my demo/models' --state 'my demo/state'"
+    assert generate == "segue generate 'of food,' --temperature 0.7"
+    assert (tmp_path / "my demo" / "state" / "keys").is_file()
+    assert not (tmp_path / "not here").exists()
+    assert not (tmp_path / ".local").exists()
     monkeypatch.chdir(tmp_path)
-    assert (tmp_path / shlex.split(serve)[-1] / "demo").is_dir()
+    assert (tmp_path / shlex.split(serve)[2] / "demo").is_dir()
     assert (tmp_path / report).is_file()
     for command in (serve, generate):
         parse(command)
@@ -148,11 +152,12 @@ def test_a_virtual_environment_is_activated_first(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / folder)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
-    lines = demo.next_steps(Path("demo/models"), Path("demo/run/report.html"), "The ").splitlines()
+    paths = (Path("demo/models"), Path("demo/state"), Path("demo/run/report.html"))
+    lines = demo.next_steps(*paths, "The ").splitlines()
     assert lines.count(f"  . {shown.format(tmp_path)}") == 2
-    assert {"  segue serve demo/models", "  segue generate 'The '"} <= set(lines)
+    assert {"  segue serve demo/models --state demo/state", "  segue generate 'The ' --temperature 0.7"} <= set(lines)
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
-    assert "activate" not in demo.next_steps(Path("demo/models"), Path("demo/run/report.html"), "The ")
+    assert "activate" not in demo.next_steps(*paths, "The ")
 
 
 def test_a_model_that_learned_no_order_fails() -> None:

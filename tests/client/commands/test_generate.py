@@ -87,7 +87,7 @@ def test_a_session_is_named(peer: Any, run: Any, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"before")
     result = run("generate", "--session", "mine", "--ticket-in", str(tmp_path / "in"))
     assert result.exit_code == 2
-    assert "ticket and session are both given" in result.stderr
+    assert "--ticket-in and --session are both given" in result.stderr
 
 
 def test_several_addresses_are_tried_in_turn(peer: Any, run: Any, free_port: int) -> None:

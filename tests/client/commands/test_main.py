@@ -55,6 +55,13 @@ def test_help_lists_the_clients_commands_and_loads_nothing_heavy() -> None:
     assert {"generate", "score", "models", "demo", "train", "export", "serve"} <= listed
 
 
+@pytest.mark.parametrize("command", [[], ["sessions"]])
+def test_the_list_of_commands_has_whole_sentences(command: list[str]) -> None:
+    listed = run(*command, "--help").output.partition("Commands:")[2]
+    assert not [line for line in listed.splitlines() if line.endswith("...")]
+    assert listed.rstrip().endswith(".")
+
+
 def test_the_version_is_the_packages() -> None:
     assert run("--version").output.startswith("segue 0.")
 

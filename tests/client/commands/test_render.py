@@ -2,21 +2,34 @@
 
 import io
 import math
+import re
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.color import Color
 from rich.console import Console
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
 from segue_client import Alternative, Model, Score
 from segue_client.commands.render import (
+    HIGHEST_STYLE,
+    SURPRISAL_STYLES,
+    UNSCORED_STYLE,
     alternatives_table,
     model_table,
+    print_row,
+    print_table,
     printable,
     score_cells,
     score_headings,
     surprisal_legend,
     surprisal_text,
 )
+from segue_client.commands.score.html_page import html_page
 from segue_client.messages.model import PrefixCache
 
 
@@ -30,17 +43,59 @@ def test_each_character_is_coloured_by_its_surprisal() -> None:
     text = surprisal_text("abcdef", [-0.1, -1.0, -2.0, -4.0, -9.0])
     assert text.plain == "abcdef"
     assert [str(span.style) for span in text.spans] == [
-        "dim",
-        "green",
-        "cyan",
-        "yellow",
-        "magenta",
-        "bold red",
+        UNSCORED_STYLE,
+        *(style for _, style in SURPRISAL_STYLES),
+        HIGHEST_STYLE,
     ]
 
 
+def luminance(colour: Color) -> float:
+    """As WCAG defines it."""
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in (value / 255 for value in colour.get_truecolor())
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_more_surprising_the_darker_and_always_readable() -> None:
+    styles = [Style.parse(style) for style in (*(style for _, style in SURPRISAL_STYLES), HIGHEST_STYLE)]
+    papers, inks = ([luminance(colour) for colour in colours if colour] for colours in zip(*pairs(styles), strict=True))
+    assert len(papers) == len(inks) == len(styles)
+    assert all(one > 1.2 * next_one for one, next_one in pairwise(papers))
+    for paper, ink in zip(papers, inks, strict=True):
+        assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5
+
+
+def pairs(styles: list[Style]) -> list[tuple[Color | None, Color | None]]:
+    return [(style.bgcolor, style.color) for style in styles]
+
+
+def test_the_legend_of_a_page_is_readable_on_light_and_dark(tmp_path: Path) -> None:
+    with html_page(tmp_path / "page.html"):
+        pass
+    page = (tmp_path / "page.html").read_text()
+    assert '<p class="legend">' in page
+    assert ".legend i { color: var(--ink); }" in page
+    opacity = float(re.findall(r"\.s\d \{ background: rgb\(var\(--heat\) / ([\d.]+)\)", page)[-1])
+    for ink, paper, heat in re.findall(r"--ink: (#\w+); --paper: (#\w+).*?--heat: ([\d ]+);", page, re.DOTALL):
+        over = [float(value) for value in heat.split()]
+        under = Color.parse(paper).get_truecolor()
+        mixed = (opacity * above + (1 - opacity) * below for above, below in zip(over, under, strict=True))
+        shades = luminance(Color.parse(ink)), luminance(Color.from_rgb(*mixed))
+        assert (max(shades) + 0.05) / (min(shades) + 0.05) >= 4.5
+
+
+def test_a_long_row_leaves_its_columns_alone() -> None:
+    to = Console(file=io.StringIO(), width=40, soft_wrap=True)
+    print_row("1.0  2.0  a.log:1", Text("short"), to)
+    print_row("1.0  2.0  a.log:2", Text("x" * 50), to)
+    lines = to.file.getvalue().splitlines()  # type: ignore[attr-defined] - it is a StringIO
+    assert lines == ["1.0  2.0  a.log:1  short", "1.0  2.0  a.log:2", "    " + "x" * 36, "    " + "x" * 14]
+
+
 def test_from_a_ticket_the_first_character_has_its_colour_too() -> None:
-    assert [str(span.style) for span in surprisal_text("a", [-0.1]).spans] == ["green"]
+    assert [str(span.style) for span in surprisal_text("a", [-0.1]).spans] == [SURPRISAL_STYLES[0][1]]
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
@@ -129,3 +184,14 @@ def test_alternatives_are_shown_beside_the_chosen_character() -> None:
     coloured = shown(table, force_terminal=True, color_system="standard")
     assert "\x1b[1m\u2423 50.0%" in coloured
     assert "\x1b[1m[" not in coloured
+
+
+def test_a_table_is_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    table = Table("session", "seed", box=None)
+    table.add_row("587c091aa61ac0e9f067869d", "18,446,744,073,709,551,615")
+    print_table(table)
+    assert capsys.readouterr().out.split()[-2:] == ["587c091aa61ac0e9f067869d", "18,446,744,073,709,551,615"]

@@ -627,3 +627,26 @@ async def test_a_stream_buffers_a_few_pieces_whatever_its_length(peer: Any) -> N
         assert most_ahead < len(piece) + 6 * 16_384
 
     await asyncio.to_thread(read)
+
+
+async def test_a_refused_text_is_yielded_in_place_of_its_score(scoring: Any, peer: Any, toys: Any) -> None:
+    def score(request: Any) -> Any:
+        for number, text in enumerate(request.texts):
+            if "Ā" in text:
+                peer.abort(grpc.StatusCode.INVALID_ARGUMENT, f"texts[{number}]: character 'Ā'")
+        return toys.scores(request)
+
+    peer.score = score
+    texts = ["ab", "Ā", "cd", "a\ud800", "Ā", "ef"]
+    outcomes, _ = await scoring.each("try_score_each", texts, unknown="refuse")
+    assert [str(each) if isinstance(each, InvalidRequest) else each.sum_log_probability for each in outcomes] == [
+        toys.sum("ab"),
+        "texts[1]: character 'Ā'",
+        toys.sum("cd"),
+        "texts[3]: holds the lone surrogate '\\ud800' at position 1",
+        "texts[4]: character 'Ā'",
+        toys.sum("ef"),
+    ]
+    peer.fail(grpc.StatusCode.INVALID_ARGUMENT, "the ticket cannot be continued")
+    with pytest.raises(InvalidRequest, match="the ticket"):
+        await scoring.each("try_score_each", ["ab"])

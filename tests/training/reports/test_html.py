@@ -147,6 +147,13 @@ def test_the_figures_are_there(page: Page) -> None:
     assert "50 % more nats than the best baseline, gzip" in text
 
 
+def test_a_compressor_that_is_better_is_explained(report: RunReport) -> None:
+    words = "xz -9e, which copies what the text repeats word for word"
+    assert words in render(replace(report, baselines=(Baseline("xz -9e", 1.0),)))
+    assert words not in render(replace(report, baselines=(Baseline("xz -9e", 3.0),)))
+    assert "word for word" not in render(replace(report, baselines=(Baseline("8-gram", 1.0),)))
+
+
 def test_the_model_stands_among_its_baselines_in_order(report: RunReport) -> None:
     rows = bars(report)
     assert [row.name for row in rows] == ["uniform", "<2-gram> & co", "this model", "gzip"]

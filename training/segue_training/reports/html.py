@@ -17,6 +17,7 @@ from markupsafe import Markup
 from segue_training.atomic import write_atomically
 from segue_training.errors import TrainingError
 from segue_training.evaluation.baselines import Baseline
+from segue_training.evaluation.compressors import COMPRESSORS
 from segue_training.evaluation.perplexity import to_perplexity
 from segue_training.evaluation.surprisal import Alternative, Surprisal
 from segue_training.models import ModelConfig
@@ -163,7 +164,9 @@ def _gain(report: RunReport) -> str | None:
     if best is None or best.nats <= 0:
         return None
     change = 1 - report.checkpoint.validation.fresh.nats / best.nats
-    return f"{100 * abs(change):.0f} % {'fewer' if change > 0 else 'more'} nats than the best baseline, {best.name}"
+    copies = ", which copies what the text repeats word for word" if best.name in COMPRESSORS and change <= 0 else ""
+    more = "fewer" if change > 0 else "more"
+    return f"{100 * abs(change):.0f} % {more} nats than the best baseline, {best.name}{copies}"
 
 
 def _speed(history: Sequence[Evaluation]) -> str:

@@ -1,12 +1,14 @@
 """The arguments of `segue score`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from segue_client.commands.options import Connection
+from segue_client.commands.options import Connection, check_new_file
+from segue_client.commands.score.bad_rows import ERROR, Policy
 
 Mode = Literal["texts", "lines", "windows", "records", "candidates"]
 
@@ -24,6 +26,7 @@ class Arguments:
     jsonl: bool
     field: str
     into: str
+    bad_rows: Policy
     context: str | None
     candidates: tuple[str, ...]
     candidates_file: str | None
@@ -75,14 +78,24 @@ class Arguments:
             )
             self._refuse(self.ranks or self.alternatives, "--ranks and --alternatives do not go with --context.")
             self._refuse(not (self.candidates or self.candidates_file), "Name what may follow with --candidate.")
+            self._refuse(self.bad_rows != "stop", "--bad-rows is for lines, JSON lines and several files.")
             self._refuse(self.context is None, "Name the text before the candidates with --context.")
             return
         self._refuse(not (self.files or self.texts), "Name a file, - for standard input, or give a --text.")
         self._refuse(mode in {"windows", "records"} and self.texts, "--text is scored whole; put it into a file.")
+        self._refuse(
+            self.bad_rows != "stop" and (mode == "windows" or self.running),
+            "--bad-rows goes with rows that are scored each on its own: leave --carry, --window and --running out, "
+            "or go on with --unknown replace.",
+        )
         self._refuse(self.carry and not self.lines, "--carry goes with --lines.")
         self._refuse(self.window and self.lines, "--window counts characters; leave --lines out.")
         self._refuse(self.jsonl and (self.lines or self.window), "--jsonl scores one field of each line.")
         self._refuse(self.files.count("-") > 1, "Standard input can be read once.")
+        self._refuse(
+            self.bad_rows == "keep" and self.jsonl and self.into == ERROR,
+            f"--bad-rows keep adds a field {ERROR!r} to bad rows: name another one for the score with --into.",
+        )
 
     def _check_output(self) -> None:
         mode = self.mode
@@ -108,8 +121,9 @@ class Arguments:
             self.running and not (mode == "texts" and len(self.files) == 1 and not self.texts and not shows_text),
             "--running shows the progress of one FILE.",
         )
-        for option, path in (("--ticket-out", self.ticket_out), ("--html", self.html)):
-            self._refuse(path and not path.parent.is_dir(), f"{option}: there is no folder {path and path.parent}")
+        self._refuse(self.threshold is not None and math.isnan(self.threshold), "--threshold is no number.")
+        check_new_file("--ticket-out", self.ticket_out)
+        check_new_file("--html", self.html)
 
     def _refuse(self, condition: object, message: str) -> None:
         if condition:

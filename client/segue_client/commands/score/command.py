@@ -8,9 +8,6 @@ import click
 from segue_client.commands.options import JSON, TICKET_IN, UNKNOWN, connected
 from segue_client.commands.score.arguments import Arguments
 
-TOO_SURPRISING: Final = 3
-"""The exit status if a text is more surprising than --threshold."""
-
 _FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
 _NEW_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
@@ -31,6 +28,13 @@ Examples:
 @click.option("--jsonl", is_flag=True, help="Read JSON lines; print each object with its score.")
 @click.option("--field", default="text", show_default=True, help="With --jsonl: field that holds the text.")
 @click.option("--into", default="score", show_default=True, help="With --jsonl: field to add with the score.")
+@click.option(
+    "--bad-rows",
+    type=click.Choice(["stop", "keep", "skip"]),
+    default="stop",
+    show_default=True,
+    help="A row that cannot be scored: stop there, print it with its error, or leave it out. Counts them at the end.",
+)
 @click.option("--context", metavar="TEXT", help="Rank continuations of this text instead of scoring FILES.")
 @click.option("--candidate", "candidates", multiple=True, metavar="TEXT", help="A continuation to rank. Repeatable.")
 @click.option("--candidates", "candidates_file", type=_FILE, help="Rank each line of this file.")
@@ -112,10 +116,9 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     line end, as with --lines.
 
     Exit status: 0; 1 on failure; 2 on bad input, after the rows of what precedes it; 3 if a text is more surprising
-    than --threshold; 130 if interrupted; 141 if the output is no longer read.
+    than --threshold; 4 if --bad-rows kept or skipped rows; 130 if interrupted; 141 if the output is no longer read.
     """
     arguments = Arguments(**options)
     from segue_client.commands.score.run import run
 
-    if run(arguments):
-        ctx.exit(TOO_SURPRISING)
+    ctx.exit(run(arguments))

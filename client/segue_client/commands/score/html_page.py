@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from segue_client.commands.atomic_file import READABLE, atomic_file
 from segue_client.commands.render import printable, visible
-from segue_client.commands.score.rows import totals
+from segue_client.commands.score.rows import Row, totals
 from segue_client.messages.events import Alternative
 from segue_client.messages.score import Score
 
@@ -36,6 +36,7 @@ i:hover::after { content: attr(data-t); position: fixed; left: 50%; bottom: 1rem
                  padding: .6rem 1rem; border-radius: .4rem; color: var(--paper); background: var(--ink);
                  font: 1rem/1.5 ui-monospace, monospace; white-space: pre; }
 .e { color: var(--quiet); }
+.legend i { color: var(--ink); }
 """
 
 _HEAD: Final = """<!DOCTYPE html>
@@ -48,7 +49,7 @@ _HEAD: Final = """<!DOCTYPE html>
 </head>
 <body>
 <h1>{title}</h1>
-<p>How surprised the model was, in bits: {legend}. Point at a character to see what it expected.</p>
+<p class="legend">How surprised the model was, in bits: {legend}. Point at a character to see what it expected.</p>
 """
 
 
@@ -65,6 +66,15 @@ class HtmlPage:
         self._end_text()
         self._score = Score()
         self._file.write(f"<section>\n<h2>{escape(printable(name))}</h2>\n<pre>\n")
+
+    def row(self, row: Row) -> None:
+        """Write a whole row; of a bad one, what is wrong with it."""
+        if row.error is None:
+            self.begin(row.name)
+            self.add(row.score)
+        else:
+            self._end_text()
+            self._file.write(f"<section>\n<p>{escape(printable(row.error))}</p>\n</section>\n")
 
     def add(self, part: Score) -> None:
         """Write the next part of the text."""

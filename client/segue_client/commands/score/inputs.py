@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import re
 import select
 import shlex
 import stat
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from segue_client.errors import InvalidRequest
+from segue_client.commands.score.bad_rows import BadRow
+from segue_client.commands.score.byte_lines import ANY_LINE_END, ByteLine, LineSplitter
 
 STANDARD_INPUT: Final = "standard input"
 
@@ -21,8 +23,6 @@ CHUNK_BYTES: Final = 65_536
 
 HEAD_BYTES: Final = 16
 """Enough to tell how a file is encoded or compressed."""
-
-_BYTE_ORDER_MARK: Final = "\ufeff"
 
 _MARKS: Final = (
     (b"\xff\xfe\0\0", "utf-32"),
@@ -59,43 +59,34 @@ class Input:
         return self.is_live and not select.select([self._file], [], [], 0)[0]
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text as it is read. Bytes that are not UTF-8 raise InvalidRequest after the text before them."""
+        """Yield the text as it is read. Bytes that are not UTF-8 raise BadRow after the text before them."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         while chunk := self._read():
             yield from self._decoded(decoder, chunk, is_last=False)
         yield from self._decoded(decoder, b"", is_last=True)
 
-    def lines(self) -> Iterator[tuple[int, str] | None]:
-        r"""Yield each line that is not empty, with its number; and None whenever the next read would block.
+    def lines(self) -> Iterator[ByteLine | None]:
+        r"""Yield each line that is not empty; and None whenever the next read would block.
 
-        Lines are counted from 1 and come without their end, which is \n, \r or \r\n. A byte order mark at the
-        beginning is left out.
+        They come without their end, which is \n, \r or \r\n.
         """
-        number = 0
-        for line in self._all_lines():
-            if line is None:
-                yield None
-                continue
-            number += 1
-            if line:
-                yield number, line
+        return (line for line in self.byte_lines(ANY_LINE_END) if line is None or line.data)
 
-    def _all_lines(self) -> Iterator[str | None]:
-        ends, begun, is_first = io.IncrementalNewlineDecoder(None, translate=True), "", True
-        for piece in self.pieces():
-            text = piece.removeprefix(_BYTE_ORDER_MARK) if is_first else piece
-            is_first = is_first and not piece
-            *complete, rest = ends.decode(text).split("\n")
-            if complete:
-                complete[0], begun = begun + complete[0], ""
-                yield from complete
-            begun += rest
+    def byte_lines(self, end: re.Pattern[bytes]) -> Iterator[ByteLine | None]:
+        """Yield each line without the `end` that it has; and None whenever the next read would block."""
+        splitter = LineSplitter(end)
+        while chunk := self._read():
+            yield from splitter.feed(chunk)
             if self.is_waiting:
                 yield None
-        *complete, rest = (begun + ends.decode("", final=True)).split("\n")
-        yield from complete
-        if rest:
-            yield rest
+        yield from splitter.end()
+
+    def decoded(self, line: ByteLine) -> str:
+        """Return the text of a line; raise BadRow if it is not UTF-8."""
+        try:
+            return line.data.decode()
+        except UnicodeDecodeError as error:
+            raise self._refusal(f"{self.name}, line {line.number:,}", error, line.first) from error
 
     def _read(self) -> bytes:
         # `read1` returns what is available; `read` would wait for more.
@@ -122,11 +113,13 @@ class Input:
             text = decoder.decode(chunk, final=is_last)
         except UnicodeDecodeError as error:
             yield error.object[: error.start].decode()
-            wrong, at = error.object[error.start], first + error.start
-            raise InvalidRequest(
-                f"{self.name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}; {self._remedy(error)}"
-            ) from error
+            raise self._refusal(self.name, error, first) from error
         yield text
+
+    def _refusal(self, name: str, error: UnicodeDecodeError, first: int) -> BadRow:
+        """Say what is not UTF-8; `first` is the position of the undecoded bytes in their file."""
+        wrong, at = error.object[error.start], first + error.start
+        return BadRow(f"{name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}; {self._remedy(error)}")
 
 
 @contextmanager

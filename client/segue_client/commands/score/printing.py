@@ -3,8 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 import click
@@ -14,6 +14,8 @@ from rich.text import Text
 
 from segue_client.commands.render import (
     console,
+    no_score_cells,
+    print_row,
     printable,
     score_cells,
     score_headings,
@@ -54,12 +56,18 @@ class TablePrinter:
             click.secho(f"{score_headings()}  text", bold=True)
         self._count += 1
         self._total += totals(row.score)
+        if row.error is not None:
+            click.echo(f"{no_score_cells()}  {printable(row.error)}")
+            return
         cells = printable(f"{score_cells(row.score)}  {row.name}")
         if self._console:
             coloured = surprisal_text(row.score.text.replace("\n", "\u240a"), row.score.log_probabilities)
-            self._console.print(Text(f"{cells}  ").append_text(coloured))
+            print_row(cells, coloured, self._console)
+            return
+        text = printable(row.excerpt.removesuffix("\n")).replace("\n", "\u240a")
+        if text and sys.stdout.isatty():
+            print_row(cells, Text(text), console())
         else:
-            text = printable(row.excerpt.removesuffix("\n")).replace("\n", "\u240a")
             click.echo(f"{cells}  {text}" if row.excerpt else cells)
 
     def end(self) -> None:
@@ -73,7 +81,9 @@ class TablePrinter:
 class TerminalPainter:
     """Prints whole texts one below the other, coloured by surprisal, as they are scored."""
 
-    def __init__(self) -> None:
+    def __init__(self, printing: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """Paint on standard output; `printing` surrounds all that is printed."""
+        self._printing = printing
         self._console: Console = console(forced=True)
         self._last = "\n"
 
@@ -84,17 +94,20 @@ class TerminalPainter:
 
     def add(self, part: Score) -> None:
         """Print the next part of the text."""
-        self._console.print(surprisal_text(part.text, part.log_probabilities), end="")
+        with self._printing():
+            self._console.print(surprisal_text(part.text, part.log_probabilities), end="")
         self._last = part.text[-1:] or self._last
 
     def end(self) -> None:
         """Print what the colours mean."""
         self._end_line()
-        self._console.print(surprisal_legend())
+        with self._printing():
+            self._console.print(surprisal_legend())
 
     def _end_line(self) -> None:
         if self._last != "\n":
-            click.echo()
+            with self._printing():
+                click.echo()
         self._last = "\n"
 
 
@@ -134,14 +147,19 @@ class Bar(Progress):
             self.start()
 
 
-def print_json(fields: dict[str, object]) -> None:
-    """Print one object as a line; lone surrogates, which UTF-8 cannot encode, are escaped."""
-    line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+def json_line(value: object) -> str:
+    """Return JSON in one line; lone surrogates, which UTF-8 cannot encode, are escaped."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         line.encode()
     except UnicodeEncodeError:
-        line = json.dumps(fields, allow_nan=False)
-    click.echo(line)
+        return json.dumps(value, allow_nan=False)
+    return line
+
+
+def print_json(fields: dict[str, object]) -> None:
+    """Print one object as a line."""
+    click.echo(json_line(fields))
 
 
 _CANDIDATE_COLUMNS: Final = f"{'probability':>12}{'bits':>10}{'bits/char':>11}"

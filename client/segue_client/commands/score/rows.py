@@ -29,6 +29,8 @@ class Row:
     """The text, if it is shown."""
     place: Mapping[str, object] = field(default_factory=dict)
     """Its position, as fields for a script."""
+    error: str | None = None
+    """Why it has no score."""
 
     @property
     def excerpt(self) -> str:
@@ -40,13 +42,15 @@ class Row:
     def fields(self) -> dict[str, object]:
         """Return the row as JSON fields."""
         text = {} if self.text is None else {"text": self.text}
+        if self.error is not None:
+            return {"name": self.name, **self.place, **text, "error": self.error}
         return {"name": self.name, **self.place, **text, **score_fields(self.score)}
 
 
 def sorted_rows(rows: Iterable[Row], order: Order, measure: Measure, top: int | None) -> Iterator[Row]:
     """Yield the rows, or the first `top` of them, holding no more in memory; equal rows keep their order.
 
-    Rows without scored characters are dropped.
+    Rows without scored characters, as all bad ones are, are dropped.
     """
     sign = -1 if order == "surprising" else 1
     keyed = (

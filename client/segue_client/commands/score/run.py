@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -11,6 +12,7 @@ import click
 from segue_client._sync.client import Client
 from segue_client.commands.atomic_file import write_ticket
 from segue_client.commands.score.arguments import Arguments
+from segue_client.commands.score.bad_rows import REMEDY, BadRow, Tally
 from segue_client.commands.score.html_page import HtmlPage, html_page
 from segue_client.commands.score.inputs import opened, size_of
 from segue_client.commands.score.printing import (
@@ -18,12 +20,12 @@ from segue_client.commands.score.printing import (
     JsonPrinter,
     TablePrinter,
     TerminalPainter,
-    print_json,
     print_ranking,
 )
-from segue_client.commands.score.records import scored
+from segue_client.commands.score.records import Record
 from segue_client.commands.score.rows import Row, score_fields, sorted_rows
 from segue_client.commands.score.scorer import Painter, Scorer
+from segue_client.commands.standard_streams import discard_output
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TEXTS_PER_CALL_WITH_TICKETS, ReadingOptions, ScoreOptions
 
@@ -34,12 +36,19 @@ HTML_ALTERNATIVES: Final = 5
 """How many alternatives a page shows by default."""
 
 
-def run(arguments: Arguments) -> bool:
-    """Do what the arguments ask for; return whether a text was more surprising than the threshold."""
+TOO_SURPRISING: Final = 3
+"""The exit status if a text was more surprising than the threshold."""
+
+INCOMPLETE: Final = 4
+"""The exit status if rows could not be scored, and the run went on."""
+
+
+def run(arguments: Arguments) -> int:
+    """Do what the arguments ask for; return the exit status."""
     with arguments.connection.client(resume=not arguments.no_resume) as client:
         if arguments.mode == "candidates":
             _rank(client, arguments)
-            return False
+            return 0
         return _Run(client, arguments).run()
 
 
@@ -47,7 +56,7 @@ def _rank(client: Client, arguments: Arguments) -> None:
     candidates = list(arguments.candidates)
     if arguments.candidates_file:
         with opened(arguments.candidates_file) as source:
-            candidates += [item[1] for item in source.lines() if item]
+            candidates += [source.decoded(line) for line in source.lines() if line]
     if arguments.ticket_out and len(candidates) > TEXTS_PER_CALL_WITH_TICKETS:
         raise click.UsageError(
             f"--ticket-out goes with up to {TEXTS_PER_CALL_WITH_TICKETS} candidates, here are {len(candidates):,}: "
@@ -61,8 +70,8 @@ def _rank(client: Client, arguments: Arguments) -> None:
         return_tickets=arguments.ticket_out is not None,
         **_reading(arguments),
     )
+    _keep(ranking.context, arguments)  # first, in case nobody reads the output
     print_ranking(ranking, as_json=arguments.as_json)
-    _keep(ranking.context, arguments)
 
 
 class _Run:
@@ -73,6 +82,9 @@ class _Run:
         self._arguments = arguments
         self._exceeded = False
         """Whether a row was more surprising than the threshold."""
+        self._tally = Tally()
+        self._unread: BrokenPipeError | None = None
+        """Why nothing is printed any more."""
         has_whole_files = arguments.mode == "texts" and bool(arguments.files)
         connection = arguments.connection
         needs_model = has_whole_files or arguments.html
@@ -84,8 +96,24 @@ class _Run:
         self._is_whole = arguments.mode == "texts" and not self._is_by_line
         self._is_heatmap = not arguments.as_json and _is_heatmap(arguments)
 
-    def run(self) -> bool:
-        """Print everything; return whether a row was more surprising than the threshold."""
+    def run(self) -> int:
+        """Print everything; return the exit status."""
+        try:
+            self._print()
+        except BadRow as error:
+            if self._is_by_line or self._arguments.mode == "records":
+                error.args = (f"{error}; {REMEDY}",)
+            raise
+        finally:
+            if self._tally.bad:
+                click.echo(self._tally.summary, err=True)
+        if self._unread:
+            raise self._unread
+        if self._exceeded:
+            return TOO_SURPRISING
+        return INCOMPLETE if self._tally.bad else 0
+
+    def _print(self) -> None:
         arguments = self._arguments
         with ExitStack() as stack:
             bar = stack.enter_context(Bar(_total(arguments.files), is_shown=_shows_bar(arguments)))
@@ -94,31 +122,42 @@ class _Run:
                 self._print_records(self._scorer(bar, []), bar)
             else:
                 self._print_rows(bar, page)
-        return self._exceeded
+
+    @contextmanager
+    def _printing(self, bar: Bar) -> Iterator[None]:
+        """Print on standard output; where a file is written too, go on for its sake when nobody reads the output."""
+        arguments = self._arguments
+        with bar.aside():
+            try:
+                yield
+            except BrokenPipeError as error:
+                if not (arguments.html or arguments.ticket_out):
+                    raise
+                self._unread = error
+                discard_output()
 
     def _print_records(self, scorer: Scorer, bar: Bar) -> None:
         arguments = self._arguments
         for file in arguments.files:
-            for record, row in scorer.records(file, arguments.field):
-                self._judge(row)
-                with bar.aside():
-                    print_json(scored(record, score_fields(row.score), arguments.into, row.name))
+            for record, row in scorer.records(file, arguments.field, arguments.into):
+                if self._is_printed(row):
+                    with bar.aside():
+                        click.echo(_record_line(record, row, arguments.into))
 
     def _print_rows(self, bar: Bar, page: HtmlPage | None) -> None:
         printer = self._printer()
         for row in self._rows(bar, page):
-            with bar.aside():
+            with self._printing(bar):
                 printer.row(row)
             if page and not self._is_whole:
-                page.begin(row.name)
-                page.add(row.score)
-        with bar.aside():
+                page.row(row)
+        with self._printing(bar):
             printer.end()
 
     def _rows(self, bar: Bar, page: HtmlPage | None) -> Iterator[Row]:
         """Return the rows in the order in which they are printed."""
         arguments = self._arguments
-        terminal = TerminalPainter() if self._is_whole and self._is_heatmap else None
+        terminal = TerminalPainter(partial(self._printing, bar)) if self._is_whole and self._is_heatmap else None
         painters: list[Painter] = [terminal] if terminal else []
         if page and self._is_whole:
             painters.append(page)
@@ -128,15 +167,15 @@ class _Run:
         return sorted_rows(rows, arguments.sort, arguments.by, arguments.top) if arguments.sort else rows
 
     def _judged(self, rows: Iterable[Row]) -> Iterator[Row]:
-        for row in rows:
-            self._judge(row)
-            yield row
+        return (row for row in rows if self._is_printed(row))
 
-    def _judge(self, row: Row) -> None:
-        """Compare a row with the threshold; of a running score only the last row counts."""
+    def _is_printed(self, row: Row) -> bool:
+        """Count a row, and compare it with the threshold; of a running score only the last row counts."""
+        self._tally.note(row.error)
         bits, threshold = row.score.bits_per_character, self._arguments.threshold
         exceeds = threshold is not None and bits is not None and bits > threshold
         self._exceeded = exceeds or (self._exceeded and not self._arguments.running)
+        return row.error is None or self._arguments.bad_rows == "keep"
 
     def _whole_rows(self, scorer: Scorer) -> Iterator[Row]:
         files, texts = self._arguments.files, self._arguments.texts
@@ -166,6 +205,7 @@ class _Run:
             client=self._client,
             options=self._options(in_colour=in_colour),
             jobs=arguments.jobs,
+            goes_on=arguments.bad_rows != "stop",
             in_detail=arguments.as_json if painters else in_detail,  # painted texts may be too long to keep
             painters=painters,
             return_ticket=arguments.ticket_out is not None,
@@ -187,6 +227,12 @@ class _Run:
             "top_alternatives": arguments.alternatives or (HTML_ALTERNATIVES if knows_ranks else 0),
             "windows": None,
         }
+
+
+def _record_line(record: Record, row: Row, into: str) -> bytes:
+    if row.error is not None:
+        return record.with_error(row.error, into)
+    return record.with_field(into, score_fields(row.score))
 
 
 def _reading(arguments: Arguments) -> ReadingOptions:

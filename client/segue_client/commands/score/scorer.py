@@ -2,8 +2,8 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -12,8 +12,11 @@ from typing import Final, Literal, TypeAlias, TypeVar
 from segue_client._sync.client import Client
 from segue_client._sync.concurrency import in_order
 from segue_client._sync.score_stream import ScoreStream
+from segue_client.commands.flags import in_flags
+from segue_client.commands.score.bad_rows import BadRow
+from segue_client.commands.score.byte_lines import ByteLine
 from segue_client.commands.score.html_page import HtmlPage
-from segue_client.commands.score.inputs import opened, size_of
+from segue_client.commands.score.inputs import Input, opened, size_of
 from segue_client.commands.score.printing import TerminalPainter
 from segue_client.commands.score.records import Record, read_records
 from segue_client.commands.score.rows import Row
@@ -21,7 +24,7 @@ from segue_client.errors import InvalidRequest
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import ScoreOptions
 from segue_client.messages.windows import WindowScore, WindowSize
-from segue_client.protocol.batching import rename_in_error
+from segue_client.protocol.batching import Outcome, is_about_a_text, rename_in_error
 from segue_client.protocol.score_stream import ScoreProgress, collected
 
 SMALL_BYTES: Final = 65_536
@@ -32,6 +35,9 @@ SHOWN_WINDOW: Final = 10_000
 
 LABEL_CHARACTERS: Final = 40
 """The length to which a --text is cut where it serves as a name."""
+
+BAD_IN_A_BURST: Final = 1000
+"""How many bad rows may wait for the scores of those before them."""
 
 _Item = TypeVar("_Item")
 
@@ -48,6 +54,8 @@ class Scorer:
     options: ScoreOptions
     jobs: int
     """Concurrent calls."""
+    goes_on: bool = False
+    """Whether a bad row is yielded with its error, instead of being raised."""
     in_detail: bool = False
     """Whether rows hold their text as it was read, and per-character values."""
     painters: Sequence[Painter] = ()
@@ -67,7 +75,7 @@ class Scorer:
         for kind, run in groupby(files, self._kind):
             match kind:
                 case "small":
-                    yield from (self._row(name, score) for name, score in self._each(self._small_texts(run), str))
+                    yield from self._rows(self._small_texts(run))
                 case "large":
                     yield from in_order((partial(self._file, file) for file in run), self.jobs)
                 case "one at a time":
@@ -79,7 +87,7 @@ class Scorer:
         if self.return_ticket or self.painters:
             yield from (self._whole(label, [text]) for label, text in items)
         else:
-            yield from (self._row(label, score) for label, score in self._each(items, str))
+            yield from self._rows(iter(items))
 
     def running(self, file: str) -> Iterator[Row]:
         """Yield a row for what was read of a file so far, again and again; the last one is of the whole."""
@@ -94,14 +102,13 @@ class Scorer:
         end = "\n" if with_end else ""
         with opened(file, self.note) as source:
 
-            def name_of(item: tuple[int, str]) -> str:
-                return f"{source.name}:{item[0]}"
+            def name_of(line: ByteLine) -> str:
+                return f"{source.name}:{line.number}"
 
-            items = (None if item is None else (item, item[1] + end) for item in source.lines())
-            for item, score in self._in_bursts(items, name_of):
-                number, line = item
-                text = score.text if self.in_detail else line
-                yield Row(name_of(item), score, text, {"line": number})
+            items = (None if line is None else (line, _line_text(source, line, end)) for line in source.lines())
+            for line, outcome in self._in_bursts(items, name_of):
+                text = line.data.decode(errors="surrogateescape")
+                yield self._row(name_of(line), outcome, text, {"line": line.number})
 
     def windows(self, file: str, size: WindowSize) -> Iterator[Row]:
         """Yield a row for each window of one text, including empty lines."""
@@ -116,15 +123,15 @@ class Scorer:
                 yield Row(name, score, score.text if shows_text else None, place)
             self._keep(stream)
 
-    def records(self, file: str, field: str) -> Iterator[tuple[Record, Row]]:
-        """Yield each record of a JSON lines file with the row of its text."""
+    def records(self, file: str, field: str, into: str) -> Iterator[tuple[Record, Row]]:
+        """Yield each record of a JSON lines file with the row of its text; see `read_records`."""
         with opened(file, self.note) as source:
 
             def name_of(record: Record) -> str:
-                return f"{source.name}:{record.number}"
+                return f"{source.name}:{record.line.number}"
 
-            for record, score in self._in_bursts(read_records(source, field), name_of):
-                yield record, Row(name_of(record), score)
+            for record, outcome in self._in_bursts(read_records(source, field, into), name_of):
+                yield record, self._row(name_of(record), outcome)
 
     def _kind(self, file: str) -> Literal["small", "large", "one at a time"]:
         size = size_of(file)
@@ -132,10 +139,10 @@ class Scorer:
             return "one at a time"
         return "small" if size <= SMALL_BYTES and file != "-" and not self.return_ticket else "large"
 
-    def _small_texts(self, files: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def _small_texts(self, files: Iterable[str]) -> Iterator[tuple[str, str | BadRow]]:
         for file in files:
             with opened(file, self.note) as source:
-                yield source.name, "".join(source.pieces())
+                yield source.name, _text_or_refusal(partial("".join, source.pieces()))
 
     def _file(self, file: str) -> Row:
         with opened(file, self.note) as source:
@@ -143,6 +150,14 @@ class Scorer:
 
     def _whole(self, name: str, pieces: Iterable[str]) -> Row:
         """Score one text as a stream, painting it on the way."""
+        try:
+            return self._painted(name, pieces)
+        except BadRow as error:
+            if not self.goes_on:
+                raise
+            return self._row(name, error)
+
+    def _painted(self, name: str, pieces: Iterable[str]) -> Row:
         for painter in self.painters:
             painter.begin(name)
         parts = list[ScoreProgress]()
@@ -168,55 +183,103 @@ class Scorer:
         self.keep(stream.finished)
         return stream.finished
 
+    def _rows(self, items: Iterator[tuple[str, str | BadRow]]) -> Iterator[Row]:
+        """Yield a row for each named text."""
+        return (self._row(name, outcome) for name, outcome in self._in_bursts(items, str))
+
     def _each(
-        self, items: Iterable[tuple[_Item, str]], name_of: Callable[[_Item], str]
-    ) -> Iterator[tuple[_Item, Score]]:
-        """Yield each item with the score of its text; a refusal names the item by `name_of`."""
-        sent = deque[_Item]()
+        self, items: Iterable[tuple[_Item, str | BadRow]], name_of: Callable[[_Item], str]
+    ) -> Iterator[tuple[_Item, Outcome]]:
+        """Yield each item with what becomes of its text; a refusal names the item by `name_of`."""
+        sent = deque[tuple[_Item, BadRow | None]]()
 
         def texts() -> Iterator[str]:
             for item, text in items:
-                sent.append(item)
-                yield text
+                if not isinstance(text, BadRow):
+                    sent.append((item, None))
+                    yield text
+                elif self.goes_on:
+                    sent.append((item, text))
+                else:
+                    raise text
 
-        scores = self.client.score_each(texts(), jobs=self.jobs, **self.options, return_texts=self.in_detail)
+        outcomes = self._outcomes(texts())
         try:
-            for score in scores:
-                yield sent.popleft(), score
+            for outcome in outcomes:
+                yield from _bad_ones(sent)
+                item, _ = sent.popleft()
+                if isinstance(outcome, InvalidRequest):
+                    rename_in_error(name_of(item), outcome)
+                yield item, outcome
+            yield from _bad_ones(sent)
         except InvalidRequest as error:
-            if sent:
-                rename_in_error(name_of(sent[0]), error)
-            raise
+            with _naming(name_of(sent[0][0])) if sent else nullcontext():
+                raise error from None
+
+    def _outcomes(self, texts: Iterator[str]) -> Iterator[Outcome]:
+        score = self.client.try_score_each if self.goes_on else self.client.score_each
+        return score(texts, jobs=self.jobs, **self.options, return_texts=self.in_detail)
 
     def _in_bursts(
-        self, items: Iterator[tuple[_Item, str] | None], name_of: Callable[[_Item], str]
-    ) -> Iterator[tuple[_Item, Score]]:
-        """Like `_each`, but yield all pending scores at each None, which says that the next item must be waited for."""
+        self, items: Iterator[tuple[_Item, str | BadRow] | None], name_of: Callable[[_Item], str]
+    ) -> Iterator[tuple[_Item, Outcome]]:
+        """Like `_each`, but yield all that is pending at each None, which says that the next item must be waited for.
+
+        The same after many bad rows, so that they do not fill the memory.
+        """
         has_ended = False
 
-        def burst() -> Iterator[tuple[_Item, str]]:
+        def burst() -> Iterator[tuple[_Item, str | BadRow]]:
             nonlocal has_ended
+            bad = 0
             for item in items:
                 if item is None:
                     return
                 yield item
+                bad += isinstance(item[1], BadRow)
+                if bad == BAD_IN_A_BURST:
+                    return
             has_ended = True
 
         while not has_ended:
             yield from self._each(burst(), name_of)
 
-    def _row(self, name: str, score: Score) -> Row:
-        return Row(name, score, score.text if self.in_detail else None)
+    def _row(
+        self, name: str, outcome: Outcome, text: str | None = None, place: Mapping[str, object] | None = None
+    ) -> Row:
+        """Return a row with its text, or with that which was read."""
+        if isinstance(outcome, InvalidRequest):
+            return Row(name, Score(), text, place or {}, in_flags(str(outcome)))
+        return Row(name, outcome, outcome.text if self.in_detail else text, place or {})
+
+
+def _line_text(source: Input, line: ByteLine, end: str) -> str | BadRow:
+    return _text_or_refusal(lambda: source.decoded(line) + end)
+
+
+def _text_or_refusal(read: Callable[[], str]) -> str | BadRow:
+    try:
+        return read()
+    except BadRow as error:
+        return error
+
+
+def _bad_ones(sent: deque[tuple[_Item, BadRow | None]]) -> Iterator[tuple[_Item, BadRow]]:
+    """Yield the bad rows at the front."""
+    while sent and (error := sent[0][1]):
+        yield sent.popleft()[0], error
 
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Put `name` into the refusal of a text."""
+    """Turn the refusal of a text into that of the row `name`."""
     try:
         yield
     except InvalidRequest as error:
+        if not is_about_a_text(error):
+            raise
         rename_in_error(name, error)
-        raise
+        raise BadRow(str(error), reason=error.reason) from error
 
 
 def _window_scores(stream: Iterable[ScoreProgress]) -> Iterator[tuple[WindowScore, Score]]:
