@@ -51,8 +51,7 @@ class SessionCursor:
 
 def beyond_reach(error: NotRewindable) -> NotRewindable:
     """Return the error of a session with the remedy."""
-    remedy = "it goes back as far as the rewind_characters (--rewind-characters) that it was opened with say, and less"
-    return reworded(error, f"{error}; {remedy} just after a rewind")
+    return reworded(error, f"{error}; how far it can was set by its rewind_characters, and is less just after a rewind")
 
 
 def _check_own(options: GenerationKeywords | TextOptions) -> None:

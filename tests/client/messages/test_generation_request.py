@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "log_probabilities": False,
     "top_alternatives": 0,
     "unknown": "replace",
+    "verbatim": False,
     "return_ticket": False,
     "ticket_interval": None,
 }
