@@ -22,6 +22,7 @@ from segue_export.errors import QuantizationError, UnsupportedArchitecture
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import dequantize, halve, quantize
 from segue_export.manifest import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, Weights
+from segue_export.names import check_name, name_after
 from segue_export.triton import write_triton_config
 
 _TOOLS: Final = ("segue", "onnx", "torch")
@@ -65,13 +66,15 @@ class Export:
 
 
 def export_checkpoint(folder: Path, models: Path, name: str | None, quantization: Quantization | None = None) -> Export:
-    """Write the checkpoint in `folder` as the next version of `name` (None: its corpus's name) in `models`.
+    """Write the checkpoint in `folder` as the next version of `name` (None: after its corpus) in `models`.
 
     Also writes `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are stored and multiplied
     in fewer bits. Raises CheckpointError, or, as an ArtifactError, ParityError, QuantizationError (nothing is written
     then), InvalidName or UnsupportedArchitecture.
     """
     checkpoint = load_checkpoint(folder)
+    name = name_after(checkpoint.corpus.name) if name is None else name
+    check_name(name)  # before the work
     _check_architecture(checkpoint)
     manifest, model = describe(checkpoint), checkpoint.build_model()
     weights: Weights = {key: tensor.numpy() for key, tensor in checkpoint.weights.items()}
@@ -83,7 +86,7 @@ def export_checkpoint(folder: Path, models: Path, name: str | None, quantization
         from_checkpoint(model, {k: torch.from_numpy(v) for k, v in dequantize(weights, manifest.layers).items()})
     graph = portable_graph(manifest, weights)
     parity = check_parity(graph, manifest, model)
-    target = write_artifact(models, name or manifest.corpus.name, manifest, graph)
+    target = write_artifact(models, name, manifest, graph)
     write_triton_config(target.parent, manifest)
     return Export(target, manifest, len(graph), parity, cost)
 

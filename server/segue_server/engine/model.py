@@ -18,7 +18,7 @@ from segue_training.text.vocabulary import Vocabulary
 from segue_server.engine.onnx_session import CPU, CUDA, StepSession, cuda_is_built_in, open_session
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows
 from segue_server.engine.symbols import Symbols
-from segue_server.errors import StartupError
+from segue_server.errors import StartupError, UnfitModel
 
 STEP_ROWS: Final = 8
 """What a step costs in addition to its rows, in rows."""
@@ -164,7 +164,7 @@ class Model:
         first = np.zeros((1, 1), dtype=np.int64)
         outputs = self.read(first, first, np.array([1]), zeros, zeros)
         if not all(np.isfinite(output).all() for output in outputs):
-            raise StartupError(f"model {self.name} version {self.version}: its results are not finite numbers")
+            raise UnfitModel(f"model {self.name} version {self.version}: its results are not finite numbers")
 
 
 def _symbols(manifest: Manifest) -> Symbols:

@@ -20,7 +20,7 @@ from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Sampling
 from segue_server.engine.sequence import Sequence, State, StepOutput
-from segue_server.errors import StartupError
+from segue_server.errors import UnfitModel
 
 BATCH_SIZES: Final = (2, 7, 256)
 TICK_LENGTHS: Final = (1, 5, 32)
@@ -47,7 +47,7 @@ class SelfCheck:
 def check(model: Model) -> SelfCheck:
     """Compare every batch size and tick length with the same sequences run alone; costs a second or so.
 
-    Raises StartupError if the results are not finite numbers.
+    Raises UnfitModel if the results are not finite numbers.
     """
     alone = list(chain.from_iterable(_outcome(model, [row], TICK_LENGTHS[-1]) for row in range(_ALONE)))
     together = (_outcome(model, range(size), length) for size in BATCH_SIZES for length in TICK_LENGTHS)
@@ -74,7 +74,7 @@ def _bytes_of(model: Model, outputs: list[StepOutput]) -> tuple[bytes, ...]:
     scores = np.concatenate([output.log_probabilities for output in outputs])
     state = outputs[-1].state
     if state is None or not np.isfinite(scores).all():
-        raise StartupError(
+        raise UnfitModel(
             f"model {model.name} version {model.version}: its results are not finite numbers within {_PREFILL} "
             "characters, as its weights are too large; train it again, or remove this version"
         )
