@@ -110,10 +110,9 @@ class Loader:
 
 def _report_skipped(home: Path, skipped: list[int], served: int | None) -> None:
     """Log what is served instead of the newest version."""
-    if not skipped and served:
-        return
-    numbers = f" version {', '.join(map(str, skipped))}" if skipped else ""
-    _log.error(
-        "model %s%s IS NOT SERVED, but %s; mend or remove what is named above, and restart (--strict: do not start)",
-        *(home.name, numbers, f"the older version {served} instead" if served else "the other models are"),
-    )
+    damaged = " and ".join(f"version {number}" for number in skipped) or "all of it"
+    remedy = "mend or remove what is named above, and restart; with --strict the server would not have started"
+    if served is None:
+        _log.error("model %s IS NOT SERVED: damaged is %s; %s", home.name, damaged, remedy)
+    elif skipped:
+        _log.error("model %s: OLD VERSION %d IS SERVED, damaged is %s; %s", home.name, served, damaged, remedy)
