@@ -24,8 +24,8 @@ def read_host(text: str) -> str:
         raise BadHost(f"--host {text!r} begins with a scheme; write {_options(with_scheme['rest'])}")
     if text.startswith("unix"):
         raise BadHost(f"--host {text!r}: the server listens on TCP ports alone; write --host 127.0.0.1")
-    if (with_port := _WITH_PORT.fullmatch(text)) and not text.startswith(("dns:", "ipv4:", "ipv6:")):
-        raise BadHost(f"--host {text!r} holds a port; write {_options(with_port[0])}")
+    if (with_port := _WITH_PORT.fullmatch(text)) and _is_host(with_port["host"]):
+        raise BadHost(f"--host {text!r} holds a port; write {_options(text)}")
     raise BadHost(f"--host {text!r} is neither an address nor the name of a machine; write --host 127.0.0.1")
 
 
@@ -46,11 +46,14 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return None
 
 
+def _is_host(text: str) -> bool:
+    with suppress(BadHost):
+        return bool(read_host(text))
+    return False
+
+
 def _options(text: str) -> str:
     """Return how to write HOST or HOST:PORT."""
     host, port = (found["host"], found["port"]) if (found := _WITH_PORT.fullmatch(text)) else (text, "")
-    try:
-        host = read_host(host)
-    except BadHost:
-        host = "127.0.0.1"
+    host = read_host(host) if _is_host(host) else "127.0.0.1"
     return f"--host {host} --port {port}" if port and int(port) < 2**16 else f"--host {host}"
