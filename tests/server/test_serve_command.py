@@ -195,7 +195,7 @@ def test_a_port_in_use_is_named_before_any_model_is_loaded(folder: Path, taken_p
         ("--session-gb 1 --sessions redis://127.0.0.1:1", 2, "--session-gb is for memory: and sqlite:"),
         ("--sessions sqlite:/proc/x", 1, "name another file: --sessions sqlite:PATH"),
         ("--keys models", 2, "File 'models' is a directory"),
-        ("--keys file", 1, "line 1 of the key file file is not an id"),
+        ("--keys file", 1, "the key file file, line 1: not an id"),
     ],
 )
 def test_other_options_that_cannot_work(folder: Path, options: str, status: int, says: str) -> None:

@@ -158,7 +158,8 @@ def _read_keys(path: Path) -> dict[int, bytes]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise StartupError(
-            f"user {os.getuid()} cannot read the key file {path}: {reason}; let it, or name another with --keys or SEGUE_KEYS"
+            f"user {os.getuid()} cannot read the key file {path}: {reason}; "
+            "let this user read it, or name another with --keys or SEGUE_KEYS"
         ) from error
     if is_open_to_others(status.st_mode, status.st_uid, os.geteuid()):
         raise StartupError(
@@ -166,7 +167,7 @@ def _read_keys(path: Path) -> dict[int, bytes]:
             ", or mount it with mode 0400 for the server's user, or 0440 for root and a group of the server"
         )
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    keys = dict(_parse_key(line, f"line {number} of the key file {path}") for number, line in numbered)
+    keys = dict(_parse_key(line, f"the key file {path}, line {number}") for number, line in numbered)
     if not keys:
         raise StartupError(f"the key file {path} holds no key; remove it, and the next start makes a new one")
     if len(keys) < len(numbered):
@@ -189,7 +190,7 @@ def _parse_key(line: str, place: str) -> tuple[int, bytes]:
         key_id, key = 0, b""
     if not (0 < key_id <= _LAST_ID and len(key) == KEY_BYTES):
         raise StartupError(
-            f"{place} is not an id from 1 to {_LAST_ID} and {2 * KEY_BYTES} hexadecimal digits; correct it, or name "
+            f"{place}: not an id from 1 to {_LAST_ID} and {2 * KEY_BYTES} hexadecimal digits; correct it, or name "
             "another file with --keys or SEGUE_KEYS"
         )
     return key_id, key

@@ -51,9 +51,7 @@ async def _open_redis(url: str, max_bytes: int | None) -> SessionStore:
     except ValueError:
         raise _bad_url(url) from None
     if max_bytes is not None:
-        raise StartupError(
-            "--session-gb is for memory: and sqlite:; for Redis, leave it out and set Redis's maxmemory", 2
-        )
+        raise StartupError("--session-gb is for memory: and sqlite:; for Redis, set its own maxmemory instead", 2)
     store = RedisStore(address)
     await store.open()
     return store
