@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from segue.v1 import (
     generation_pb2,
     generation_pb2_grpc,
@@ -34,6 +33,7 @@ from segue_server.api.listener.undecodable_paths import answer_undecodable_paths
 from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.health import Health
 from segue_server.api.services.model import ModelService
+from segue_server.api.services.reflection import enable_reflection
 from segue_server.api.services.scoring import ScoringService
 from segue_server.api.services.session import IdleTimes, SessionService
 from segue_server.engine.build import Build
@@ -242,7 +242,7 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     )
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry, prefixes), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    enable_reflection((*SERVICES, "grpc.health.v1.Health"), server)
     return server, acceptors
 
 
