@@ -21,6 +21,7 @@ one that the manifest implies (`graphs.portable_check`). What is not of its form
 read into memory.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -207,7 +208,8 @@ def _opened(folder: Path, name: str, limit: int) -> Iterator[BufferedReader]:
                 )
             yield file
     except OSError as error:
-        raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); export the model again") from error
+        remedy = "let this user read it" if error.errno in {errno.EACCES, errno.EPERM} else "export the model again"
+        raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); {remedy}") from error
 
 
 def _content(file: BufferedReader) -> bytes:
