@@ -136,15 +136,18 @@ def test_closed_standard_streams_leave_the_server_serving_and_its_files_whole(
         ) as process,
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        grpc.channel_ready_future(channel).result(timeout=60)
-        opened = {number: str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)}
-        for number in ("<", ">", "2>"):
-            if f"{number}&-" in closed.split():
-                assert opened["<>2".index(number[0])] == os.devnull
-        request = session_pb2.OpenSessionRequest(name="kept")
-        session_pb2_grpc.SessionServiceStub(channel).OpenSession(request)
-        process.terminate()
-        output, errors = process.communicate(timeout=60)
+        try:
+            grpc.channel_ready_future(channel).result(timeout=60)
+            opened = {number: str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)}
+            for number in ("<", ">", "2>"):
+                if f"{number}&-" in closed.split():
+                    assert opened["<>2".index(number[0])] == os.devnull
+            request = session_pb2.OpenSessionRequest(name="kept")
+            session_pb2_grpc.SessionServiceStub(channel).OpenSession(request)
+            process.terminate()
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert output == ("" if ">&-" in closed.split() else f"ready: 127.0.0.1:{port}\n")
