@@ -7,88 +7,18 @@ with Client("127.0.0.1:50051") as client:
     print(client.score("Once upon a time").perplexity)
 """
 
-import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from segue_client._async.client import AsyncClient
-from segue_client._async.generation import AsyncGeneration, AsyncSamples
-from segue_client._async.score_stream import AsyncScoreStream
-from segue_client._async.sessions import AsyncSession
-from segue_client._sync.client import Client
-from segue_client._sync.generation import Generation, Samples
-from segue_client._sync.score_stream import ScoreStream
-from segue_client._sync.sessions import Session
-from segue_client.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    ForeignSession,
-    InvalidRequest,
-    ModelNotFound,
-    NotExact,
-    NotRewindable,
-    SegueError,
-    ServerBusy,
-    ServerFault,
-    ServerUnavailable,
-    SessionExists,
-    SessionMoved,
-    SessionNotFound,
-)
-from segue_client.language_model import LanguageModel
-from segue_client.messages.candidates import Candidate, Ranking
-from segue_client.messages.events import Alternative, Chunk, Continuation, Finished, FinishReason, Started
-from segue_client.messages.generation_request import SessionReference, UnknownPolicy
-from segue_client.messages.model import Model
-from segue_client.messages.policies import BeginPolicy, EndPolicy, ScoringPolicies
-from segue_client.messages.score import Score
-from segue_client.messages.score_request import CandidateRanking
-from segue_client.messages.windows import WindowScore, WindowSize
-from segue_client.protocol.score_stream import ScoreProgress
+if TYPE_CHECKING:
+    from segue_client.public import *  # noqa: F403 - its __all__
+else:
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the program asks
+    def __getattr__(name: str) -> Any:
+        """Import the client when it is first used: the `segue` command answers signals before it imports gRPC."""
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(name)
+        return getattr(import_module("segue_client.public"), name)
 
-__all__ = [
-    "Alternative",
-    "AsyncClient",
-    "AsyncGeneration",
-    "AsyncSamples",
-    "AsyncScoreStream",
-    "AsyncSession",
-    "BeginPolicy",
-    "Cancelled",
-    "Candidate",
-    "CandidateRanking",
-    "Chunk",
-    "Client",
-    "Continuation",
-    "DeadlineExceeded",
-    "EndPolicy",
-    "FinishReason",
-    "Finished",
-    "ForeignSession",
-    "Generation",
-    "InvalidRequest",
-    "LanguageModel",
-    "Model",
-    "ModelNotFound",
-    "NotExact",
-    "NotRewindable",
-    "Ranking",
-    "Samples",
-    "Score",
-    "ScoreProgress",
-    "ScoreStream",
-    "ScoringPolicies",
-    "SegueError",
-    "ServerBusy",
-    "ServerFault",
-    "ServerUnavailable",
-    "Session",
-    "SessionExists",
-    "SessionMoved",
-    "SessionNotFound",
-    "SessionReference",
-    "Started",
-    "UnknownPolicy",
-    "WindowScore",
-    "WindowSize",
-]
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("segue_client.public").__all__})

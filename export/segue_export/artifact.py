@@ -21,6 +21,7 @@ one that the manifest implies (`graphs.portable_check`). What is not of its form
 read into memory.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -37,16 +38,16 @@ from typing import Final
 import msgspec
 from segue_training.atomic import sync_folder, write_atomically
 
-from segue_export.errors import ArtifactError, DamagedArtifact, ForeignGraph, InvalidName, ModelsNotFound
+from segue_export.errors import ArtifactError, DamagedArtifact, ForeignGraph, ModelsNotFound
 from segue_export.graphs.portable_check import check_frame, check_graph, largest_graph
 from segue_export.manifest import Manifest, Weights
+from segue_export.names import check_name, is_legal_name
+from segue_export.wrong_folder import why_no_models
 
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 2**21
 """Twice the size of the largest vocabulary, at 12 bytes per character."""
-
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def write_artifact(models: Path, name: str, manifest: Manifest, graph: bytes) ->
     The files are written and synced in a temporary sibling folder, which is then renamed. Raises InvalidName, or
     ArtifactError if the disk fails or `read_artifact` would refuse the model; no files remain then.
     """
-    _check_name(name)
+    check_name(name)
     _check_readable(manifest, graph)
     manifest = replace(manifest, files={MODEL_FILE: hashlib.sha256(graph).hexdigest()})
     try:
@@ -132,25 +133,46 @@ def _read_graph(file: BufferedReader, manifest: Manifest, path: Path) -> bytes:
 def find_artifacts(models: Path) -> list[Path]:
     """Return the folders of all versions of all models in `models`, by name, then version.
 
-    Raises ModelsNotFound, or DamagedArtifact if one of them is a link that leads out of `models`.
+    Raises ModelsNotFound, or DamagedArtifact if a model cannot be read, or is a link that leads out of `models`.
     """
-    if not models.is_dir():
-        raise ModelsNotFound(f"{models} is not a folder; write a model there with: segue export CHECKPOINT")
-    homes = sorted(path for path in models.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
-    found = [home / str(version) for home in homes for version in sorted(_versions(home))]
-    if not found:
-        raise ModelsNotFound(f"{models} holds no model (<name>/<version>/); write one with: segue export CHECKPOINT")
+    found = [version for home in find_models(models) for version in find_versions(home)]
     for folder in found:
-        if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(models)):
-            raise DamagedArtifact(f"{folder} is a link to a folder outside {models}; copy the folder there instead")
+        check_inside(folder)
     return found
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidName(
-            f"model name {name!r}: use 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit"
-        )
+def find_models(models: Path) -> list[Path]:
+    """Return the folders of the models in `models`, by name. Raises ModelsNotFound if there is none."""
+    try:
+        homes = sorted(path for path in models.iterdir() if path.is_dir() and is_legal_name(path.name))
+    except OSError as error:
+        raise ModelsNotFound(why_no_models(models, error)) from error
+    homes = [home for home in homes if _may_hold_versions(home)]
+    if not homes:
+        raise ModelsNotFound(why_no_models(models))
+    return homes
+
+
+def find_versions(home: Path) -> list[Path]:
+    """Return the folders of the versions of a model, oldest first. Raises DamagedArtifact."""
+    try:
+        return [home / str(version) for version in sorted(_versions(home))]
+    except OSError as error:
+        raise DamagedArtifact(f"{home} cannot be read ({error.strerror}); let this user read it") from error
+
+
+def check_inside(folder: Path) -> None:
+    """Raise DamagedArtifact if `models/<name>/<version>` is a link that leads out of `models`."""
+    models = folder.parent.parent
+    if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(models)):
+        raise DamagedArtifact(f"{folder} is a link to a folder outside {models}; copy the folder there instead")
+
+
+def _may_hold_versions(home: Path) -> bool:
+    try:
+        return any(_versions(home))
+    except OSError:
+        return True  # nobody knows
 
 
 def _versions(home: Path) -> Iterator[int]:
@@ -186,7 +208,8 @@ def _opened(folder: Path, name: str, limit: int) -> Iterator[BufferedReader]:
                 )
             yield file
     except OSError as error:
-        raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); export the model again") from error
+        remedy = "let this user read it" if error.errno in {errno.EACCES, errno.EPERM} else "export the model again"
+        raise DamagedArtifact(f"{path} cannot be read ({error.strerror}); {remedy}") from error
 
 
 def _content(file: BufferedReader) -> bytes:

@@ -31,7 +31,7 @@ _weights = click.option(
 @click.option(
     "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="The folder of models."
 )
-@click.option("--name", help="The model's name.  [default: its corpus's name]")
+@click.option("--name", help="The model's name.  [default: its corpus's name, in a-z, 0-9, .-_]")
 @click.option(
     "--quantize",
     type=click.Choice(["int8", "float16"]),

@@ -23,6 +23,7 @@ from segue_export.errors import QuantizationError, UnsupportedArchitecture
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import dequantize, halve, quantize
 from segue_export.manifest import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, RunDescription, Weights
+from segue_export.names import check_name, name_after
 from segue_export.triton import write_triton_config
 
 _TOOLS: Final = ("segue", "onnx", "torch")
@@ -77,13 +78,15 @@ def export_run(
     quantization: Quantization | None = None,
     text: str | None = None,
 ) -> Export:
-    """Write the weights of a run as the next version of `name` (None: its corpus's name) in `models`.
+    """Write the weights of a run as the next version of `name` (None: after its corpus) in `models`.
 
     A run that has not ended is validated first, on its own text; `text` is that text's new place if it has moved.
     Also writes `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are stored and multiplied
     in fewer bits. Raises CorpusError, or, as an ArtifactError, ParityError, QuantizationError (nothing is written
     then), InvalidName or UnsupportedArchitecture.
     """
+    name = name_after(run.checkpoint.corpus.name) if name is None else name
+    check_name(name)  # before the work
     _check_architecture(run.checkpoint)
     checkpoint = validated(run, text)
     manifest, model = describe(checkpoint), checkpoint.build_model()
@@ -96,7 +99,7 @@ def export_run(
         from_checkpoint(model, {k: torch.from_numpy(v) for k, v in dequantize(weights, manifest.layers).items()})
     graph = portable_graph(manifest, weights)
     parity = check_parity(graph, manifest, model)
-    target = write_artifact(models, name or manifest.corpus.name, manifest, graph)
+    target = write_artifact(models, name, manifest, graph)
     write_triton_config(target.parent, manifest)
     return Export(target, manifest, len(graph), parity, cost)
 

@@ -30,6 +30,12 @@ _MEGABYTE: Final = 1_000_000
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU cores for one step of a model."
 )
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="Do not start if a version to be served is damaged. Otherwise the log says so, and the newest sound one is "
+    "served.",
+)
+@click.option(
     "--memory-mb",
     type=click.FloatRange(0, min_open=True),
     help="Memory for what clients cause: requests, prompts, replies, buffers, states; more calls get "
@@ -148,6 +154,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     metrics_port: int | None,
     device: str,
     threads: int,
+    strict: bool,
     memory_mb: float | None,
     max_sequences: int | None,
     max_wait: float,
@@ -171,16 +178,16 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     Prints one line `ready: HOST:PORT` once it serves; logs go to standard error. SIGTERM or Ctrl-C drains: running
     streams end, or get a ticket to continue on another server. A second one ends at once.
     """
-    if not (insecure or host in ("127.0.0.1", "::1", "localhost")):
-        raise click.UsageError(
-            f"--host {host} can be reached from other machines, and the connection is neither encrypted nor "
-            "authenticated; pass --insecure if the network is trusted"
-        )
     from segue_server.stop_signals import StopSignals
-    from segue_server.thread_priority import wait_for_turns
 
     signals = StopSignals()
     signals.handle()  # before the slow imports
+
+    from segue_server.standard_streams import fill_closed_streams
+    from segue_server.thread_priority import wait_for_turns
+
+    fill_closed_streams()
+    host = _host(host, insecure=insecure)
 
     import logging
 
@@ -209,6 +216,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         metrics_port=metrics_port,
         device=Device(device),
         threads=threads,
+        strict=strict,
         memory_bytes=None if memory_mb is None else max(1, round(memory_mb * _MEGABYTE)),
         max_sequences=max_sequences,
         longest_wait=max_wait,
@@ -220,3 +228,19 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         idle_times=IdleTimes(default_idle, max(default_idle, IdleTimes.longest)),
     )
     uvloop.run(serve(config, signals))  # a refused call costs it a sixth less than asyncio's own loop
+
+
+def _host(text: str, *, insecure: bool) -> str:
+    """Read --host; raises UsageError."""
+    from segue_server.address import BadHost, is_of_this_machine_alone, read_host
+
+    try:
+        host = read_host(text)
+    except BadHost as error:
+        raise click.UsageError(str(error)) from error
+    if not (insecure or is_of_this_machine_alone(host)):
+        raise click.UsageError(
+            f"--host {text} can be reached from other machines, and the connection is neither encrypted nor "
+            "authenticated; pass --insecure if the network is trusted"
+        )
+    return host

@@ -19,6 +19,7 @@ RequestError
 `-- EngineFailed      INTERNAL            the engine failed; the log says why
 
 StartupError          ends `segue serve` with one line and an exit code
+`-- UnfitModel        a version that cannot be served; others may be
 """
 
 from typing import ClassVar
@@ -169,3 +170,7 @@ class StartupError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class UnfitModel(StartupError):  # noqa: N818 - says what it is
+    """A version of a model that cannot be served; others may be."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, Final
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from segue.v1 import (
     generation_pb2,
     generation_pb2_grpc,
@@ -22,6 +20,7 @@ from segue.v1 import (
     session_pb2_grpc,
 )
 
+from segue_server.address import joined_address
 from segue_server.api.calls.call import Patience
 from segue_server.api.calls.call_tasks import install
 from segue_server.api.calls.interceptor import CallInterceptor
@@ -29,10 +28,12 @@ from segue_server.api.encoding import prepare_normalization
 from segue_server.api.listener.acceptors import Acceptors
 from segue_server.api.listener.channel_options import CHANNEL_OPTIONS
 from segue_server.api.listener.connections import connection_options, limits_for
+from segue_server.api.listener.free_port import check_free
 from segue_server.api.listener.undecodable_paths import answer_undecodable_paths
 from segue_server.api.services.generation import GenerationService
 from segue_server.api.services.health import Health
 from segue_server.api.services.model import ModelService
+from segue_server.api.services.reflection import enable_reflection
 from segue_server.api.services.scoring import ScoringService
 from segue_server.api.services.session import IdleTimes, SessionService
 from segue_server.engine.build import Build
@@ -43,9 +44,10 @@ from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission, Capacity
 from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.garbage import IdleCollection
-from segue_server.runtime.loading import LoadedModel, load_models
+from segue_server.runtime.loading import LoadedModel, Loader
 from segue_server.runtime.memory_limit import memory_limit
 from segue_server.runtime.registry import Registry, Served
+from segue_server.standard_streams import write_line
 from segue_server.state.key_ring import KeyRing, open_key_ring
 from segue_server.state.sessions import Sessions
 from segue_server.state.start import StartResolver
@@ -54,7 +56,6 @@ from segue_server.state.stores.memory import DEFAULT_MAX_BYTES
 from segue_server.state.stores.store import SessionStore
 from segue_server.state.tickets import TicketCodec, ticket_bytes
 from segue_server.stop_signals import StopSignals
-from segue_server.telemetry.http_port import joined_address
 from segue_server.telemetry.memory_guard import MemoryGuard, resident_bytes
 from segue_server.telemetry.metrics import collect_metrics
 from segue_server.telemetry.telemetry import Telemetry
@@ -96,6 +97,8 @@ class ServerConfig:
     device: Device = Device.AUTO
     threads: int = 1
     """Cores that one step of a model may use."""
+    strict: bool = False
+    """Whether a damaged version of a model ends the start, instead of being skipped."""
     memory_bytes: int | None = None
     """For what clients cause: requests, prompts, replies, buffers, states. None: half of what the process may use."""
     max_sequences: int | None = None
@@ -119,6 +122,7 @@ class ServerConfig:
 async def serve(config: ServerConfig, signals: StopSignals) -> None:
     """Serve until `signals` ask for a stop, then drain. Raises StartupError, also if an engine fails later."""
     install(asyncio.get_running_loop())
+    _check_ports(config)
     ring = open_key_ring(config.keys)
     registry = await _load(config)
     capacity = _capacity(registry, config)
@@ -142,8 +146,7 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     if signals.asked_by is None:
         telemetry.serving = True
         health.announce(health_pb2.HealthCheckResponse.SERVING)
-        sys.stdout.write(f"ready: {address}\n")
-        sys.stdout.flush()
+        _announce(address)
     failed = await _wait_for_stop(signals, registry, server)
     telemetry.serving = False
     health.announce(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -160,13 +163,30 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     await store.close()
 
 
+def _check_ports(config: ServerConfig) -> None:
+    """Raise StartupError if one of the ports cannot be listened on."""
+    check_free(config.host, config.port)
+    if config.metrics_port is not None:
+        if config.metrics_port == config.port != 0:
+            raise StartupError(f"--metrics-port {config.port} is --port too; choose another one (0: any free one)", 2)
+        check_free(config.host, config.metrics_port, option="--metrics-port")
+
+
+def _announce(address: str) -> None:
+    try:
+        write_line(f"ready: {address}")
+    except OSError as error:  # whoever reads it is gone, or its disk is full: that ends no server
+        _log.warning("the line 'ready: %s' could not be written to standard output: %s", address, error.strerror)
+
+
 async def _load(config: ServerConfig) -> Registry:
     """Load the models in another thread: this one answers signals."""
     loop = asyncio.get_running_loop()
-    loaded = await asyncio.to_thread(load_models, config.models, config.device, config.threads)
-    for each in loaded:
+    loader = Loader(config.device, config.threads, strict=config.strict)
+    loaded = await asyncio.to_thread(loader.load, config.models)
+    for each in loaded.models:
         await asyncio.to_thread(prepare_normalization, each.model)
-    return Registry([_served(each, loop) for each in loaded])
+    return Registry([_served(each, loop) for each in loaded.models], loaded.skipped)
 
 
 def _served(loaded: LoadedModel, loop: asyncio.AbstractEventLoop) -> Served:
@@ -222,7 +242,7 @@ def _server(  # noqa: PLR0913, PLR0917 - all parts of a server
     )
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(registry, prefixes), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    enable_reflection((*SERVICES, "grpc.health.v1.Health"), server)
     return server, acceptors
 
 

@@ -1,9 +1,10 @@
 """The signals that stop a server.
 
-    SIGTERM, SIGINT   while it starts     end the process at once, with status 0: nothing can be lost yet
-                      while it serves     the first asks for a stop, which drains; the next one ends the process at
-                                          once, with status 128 and the signal's number
-    SIGHUP                                is ignored
+    while it starts     SIGTERM, SIGINT and SIGHUP end the process at once, with status 0: nothing can be lost yet
+    while it serves     the first of them asks for a stop, which drains; the next one ends the process at once, with
+                        status 128 and the signal's number
+
+SIGHUP is what a closed terminal sends. It is left ignored where nohup(1) had it ignored.
 
 The handlers are real ones: as process 1, which it is in a container, a process never gets the signals that it leaves
 to their default actions. Python runs them in the main thread, between two of its own steps. They answer at once even
@@ -26,7 +27,7 @@ SAME_SECONDS: Final = 0.2
 group."""
 
 _STANDARD_ERROR: Final = 2
-_STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopSignals:
@@ -43,8 +44,8 @@ class StopSignals:
     def handle(self) -> None:
         """Answer the signals from now on, as those of a server that starts."""
         for number in _STOPPING:
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._ignore)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
 
     def drain_when_asked(self) -> None:
         """From now on let the first signal ask for a stop, as there are calls to finish."""
@@ -63,9 +64,6 @@ class StopSignals:
             self._loop.call_soon_threadsafe(self._asked.set)
         elif self._clock() >= self._asked_at + SAME_SECONDS:
             _end(f"{received.name} after {self.asked_by.name}: ended at once, without finishing calls", 128 + number)
-
-    def _ignore(self, number: int, _frame: object) -> None:
-        _say(f"{signal.Signals(number).name}: ignored; SIGTERM stops the server")
 
 
 def _end(text: str, status: int) -> NoReturn:

@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from segue_export.artifact import find_artifacts, read_artifact, write_artifact
 from segue_export.errors import ArtifactError, DamagedArtifact, InvalidName, ModelsNotFound
 from segue_export.export import describe, export_checkpoint
 from segue_export.graphs.portable import portable_graph
 from segue_export.manifest import CorpusDescription, Manifest, RunDescription
-from segue_training.train.checkpoint import Checkpoint
+from segue_export.names import check_name, is_legal_name, legal_name, name_after
+from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
 
 def test_an_artifact_reads_back_as_it_was_written(
@@ -130,3 +133,50 @@ def test_links_within_the_folder_of_models_and_to_it_are_followed(checkpoint_fol
         ("other", "2"),
     ]
     assert {read_artifact(each).sha256 for each in found} == {read_artifact(folder).sha256}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "name"),
+    [
+        ("Names", "names"),
+        ("My Diary (2024)", "my-diary-2024"),
+        ("Märchen", "marchen"),
+        ("GROẞE", "grosse"),
+        ("日本 notes", "notes"),
+        ("._hidden", "hidden"),
+        ("x" * 63 + "-y", "x" * 63),
+        ("app.log", "app.log"),
+    ],
+)
+def test_a_model_is_named_after_its_corpus_whatever_that_is_called(corpus: str, name: str) -> None:
+    assert name_after(corpus) == name
+    check_name(name)
+
+
+@given(st.text())
+def test_a_name_made_of_any_text_is_legal_or_refused(text: str) -> None:
+    name = legal_name(text)
+    assert not name or is_legal_name(name)
+    assert legal_name(name) == name
+    if is_legal_name(text) and text.strip("-._") == text and "--" not in text:
+        assert name == text
+
+
+def test_an_illegal_name_is_answered_with_a_legal_one(checkpoint_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidName, match=r"--name 'Über uns' cannot be .*, such as --name uber-uns$"):
+        export_checkpoint(checkpoint_folder, tmp_path / "models", "Über uns")
+    with pytest.raises(InvalidName, match=r"of the corpus's, '日本'; choose one, such as --name model$"):
+        name_after("日本")
+    with pytest.raises(InvalidName, match="--name '' cannot be"):
+        export_checkpoint(checkpoint_folder, tmp_path / "models", "")
+    assert not (tmp_path / "models").exists()
+    check_name("uber-uns")
+    check_name("model")
+
+
+def test_a_folder_of_a_checkpoint_of_a_capital_name_is_exported(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    named = replace(checkpoint, corpus=replace(checkpoint.corpus, name="Meine Märchen"))
+    save_checkpoint(tmp_path / "checkpoint", named)
+    done = export_checkpoint(tmp_path / "checkpoint", tmp_path / "models", None)
+    assert done.folder == tmp_path / "models" / "meine-marchen" / "1"
+    assert done.manifest.corpus.name == "Meine Märchen"

@@ -14,8 +14,10 @@ import grpc
 import numpy as np
 import onnxruntime
 import pytest
+from google.protobuf import descriptor_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from segue.v1 import common_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, scoring_pb2, scoring_pb2_grpc
 from segue.v1 import generation_pb2 as pb
@@ -79,6 +81,25 @@ def test_the_model_is_described(channel: grpc.Channel) -> None:
 def test_reflection_lists_the_services(channel: grpc.Channel) -> None:
     services = ProtoReflectionDescriptorDatabase(channel).get_services()
     assert {"segue.v1.GenerationService", "segue.v1.ScoringService", "grpc.health.v1.Health"} <= set(services)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_answers_under_both_of_its_names(channel: grpc.Channel, version: str) -> None:
+    service = f"grpc.reflection.{version}.ServerReflection"
+    ask = channel.stream_stream(
+        f"/{service}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (listed,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="*")]))
+    names = [each.name for each in listed.list_services_response.service]
+    assert {service, "segue.v1.GenerationService", "grpc.health.v1.Health"} <= set(names)
+    symbols = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in names]
+    for name, answer in zip(names, ask(iter(symbols)), strict=True):
+        (file,) = map(
+            descriptor_pb2.FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto[:1]
+        )
+        assert name in {f"{file.package}.{each.name}" for each in file.service}
 
 
 def test_a_full_server_refuses_at_once_says_when_to_retry_and_stays_healthy(start_server) -> None:

@@ -1,21 +1,28 @@
 """What signals do to a server, at every stage of its life, and how the watchers of its health learn of it."""
 
+import fcntl
 import os
+import random
+import re
+import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from segue.v1 import generation_pb2 as pb
-from segue.v1 import generation_pb2_grpc
+from segue.v1 import generation_pb2_grpc, session_pb2, session_pb2_grpc
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 MODELS = 40
@@ -64,13 +71,111 @@ def assert_stopped_while_loading(process: "subprocess.Popen[str]", log: Path, nu
     assert text.count("INFO model") < MODELS // 2, "it went on loading"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_models_load_ends_the_server_without_a_word_of_ready(
     many_models: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     with loading(many_models, tmp_path) as (process, log):
         process.send_signal(number)
         assert_stopped_while_loading(process, log, number)
+
+
+def serving(models: Path, state: Path, *options: str, **streams: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "segue_client", "serve", str(models), "--port", "0", "--device", "cpu"]
+    return subprocess.Popen([*command, "--state", str(state), *options], text=True, **streams)
+
+
+def seconds_to_ready(models: Path, state: Path) -> float:
+    began = time.monotonic()
+    with serving(models, state, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready")
+        process.kill()
+    return time.monotonic() - began
+
+
+def test_a_signal_at_any_moment_of_the_start_stops_the_server_and_nothing_is_announced_after_it(
+    models_folder: Path, tmp_path: Path
+) -> None:
+    whole, moments = seconds_to_ready(models_folder, tmp_path), random.Random(1)
+    for attempt in range(16):
+        number, told, log = moments.choice([signal.SIGTERM, signal.SIGINT]), tmp_path / "told", tmp_path / "log"
+        with told.open("w") as output, log.open("w") as errors:
+            process = serving(models_folder, tmp_path, stdout=output, stderr=errors)
+        # Before that, Python itself starts: it dies of SIGTERM and SIGINT, as any program does.
+        time.sleep(0.2 * whole + moments.uniform(0, whole))
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        announced = told.read_text()
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        try:
+            assert process.wait(timeout=30) == 0, (attempt, log.read_text())
+        finally:
+            process.kill()
+        assert told.read_text() == announced
+        assert re.search(f"{number.name}: stopped before it was ready|stopping on {number.name}", log.read_text())
+        assert "Traceback" not in log.read_text()
+
+
+CLOSED = {"input": "<&-", "output": ">&-", "errors": "2>&-", "all": "<&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED)
+def test_closed_standard_streams_leave_the_server_serving_and_its_files_whole(
+    models_folder: Path, tmp_path: Path, closed: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--port", str(port), "--device", "cpu", "--state", str(tmp_path / "state")]
+    command = shlex.join([sys.executable, "-m", "segue_client", "serve", str(models_folder), *options])
+    with (
+        subprocess.Popen(
+            ["sh", "-c", f"exec {command} {closed}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        try:
+            grpc.channel_ready_future(channel).result(timeout=60)
+            opened = {number: str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)}
+            for number in ("<", ">", "2>"):
+                if f"{number}&-" in closed.split():
+                    assert opened["<>2".index(number[0])] == os.devnull
+            request = session_pb2.OpenSessionRequest(name="kept")
+            session_pb2_grpc.SessionServiceStub(channel).OpenSession(request)
+            process.terminate()
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert output == ("" if ">&-" in closed.split() else f"ready: 127.0.0.1:{port}\n")
+    with closing(sqlite3.connect(tmp_path / "state" / "sessions.sqlite")) as store:
+        assert store.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "a pipe that nobody reads"])
+def test_a_ready_line_that_cannot_be_written_is_logged(models_folder: Path, tmp_path: Path, output: str) -> None:
+    reading, writing = (None, os.open(output, os.O_WRONLY)) if output.startswith("/") else os.pipe()
+    if reading is not None:
+        os.close(reading)
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        process = serving(models_folder, tmp_path, stdout=writing, stderr=errors)
+    os.close(writing)
+    try:
+        wait_for("could not be written to standard output", log, process)
+        address = re.search(r"'ready: (\S+)'", log.read_text())
+        assert address
+        with grpc.insecure_channel(address[1]) as channel:
+            assert next(watch(channel)).status == SERVING
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def children(process: int) -> list[int]:
@@ -142,12 +247,53 @@ def test_a_blocked_event_loop_does_not_keep_the_second_signal_waiting() -> None:
     assert done.returncode == 143
 
 
-def test_a_hangup_is_ignored(start_server) -> None:
-    with start_server() as server, grpc.insecure_channel(server.address) as channel:
+def read_first_text(stream: Iterator[pb.GenerateResponse]) -> None:
+    assert any(response.text.text for response in stream)
+
+
+def test_a_hangup_drains(start_server) -> None:
+    with start_server("--drain-grace", "0") as server, grpc.insecure_channel(server.address) as channel:
+        stream = endless(channel)
+        read_first_text(stream)
         server.process.send_signal(signal.SIGHUP)
-        wait_for("SIGHUP: ignored", server.log, server.process)
+        *_, last = stream
+        assert last.finished.reason == pb.FINISH_REASON_DRAINED
+        assert last.finished.ticket
+        assert server.process.wait(timeout=60) == 0
+        assert "stopping on SIGHUP" in server.log.read_text()
+
+
+def test_nohup_keeps_a_server_through_a_hangup(start_server) -> None:
+    with start_server(under=("nohup",)) as server, grpc.insecure_channel(server.address) as channel:
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
         assert next(watch(channel)).status == SERVING
         assert server.terminate() == 0
+
+
+def test_closing_the_terminal_drains(models_folder: Path, tmp_path: Path) -> None:
+    terminal, end = os.openpty()
+    command = [sys.executable, "-m", "segue_client", "serve", str(models_folder), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(
+        [*command, "--state", str(tmp_path), "--drain-grace", "0"],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - it runs no Python code of others
+    )
+    os.close(end)
+    said = b""
+    while not (ready := re.search(rb"ready: (\S+)\r\n", said)):
+        said += os.read(terminal, 4096)
+    with grpc.insecure_channel(ready[1].decode()) as channel:
+        stream = endless(channel)
+        read_first_text(stream)
+        os.close(terminal)
+        *_, last = stream
+    assert last.finished.reason == pb.FINISH_REASON_DRAINED
+    assert last.finished.ticket
+    assert process.wait(timeout=60) == 0
 
 
 def test_a_stop_does_not_wait_for_whoever_reads_standard_error(models_folder: Path, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ class Sampling(_message.Message):
     """
     seed: _builtins.int
     """seed keys the random numbers, together with each symbol's position: the same request with the same seed gives the
-    same text. Unset: the start's seed, or a new one, reported in `started`.
+    same text. Unset: the start's seed, or a new one, reported in `started`. A session keeps it for the calls after.
     """
     min_p: _builtins.float
     """min_p keeps symbols that are, after temperature, at least min_p times as probable as the most likely one; at least

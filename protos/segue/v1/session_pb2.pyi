@@ -44,7 +44,9 @@ class Session(_message.Message):
     rewindable_count: _builtins.int
     """rewindable_count is how many characters RewindSession can take back now."""
     seed: _builtins.int
-    """seed is used for texts generated in the session, unless the request has a seed."""
+    """seed is used for texts generated in the session, unless the request has a seed. That becomes the session's, as its
+    other sampling settings do: the calls after it write on as if there had been one call.
+    """
     @_builtins.property
     def expiry(self) -> _timestamp_pb2.Timestamp:
         """expiry is when the session expires if it is not used before."""

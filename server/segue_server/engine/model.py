@@ -18,7 +18,7 @@ from segue_training.text.vocabulary import Vocabulary
 from segue_server.engine.onnx_session import CPU, CUDA, Arrays, StepSession, cuda_is_built_in, give, open_session
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows
 from segue_server.engine.symbols import Symbols
-from segue_server.errors import StartupError
+from segue_server.errors import StartupError, UnfitModel
 
 STEP_ROWS: Final = 8
 """What a step costs in addition to its rows, in rows."""
@@ -212,7 +212,7 @@ class Model:
         first = np.zeros((1, 1), dtype=np.int64)
         result = self.read(first, first, np.array([1]), zeros, zeros)
         if not all(np.isfinite(part).all() for part in (result.log_probabilities_TB, result.h_LBH, result.c_LBH)):
-            raise StartupError(f"model {self.name} version {self.version}: its results are not finite numbers")
+            raise UnfitModel(f"model {self.name} version {self.version}: its results are not finite numbers")
 
 
 def _likeliest(outputs: Arrays) -> Likeliest:

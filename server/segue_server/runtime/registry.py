@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from segue_server.engine.build import Build
 from segue_server.engine.model import Model
@@ -34,11 +35,24 @@ class Served:
         return replace(self, engine=EngineShare(self.engine_thread, owner, settle))
 
 
+_DAMAGED: Final = "damaged and not loaded (the server's log names the file)"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A version that was found damaged and is not served."""
+
+    name: str
+    version: int
+    """0: nobody knows, as not even the folder of the model could be read."""
+
+
 class Registry:
     """A fixed table of models; names in requests are looked up here alone."""
 
-    def __init__(self, served: Sequence[Served]) -> None:
+    def __init__(self, served: Sequence[Served], skipped: Sequence[Skipped] = ()) -> None:
         self._served = sorted(served, key=lambda entry: (entry.model.name, entry.model.version))
+        self.skipped = tuple(skipped)
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served)
@@ -51,13 +65,16 @@ class Registry:
     def find(self, name: str, version: int) -> Served:
         """Return the model; "": the only one, version 0: the newest. Raises UnknownModel, InvalidRequest."""
         names = sorted({entry.model.name for entry in self._served})
-        if not name and len(names) > 1:
-            raise InvalidRequest(f"the server has several models: name one of {', '.join(names)}")
+        damaged = {each.name for each in self.skipped}
+        if not name and len(damaged.union(names)) > 1:  # the only sound one is not the only one
+            raise InvalidRequest(f"model.name is empty, and the server has several: name one of {', '.join(names)}")
         named = [entry for entry in self._served if not name or entry.model.name == name]
         if not named:
-            raise UnknownModel(f"model {name!r:.80} is not loaded; loaded: {', '.join(names)}")
+            reason = _DAMAGED if name in damaged else "not loaded"
+            raise UnknownModel(f"model {name!r:.80} is {reason}; loaded: {', '.join(names)}")
         found = [entry for entry in named if version in (0, entry.model.version)]
         if not found:
             versions = ", ".join(str(entry.model.version) for entry in named)
-            raise UnknownModel(f"version {version} of model {named[0].model.name!r} is not loaded; loaded: {versions}")
+            reason = _DAMAGED if Skipped(named[0].model.name, version) in self.skipped else "not loaded"
+            raise UnknownModel(f"version {version} of model {named[0].model.name!r} is {reason}; loaded: {versions}")
         return found[-1]

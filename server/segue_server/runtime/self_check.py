@@ -21,7 +21,7 @@ from segue_server.engine.model import Model
 from segue_server.engine.sampling import Sampling
 from segue_server.engine.scheduler import MOST_PREFILL_ROWS
 from segue_server.engine.sequence import Sequence, State, StepOutput
-from segue_server.errors import StartupError
+from segue_server.errors import UnfitModel
 
 BATCH_SIZES: Final = (2, 7, 256)
 """The last at most as large as a batch of the model ever is."""
@@ -50,7 +50,7 @@ class SelfCheck:
 def check(model: Model) -> SelfCheck:
     """Compare every batch size and tick length with the same sequences run alone; costs a second or so.
 
-    Raises StartupError if the results are not finite numbers.
+    Raises UnfitModel if the results are not finite numbers.
     """
     known = _known_characters(model)
     alone = list(chain.from_iterable(_outcome(model, known, [row], TICK_LENGTHS[-1]) for row in range(_ALONE)))
@@ -80,7 +80,7 @@ def _bytes_of(model: Model, outputs: list[StepOutput]) -> tuple[bytes, ...]:
     scores = np.concatenate([output.log_probabilities for output in outputs])
     state = outputs[-1].state
     if state is None or not np.isfinite(scores).all():
-        raise StartupError(
+        raise UnfitModel(
             f"model {model.name} version {model.version}: its results are not finite numbers within "
             f"{_least_symbols(model)[0]} characters, as its weights are too large; train it again, or remove it"
         )

@@ -157,14 +157,17 @@ def _read_keys(path: Path) -> dict[int, bytes]:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise StartupError(f"user {os.getuid()} cannot read the key file {path}: {reason}") from error
+        raise StartupError(
+            f"user {os.getuid()} cannot read the key file {path}: {reason}; "
+            "let this user read it, or name another with --keys or SEGUE_KEYS"
+        ) from error
     if is_open_to_others(status.st_mode, status.st_uid, os.geteuid()):
         raise StartupError(
             f"other users may read the key file {path} (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}"
             ", or mount it with mode 0400 for the server's user, or 0440 for root and a group of the server"
         )
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    keys = dict(_parse_key(line, f"{path}, line {number}") for number, line in numbered)
+    keys = dict(_parse_key(line, f"the key file {path}, line {number}") for number, line in numbered)
     if not keys:
         raise StartupError(f"the key file {path} holds no key; remove it, and the next start makes a new one")
     if len(keys) < len(numbered):
@@ -186,5 +189,8 @@ def _parse_key(line: str, place: str) -> tuple[int, bytes]:
     except ValueError:
         key_id, key = 0, b""
     if not (0 < key_id <= _LAST_ID and len(key) == KEY_BYTES):
-        raise StartupError(f"{place}: not an id from 1 to {_LAST_ID} and {2 * KEY_BYTES} hexadecimal digits")
+        raise StartupError(
+            f"{place}: not an id from 1 to {_LAST_ID} and {2 * KEY_BYTES} hexadecimal digits; correct it, or name "
+            "another file with --keys or SEGUE_KEYS"
+        )
     return key_id, key

@@ -54,11 +54,15 @@ class Sessions:
         space = _space(served, tenant)
         entry = await self._store.fetch(space, name)
         if entry is None:
-            raise UnknownSession(f"there is no session {name!r}: it was never opened, was closed, or has expired")
+            raise UnknownSession(
+                f"there is no session {name!r}: it was never opened, was closed, or has expired; "
+                "open it, or name another"
+            )
         stored = self._unsealed(space, name, entry, served)
         if stored is None:
             raise ForeignSession(
-                f"session {name!r} was made with another model of this name, or with another key, or is damaged"
+                f"session {name!r} was made with another model of this name, or with another key, or is damaged; "
+                "open another one"
             )
         return stored
 
@@ -96,12 +100,16 @@ class Sessions:
         space = _space(served, tenant)
         sealed = self._sealed(space, stored.name, record, served)
         if not await self._store.replace(space, stored.name, stored.revision, sealed):
-            raise SessionMoved(f"another call has moved session {stored.name!r} meanwhile; ask for its position")
+            raise SessionMoved(
+                f"another call has moved session {stored.name!r} meanwhile; ask where it is, and go on from there"
+            )
 
     async def delete(self, stored: StoredSession, served: Served, tenant: str) -> None:
         """Delete a session; raises SessionMoved."""
         if not await self._store.delete(_space(served, tenant), stored.name, stored.revision):
-            raise SessionMoved(f"another call has moved session {stored.name!r} meanwhile; ask for its position")
+            raise SessionMoved(
+                f"another call has moved session {stored.name!r} meanwhile; ask where it is, and go on from there"
+            )
 
     def _all_unsealed(
         self, space: str, names: list[str], entries: list[Entry | None], served: Served

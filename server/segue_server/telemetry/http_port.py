@@ -17,6 +17,7 @@ from typing import Final, cast
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from segue_server.address import joined_address
 from segue_server.errors import StartupError
 from segue_server.telemetry.http_message import (
     END_OF_HEAD,
@@ -41,11 +42,6 @@ _FORMATS: Final = (_OPENMETRICS, "")
 """Values of Accept that choose a format: the second one stands for Prometheus' text."""
 
 _log = logging.getLogger(__name__)
-
-
-def joined_address(host: str, port: int) -> str:
-    """Return HOST:PORT, with an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class HttpPort:
@@ -75,7 +71,7 @@ class HttpPort:
             listener.listen(_QUEUE)
         except OSError as error:
             raise StartupError(
-                f"cannot serve metrics on {host}:{port}: {error.strerror}; "
+                f"cannot serve metrics on {joined_address(host, port)}: {error.strerror}; "
                 "choose another --metrics-port (0: any free one)"
             ) from error
         self._answering = loop.create_task(self._answer_scrapes())

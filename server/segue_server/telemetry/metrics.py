@@ -5,6 +5,7 @@
     segue_prefix_cache_symbols_saved_total   symbols that were cached
     segue_prefix_cache_states                states in the cache now
     segue_prefix_cache_bytes                 memory used by the cache
+    segue_skipped_version                    1 for each version that was found damaged and is not served
     segue_backlog_seconds                    how long what an engine has to do will take
     segue_symbols_per_second                 what an engine reads and writes in full batches, as measured lately
     segue_places, segue_places_taken         for streams and texts
@@ -33,6 +34,7 @@ class _Models(Collector):
     """Collects the values on demand, in the metrics thread: each is right, two may be a prompt apart."""
 
     def __init__(self, registry: Registry, prefixes: PrefixCache) -> None:
+        self._skipped = registry.skipped
         self._models = [(served, prefixes.counts(served.model)) for served in registry]
 
     def collect(self) -> Iterator[Metric]:
@@ -57,7 +59,10 @@ class _Models(Collector):
             taken.add_metric(labels, counts.bytes)
             backlog.add_metric(labels, served.engine_thread.backlog.seconds)
             rate.add_metric(labels, served.engine_thread.rate)
-        yield from (live, prompts, saved, states, taken, backlog, rate)
+        skipped = GaugeMetricFamily("segue_skipped_version", "Damaged versions that are not served.", labels=_LABELS)
+        for each in self._skipped:
+            skipped.add_metric((each.name, str(each.version)), 1)
+        yield from (skipped, live, prompts, saved, states, taken, backlog, rate)
 
 
 class _Capacity(Collector):

@@ -6,8 +6,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from segue_server.address import joined_address
 from segue_server.telemetry.grpc_log import limit_grpc_log
-from segue_server.telemetry.http_port import HttpPort, joined_address
+from segue_server.telemetry.http_port import HttpPort
 from segue_server.telemetry.loop_lag import LoopLag
 from segue_server.telemetry.rate_limited_log import client_faults
 

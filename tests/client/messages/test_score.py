@@ -55,7 +55,12 @@ def test_a_dict_has_what_follows_from_the_fields_too() -> None:
     assert (values["perplexity"], values["bits_per_character"]) == (score.perplexity, score.bits_per_character)
     assert values["windows"] == (window.as_dict(),)
     assert window.as_dict()["perplexity"] == window.perplexity
-    assert json.loads(json.dumps(values))["policies"] == {"unknown": "replace", "begin": None, "end": "nothing", "verbatim": False}
+    assert json.loads(json.dumps(values))["policies"] == {
+        "unknown": "replace",
+        "begin": None,
+        "end": "nothing",
+        "verbatim": False,
+    }
 
 
 def test_parts_keep_their_order_and_their_ends() -> None:

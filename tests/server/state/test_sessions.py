@@ -625,6 +625,14 @@ def test_a_rewound_session_may_write_something_else(caller: Caller) -> None:
         caller.rewind("mine", 0)
 
 
+def test_a_requests_seed_becomes_the_sessions_so_that_the_next_call_writes_on_as_if_it_were_one(caller: Caller) -> None:
+    whole = caller.generate(nothing(), "The", 60, sampling=pb.Sampling(temperature=1, seed=99))
+    caller.open("mine", seed=SEED)
+    first = caller.generate(session("mine"), "The", 20, sampling=pb.Sampling(temperature=1, seed=99))
+    assert caller.get("mine").session.seed == 99
+    assert first.text + caller.generate(session("mine"), count=40).text == whole.text
+
+
 def test_a_tenant_sees_its_own_sessions_page_by_page(channel: grpc.Channel) -> None:
     mine, other = (Caller(channel, tenant=uuid.uuid4().hex) for _ in range(2))
     names = sorted(f"{random.Random(i).randrange(10**6)}-{i}" for i in range(45))

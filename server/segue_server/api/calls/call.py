@@ -201,7 +201,8 @@ class Call:
             return None
         if len(data) > self._limits.message_bytes:
             raise InvalidRequest(
-                f"the request has {len(data):,} bytes; this method takes at most {self._limits.message_bytes:,}"
+                f"the request has {len(data):,} bytes; this method takes at most {self._limits.message_bytes:,}: "
+                "send less, or several requests"
             )
         self._message_bytes = len(data) * self._limits.memory_factor
         self.hold(0)
@@ -218,7 +219,10 @@ class Call:
                 async with asyncio.timeout(self._patience.reply):
                     await self._context.write(data)
             except TimeoutError:
-                raise Stalled(f"the stream was not read for {self._patience.reply:g} seconds") from None
+                raise Stalled(
+                    f"the stream was not read for {self._patience.reply:g} seconds; "
+                    "read it, or continue from its last ticket"
+                ) from None
             self._sent, self._writing = True, False
 
     def reply(self, message: Message | Parts) -> bytes:

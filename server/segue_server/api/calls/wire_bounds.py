@@ -104,7 +104,7 @@ def check_wire(data: bytes, message: type[Message]) -> Steps[None]:
         for number, (field, size, _) in enumerate(_fields(data, 0, len(data), _known(message.DESCRIPTOR))):
             counts[field.what] += 1
             if counts[field.what] > field.max_count:
-                raise InvalidRequest(f"{field.what}: more than the {field.max_count:,} that are allowed")
+                raise InvalidRequest(f"{field.what}: more than the {field.max_count:,} that are allowed: send fewer")
             if size > field.max_bytes:
                 raise InvalidRequest(f"{field.name} is {size:,} bytes long; at most {field.max_bytes:,} are allowed")
             if number % _FIELDS_OF_A_STEP == 0:

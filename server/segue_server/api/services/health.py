@@ -49,7 +49,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the librar
     ) -> health_pb2.HealthCheckResponse:
         """Return the status; NOT_FOUND for a service that the server does not have."""
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "the server has no such service")
+            known = ", ".join(sorted(self._services - {""}))
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"service is {request.service!r:.80}; name none, for the whole server, or one of {known}",
+            )
         return health_pb2.HealthCheckResponse(status=self._status)
 
     async def List(  # noqa: N802

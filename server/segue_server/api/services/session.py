@@ -208,7 +208,8 @@ def _position_before(stored: StoredSession, characters: int, model: Model) -> in
     begins = _character_begins(record.tail, model)
     if characters > len(begins):
         raise NotRewindable(
-            f"session {stored.name!r} can go back by at most {len(begins):,} characters, not by {characters:,}"
+            f"session {stored.name!r} can go back by at most {len(begins):,} characters, not by {characters:,}; "
+            f"its rewind_characters, chosen when it is opened, is {record.rewind:,}"
         )
     return record.position - len(record.tail) + int(begins[-characters])
 

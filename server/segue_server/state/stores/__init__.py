@@ -51,7 +51,7 @@ async def _open_redis(url: str, max_bytes: int | None) -> SessionStore:
     except ValueError:
         raise _bad_url(url) from None
     if max_bytes is not None:
-        raise StartupError("--session-gb is for memory: and sqlite:; for Redis, set its own maxmemory")
+        raise StartupError("--session-gb is for memory: and sqlite:; for Redis, set its own maxmemory instead", 2)
     store = RedisStore(address)
     await store.open()
     return store
@@ -59,4 +59,4 @@ async def _open_redis(url: str, max_bytes: int | None) -> SessionStore:
 
 def _bad_url(url: str) -> StartupError:
     _, secret, shown = url.rpartition("@")  # may hold a password before it
-    return StartupError(f"--sessions is {('...@' if secret else '') + shown!r:.80}; it must be {_FORMS}")
+    return StartupError(f"--sessions is {('...@' if secret else '') + shown!r:.80}; it must be {_FORMS}", 2)

@@ -322,7 +322,7 @@ class _Database:
 def _failure(error: sqlite3.Error) -> RequestError:
     """Return the error for the caller."""
     if primary_code(error) == sqlite3.SQLITE_FULL:
-        return StoreFull("the disk that holds the sessions is full; nothing was changed")
+        return StoreFull("the disk that holds the sessions is full; nothing was changed: close some, or use tickets")
     failure = StoreUnavailable()
     failure.__cause__ = error.with_traceback(None)  # its frames hold what the call sent
     return failure
