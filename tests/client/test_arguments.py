@@ -1,11 +1,12 @@
 """What a caller may pass: long times, and what is of the wrong kind."""
 
 import math
+import pickle
 import re
 from typing import Any
 
 import pytest
-from segue_client import Client, DeadlineExceeded, InvalidRequest
+from segue_client import AsyncClient, Client, DeadlineExceeded, InvalidRequest
 
 
 @pytest.mark.parametrize("seconds", [7e9, 8e9, 1e12, math.inf])
@@ -52,3 +53,9 @@ async def test_what_is_of_the_wrong_kind_is_named(
 ) -> None:
     with pytest.raises(InvalidRequest, match=f"^{re.escape(message)}$"):
         await face.call(method, *arguments, **options)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_is_not_copied_to_another_process(kind: Any) -> None:
+    with pytest.raises(TypeError, match="a client cannot be copied or sent to another process: make one in each"):
+        pickle.dumps(kind("127.0.0.1:1"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import NoReturn, Self, Unpack
 
 import grpc
 from segue.v1 import model_pb2
@@ -131,6 +131,10 @@ class AsyncClient(AsyncSessionCalls):
         request = model_pb2.GetModelRequest(model=model_reference(name, version))
         response = await self._connection.ask(lambda stubs: stubs.models.GetModel, request, timeout)
         return model_from(response.model)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied to another process."""
+        raise TypeError("a client cannot be copied or sent to another process: make one in each")
 
     async def close(self) -> None:
         """Close the connection; calls still running are cancelled."""

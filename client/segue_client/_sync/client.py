@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import NoReturn, Self, Unpack
 
 import grpc
 from segue.v1 import model_pb2
@@ -132,6 +132,10 @@ class Client(SessionCalls):
         request = model_pb2.GetModelRequest(model=model_reference(name, version))
         response = self._connection.ask(lambda stubs: stubs.models.GetModel, request, timeout)
         return model_from(response.model)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied to another process."""
+        raise TypeError("a client cannot be copied or sent to another process: make one in each")
 
     def close(self) -> None:
         """Close the connection; calls still running are cancelled."""

@@ -19,6 +19,7 @@ from segue_client.commands.options import (
     TICKET_IN,
     TIMEOUT,
     UNKNOWN,
+    VERBATIM,
     check_new_file,
 )
 
@@ -102,6 +103,7 @@ def _texts(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
     "--alternatives", type=click.IntRange(min=0), default=0, help="Show this many of the likeliest for each character."
 )
 @UNKNOWN
+@VERBATIM
 @TICKET_IN
 @click.option("--session", metavar="NAME", help="Continue this session, and advance it. See `segue sessions`.")
 @click.option(

@@ -24,7 +24,7 @@ import click
 
 from segue_client.commands.flags import CLIENT, in_flags
 from segue_client.commands.groups import Group
-from segue_client.commands.standard_streams import discard_output, replace_closed
+from segue_client.commands.standard_streams import discard_output, replace_closed, write_everything
 
 ENTRY_POINT_GROUP: Final = "segue.commands"
 
@@ -160,4 +160,5 @@ def segue() -> None:
 def main() -> NoReturn:
     """Run `segue` with the arguments of the process."""
     replace_closed()
+    write_everything()
     segue.main(prog_name="segue")

@@ -66,6 +66,9 @@ UNKNOWN: Final = click.option(
     show_default=True,
     help="What to do with characters that the model does not know.",
 )
+VERBATIM: Final = click.option(
+    "--verbatim", is_flag=True, help="Read what the model wrote as it is, without the normalization for other texts."
+)
 TICKET_IN: Final = click.option(
     "--ticket-in",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

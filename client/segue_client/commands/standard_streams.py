@@ -1,7 +1,7 @@
-"""Standard streams that cannot be used: closed by the caller, as with `<&-` in a shell, or no longer read.
+"""Standard streams that cannot be used as they are: closed, no longer read, or of an encoding that lacks characters.
 
-Python has None in place of closed ones, and the system gives their numbers to the next files and sockets, which stray
-output would then damage.
+A shell closes them with `<&-`. Python has None in place of closed ones, and the system gives their numbers to the next
+files and sockets, which stray output would then damage.
 """
 
 import io
@@ -46,6 +46,12 @@ def replace_closed() -> None:
         sys.stdout = _nowhere()
     if sys.stderr is None:
         sys.stderr = _nowhere()
+
+
+def write_everything() -> None:
+    """Write what the encoding of standard output lacks as escapes, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _nowhere() -> io.TextIOWrapper:

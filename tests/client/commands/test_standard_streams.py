@@ -26,10 +26,15 @@ WRITERS = [
 ]
 
 
-def shell(arguments: str, redirection: str, folder: Path, address: str = "") -> "subprocess.CompletedProcess[str]":
+YOU = "\u4f60"
+
+
+def shell(
+    arguments: str, redirection: str, folder: Path, address: str = "", **variables: str
+) -> "subprocess.CompletedProcess[str]":
     (folder / "FILE").write_text("The cat ate.\n")
     command = f'"$0" -m segue_client {arguments} {redirection}'
-    environment = {"SEGUE_SERVER": address, "PATH": ""}
+    environment = {"SEGUE_SERVER": address, "PATH": "", "PYTHONUTF8": "1", **variables}
     return subprocess.run(
         ["/bin/sh", "-c", command, sys.executable],
         cwd=folder,
@@ -39,6 +44,14 @@ def shell(arguments: str, redirection: str, folder: Path, address: str = "") -> 
         check=False,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+@pytest.mark.parametrize("command", ["generate --max-characters 3", "score --text", "score --heatmap --text"])
+def test_characters_that_the_output_lacks_are_escaped(server: Any, tmp_path: Path, command: str, encoding: str) -> None:
+    ended = shell(f"{command} '{YOU}'", "", tmp_path, server.address, PYTHONIOENCODING=encoding)
+    assert ended.returncode == 0, ended.stderr
+    assert "\\u4f60" in ended.stdout
 
 
 @pytest.mark.parametrize("command", READERS)

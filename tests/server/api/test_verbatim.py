@@ -3,6 +3,7 @@
 Normalization is for texts of people: it may change one that a model wrote. These models write little else.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -11,10 +12,12 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue.v1 import common_pb2, generation_pb2, generation_pb2_grpc, scoring_pb2, scoring_pb2_grpc
 from segue_client import Client
+from segue_client.commands.main import segue
 from segue_export.export import export_checkpoint
 from segue_training.text.normalization import NORMALIZATIONS, Normalizer
 from segue_training.text.vocabulary import Vocabulary
@@ -154,6 +157,17 @@ def test_without_it_a_text_is_normalized(stubs: Stubs) -> None:
     (two,), (one,) = (stubs.score("letters-characters", ["a  A"], verbatim=v) for v in (True, False))
     assert len(two.log_probabilities) == 4
     assert len(one.log_probabilities) == 3
+
+
+def test_the_commands_read_verbatim_too(address: str) -> None:
+    def scored(*options: str) -> int:
+        command = ["score", "--json", "--text", "e\u0301", "--server", address, "--model", "nfc-characters", *options]
+        return int(json.loads(CliRunner().invoke(segue, command, catch_exceptions=False).stdout)["scored_count"])
+
+    assert (scored(), scored("--verbatim")) == (0, 1)
+    command = ["generate", "e\u0301", "--json", "--server", address, "--model", "nfc-characters"]
+    texts = [CliRunner().invoke(segue, [*command, *options]).stdout for options in ([], ["--verbatim"])]
+    assert [json.loads(text)["unknown_count"] for text in texts] == [1, 0]
 
 
 @given(st.lists(st.text(st.sampled_from(CHANGED) | st.characters(exclude_categories=["Cs"])), max_size=5))

@@ -1,11 +1,12 @@
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from segue_training.data.encoding import EncodedCorpus
+from segue_training.data.encoding import EncodedCorpus, encode_corpus
 from segue_training.errors import CorpusError
 from segue_training.recipes import TrainingConfig, small
 from segue_training.settings import override
@@ -45,3 +46,15 @@ def test_the_settings_that_a_short_text_is_offered_suffice(symbols: int, batch: 
 def test_the_setting_that_counts_is_named(symbols: int, batch: int, time: int, remedy: str) -> None:
     with pytest.raises(CorpusError, match=f"{remedy}$"):
         check_length(of_length(symbols), replace(small(), batch=batch, time=time))
+
+
+def test_a_last_line_of_a_tenth_of_the_text_is_named(tmp_path: Path) -> None:
+    lines = "".join(f"{number}\n" for number in range(300))
+    (tmp_path / "log").write_text(lines + "x" * len(lines) + "\n")
+    config = replace(small(), documents="lines")
+    with pytest.raises(
+        CorpusError, match=r"the last line alone is a tenth .*: add lines, or divide"
+    ):
+        check_length(encode_corpus(str(tmp_path / "log"), config), config)
+    (tmp_path / "log").write_text("x" * len(lines) + "\n" + lines)
+    check_length(encode_corpus(str(tmp_path / "log"), config), config)

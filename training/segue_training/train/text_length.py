@@ -16,6 +16,11 @@ def check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
             f"the training text has {found} symbols; this recipe needs {needed} "
             f"(batch {config.batch} x time {config.time}): {_remedy(found, config)}"
         )
+    if config.documents == "lines" and not len(corpus.validation):
+        raise CorpusError(
+            "the last line alone is a tenth of the text or more, and leaves no other for validation: add lines, or "
+            "divide the long one"
+        )
     if len(corpus.validation) < 2:  # noqa: PLR2004 - one to read, one to score
         raise CorpusError(
             f"the validation text, the last tenth, has {len(corpus.validation)} symbols and needs 2: use a longer text"

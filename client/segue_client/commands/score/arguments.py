@@ -32,6 +32,7 @@ class Arguments:
     candidates_file: str | None
     ranking: Literal["sum", "mean"]
     unknown: Literal["replace", "refuse"]
+    verbatim: bool
     begin: Literal["nothing", "begin"] | None
     end: Literal["nothing", "line-feed"] | None
     ticket_in: Path | None

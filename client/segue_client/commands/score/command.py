@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from segue_client.commands.options import JSON, TICKET_IN, UNKNOWN, connected
+from segue_client.commands.options import JSON, TICKET_IN, UNKNOWN, VERBATIM, connected
 from segue_client.commands.score.arguments import Arguments
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
@@ -47,6 +47,7 @@ Examples:
 )
 @connected
 @UNKNOWN
+@VERBATIM
 @click.option(
     "--begin",
     type=click.Choice(["nothing", "begin"]),

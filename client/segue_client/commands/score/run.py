@@ -243,6 +243,7 @@ def _reading(arguments: Arguments) -> ReadingOptions:
         "session": arguments.session,
         "exact": not arguments.inexact,
         "unknown": arguments.unknown,
+        "verbatim": arguments.verbatim,
         "begin": arguments.begin,
         "end": arguments.end or "nothing",
         "log_probabilities": arguments.per_character,
