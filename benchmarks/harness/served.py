@@ -34,25 +34,25 @@ class Server:
     process_id: int
 
 
-def make_module(layers: int, hidden: int) -> Recurrent:
+def make_module(layers: int, hidden: int, alphabet: str = TEXT_CHARACTERS) -> Recurrent:
     """Return an LSTM of random weights, always the same ones: what a step costs does not depend on them."""
-    vocabulary = Vocabulary(("<unk>", *TEXT_CHARACTERS))
+    vocabulary = Vocabulary(("<unk>", *alphabet))
     torch.manual_seed(0)
     return Recurrent(ModelConfig(vocabulary_size=len(vocabulary), embedding=64, hidden=hidden, layers=layers))
 
 
-def make_manifest(architecture: str, layers: int, hidden: int) -> Manifest:
+def make_manifest(architecture: str, layers: int, hidden: int, alphabet: str = TEXT_CHARACTERS) -> Manifest:
     """Return the manifest of a model that was trained on nothing."""
-    corpus, characters = CorpusDescription("none", "0" * 64, 1), ("<unk>", *TEXT_CHARACTERS)
+    corpus, characters = CorpusDescription("none", "0" * 64, 1), ("<unk>", *alphabet)
     return Manifest(
         FORMAT_VERSION, architecture, layers, hidden, characters, "line-feeds", "\n", corpus, 4.0, "none", {}, {}
     )
 
 
-def make_model(models: Path, layers: int, hidden: int) -> Path:
+def make_model(models: Path, layers: int, hidden: int, alphabet: str = TEXT_CHARACTERS) -> Path:
     """Write `make_module`'s LSTM as a model below the folder `models`; return its own folder."""
-    manifest = make_manifest("lstm", layers, hidden)
-    weights = {name: tensor.numpy() for name, tensor in make_module(layers, hidden).state_dict().items()}
+    manifest = make_manifest("lstm", layers, hidden, alphabet)
+    weights = {name: tensor.numpy() for name, tensor in make_module(layers, hidden, alphabet).state_dict().items()}
     return write_artifact(models, "benchmark", manifest, portable_graph(manifest, weights))
 
 

@@ -52,9 +52,7 @@ def test_a_last_line_of_a_tenth_of_the_text_is_named(tmp_path: Path) -> None:
     lines = "".join(f"{number}\n" for number in range(300))
     (tmp_path / "log").write_text(lines + "x" * len(lines) + "\n")
     config = replace(small(), documents="lines")
-    with pytest.raises(
-        CorpusError, match=r"the last line alone is a tenth .*: add lines, or divide"
-    ):
+    with pytest.raises(CorpusError, match=r"the last line alone is a tenth .*: add lines, or divide"):
         check_length(encode_corpus(str(tmp_path / "log"), config), config)
     (tmp_path / "log").write_text("x" * len(lines) + "\n" + lines)
     check_length(encode_corpus(str(tmp_path / "log"), config), config)
