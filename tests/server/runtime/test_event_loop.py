@@ -39,7 +39,7 @@ class Probe:
 
 
 @asynccontextmanager
-async def serving(models: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[grpc.aio.Channel]:
+async def serving(models: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> AsyncIterator[grpc.aio.Channel]:
     """A whole server on this event loop."""
     signals = StopSignals()
     task = asyncio.ensure_future(serve(ServerConfig(models, folder / "keys", "memory:", port=0), signals))
@@ -47,7 +47,7 @@ async def serving(models: Path, folder: Path, capsys: pytest.CaptureFixture[str]
     while "ready: " not in out:
         await asyncio.sleep(0.01)
         assert not task.done(), task.exception()
-        out += capsys.readouterr().out
+        out += capfd.readouterr().out
     try:
         # Which leaves the replies as bytes: to parse them would hold the loop too.
         async with grpc.aio.insecure_channel(out.split("ready: ")[1].split()[0]) as channel:
@@ -68,11 +68,11 @@ async def serving(models: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 async def test_a_long_request_leaves_the_event_loop_its_turns(
     models_folder: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     request_: pb.ScoreRequest,
     least_bytes: int,
 ) -> None:
-    async with serving(models_folder, tmp_path, capsys) as channel:
+    async with serving(models_folder, tmp_path, capfd) as channel:
         score: Any = channel.unary_unary(SCORE, pb.ScoreRequest.SerializeToString)
         await score(pb.ScoreRequest(texts=["a"]))
         probe = Probe()
