@@ -11,6 +11,7 @@ _PHRASES: Final[Mapping[str, str]] = {
     "end is END_POLICY_LINE_FEED": 'end is "line-feed"',
     "windows.characters is": "windows is",
     "segue-tenant is": "tenant is",
+    "model.name is empty, and the server has several: name": "the server has several models: name",
 }
 
 

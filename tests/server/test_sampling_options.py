@@ -593,14 +593,14 @@ def test_all_samples_find_room_or_none(full: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         generate(full, samples=5)
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "5 places for sequences are needed; this server has 4" in refusal.value.details()
+    assert "places for sequences: 5 needed; this server has 4" in refusal.value.details()
     assert len(generate_when_there_is_room(full, 4)) == 4
     stream = endless(full)
     next(stream)
     with pytest.raises(grpc.RpcError) as refusal:
         generate(full, samples=4)
     assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "4 places for sequences are needed, 3 of 4 free" in refusal.value.details()
+    assert "places for sequences: 4 needed, 3 of 4 free" in refusal.value.details()
     status = status_pb2.Status.FromString(dict(refusal.value.trailing_metadata())["grpc-status-details-bin"])
     assert any(detail.Unpack(error_details_pb2.RetryInfo()) for detail in status.details)
     assert len(generate(full, samples=3)) == 3  # the refused call holds no place

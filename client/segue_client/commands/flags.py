@@ -68,7 +68,10 @@ _REPHRASED: Final = tuple(
             r"--model-version is \1, which is not loaded of model \2; choose one of \3",
         ),
         (r"(; a session continues in one way: fork it for more)$", r"\1 with: segue sessions fork NAME NEW..."),
-        (r"^(there is no session '(.*)': .*)$", r"\1; see which there are with: segue sessions list"),
+        (
+            r"^(there is no session '(.*)': .*); open it, or name another$",
+            r"\1; see which there are with: segue sessions list",
+        ),
         (r"^(there is a session '(.*)' already; .* close it first)$", r"\1 with: segue sessions close \2"),
         (
             r"^(session '.*' can go back by at most .*)its rewind_characters(, and .*)$",

@@ -47,7 +47,7 @@ class Shared:
     def take(self, owner: Owner, amount: int) -> None:
         """Take `amount`; raises InvalidRequest if there is never that much, and Overloaded if there is not now."""
         if amount > self.total:
-            raise InvalidRequest(f"{amount:,} {self.what} are needed; this server has {self.total:,}: send less")
+            raise InvalidRequest(f"{self.what}: {amount:,} needed; this server has {self.total:,}: send less")
         self.require(owner, amount)
         self.taken += amount
         for held, key in self._holders(owner):
@@ -65,11 +65,11 @@ class Shared:
         """Raise Overloaded if `owner` cannot take `amount` now."""
         if amount > self.free:
             self.refused += 1
-            raise Overloaded(f"{amount:,} {self.what} are needed, {self.free:,} of {self.total:,} free; retry shortly")
+            raise Overloaded(f"{self.what}: {amount:,} needed, {self.free:,} of {self.total:,} free; retry shortly")
         if not self.is_fair(owner, amount):
             self.refused += 1
             raise Overloaded(
-                f"{amount:,} {self.what} are needed, and your connection or tenant has its share of {self.total:,}; "
+                f"{self.what}: {amount:,} needed, and your connection or tenant has its share of {self.total:,}; "
                 "wait for its other calls to end, or retry shortly"
             )
 

@@ -90,7 +90,7 @@ def test_a_small_server_is_not_divided() -> None:
 
 def test_more_than_there_is_can_never_be_had() -> None:
     shared = Shared("bytes", TOTAL, ASSURED)
-    with pytest.raises(InvalidRequest, match=r"1,001 bytes are needed; this server has 1,000"):
+    with pytest.raises(InvalidRequest, match=r"bytes: 1,001 needed; this server has 1,000"):
         shared.take(Owner("a", ""), TOTAL + 1)
 
 
