@@ -78,7 +78,7 @@ def test_a_closed_standard_input_is_one_line(tmp_path: Path) -> None:
     script = ["sh", "-c", 'exec "$@" <&-', "sh", *command("train", "-", *FAST)]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "Error: standard input is closed: pipe a text to it, or name a file instead of -\n"
+    assert done.stderr == "Error: standard input is closed: name a file instead of -, or redirect one with < FILE\n"
 
 
 def test_closed_outputs_do_not_stop_the_work(tmp_path: Path) -> None:

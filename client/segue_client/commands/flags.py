@@ -62,6 +62,10 @@ _REPHRASED: Final = tuple(
         (r"^(windows is .*), or 'lines'$", r"\1, or --lines --carry"),
         (r": it must be 0$", ": leave it out"),
         (r"^(the server has several models): name one of (.*)$", r"\1: name one with --model: \2"),
+        (
+            r"^model '([^'/]+)/(\d+)' is not loaded; loaded: .*$",
+            r"--model is '\1/\2', with a version: name it apart, with --model \1 --model-version \2",
+        ),
         (r"^model ('.*') is not loaded; loaded: (.*)$", r"--model is \1, which is not loaded; choose one of \2"),
         (
             r"^version (\d+) of model ('.*') is not loaded; loaded: (.*)$",

@@ -166,7 +166,7 @@ def _unknown(source: str) -> str:
 def _standard_input() -> BinaryIO:
     """Return standard input; the reader closes it."""
     if sys.stdin is None:
-        raise CorpusError("standard input is closed: pipe a text to it, or name a file instead of -")
+        raise CorpusError("standard input is closed: name a file instead of -, or redirect one with < FILE")
     if sys.stdin.closed:
         raise CorpusError("standard input can be read only once: write it to a file first")
     return sys.stdin.buffer
