@@ -32,7 +32,12 @@ from segue_training.train.checkpoint import Checkpoint, CorpusRecord, Tools, sav
 from unsealing import write_keys
 
 # A slow machine is no failure; and CI tries the same examples every time.
-hypothesis.settings.register_profile("segue", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.register_profile(
+    "segue",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("segue")
 
 torch.set_num_threads(1)  # threads of several processes on few cores wait for each other
