@@ -20,6 +20,7 @@ from segue_client.commands.render import (
     SURPRISAL_STYLES,
     UNSCORED_STYLE,
     alternatives_table,
+    console,
     model_table,
     print_row,
     print_table,
@@ -111,6 +112,26 @@ def test_colour_is_for_terminals() -> None:
 
 def test_the_legend_names_every_colour() -> None:
     assert surprisal_legend().plain == "surprisal in bits: <1 <2 <4 <7 more"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"TERM": "xterm-256color"}, {"TERM": "xterm"}, {"TERM": "linux"}, {"TERM": "xterm-256color", "NO_COLOR": "1"}],
+    ids=lambda environment: " ".join(environment.values()),
+)
+def test_the_five_levels_look_different_on_every_terminal(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name in ("TERM", "COLORTERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    to = console(forced=True)
+    to.file = io.StringIO()
+    to.print(surprisal_legend())
+    told = re.findall(r"((?:\x1b\[[\d;]*m)*)(<\d|more)", to.file.getvalue())
+    assert [level for _, level in told] == ["<1", "<2", "<4", "<7", "more"]
+    assert len({style.removeprefix("\x1b[0m") for style, _ in told}) == 5
 
 
 def test_a_text_cannot_steer_the_terminal() -> None:
