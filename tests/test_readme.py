@@ -64,6 +64,15 @@ def test_files_named_by_their_full_paths_exist(page: Path) -> None:
     assert not [path for path in _SOURCE.findall(page.read_text()) if not (ROOT / path).exists()]
 
 
+def test_jq_is_told_that_a_perplexity_may_be_null() -> None:
+    """In jq null is less than any number."""
+    command = ROOT / "client/segue_client/commands/score/command.py"
+    filters = [text for page in (*PAGES, command) for text in re.findall(r"jq [^\n]*'(select\(.*?)'", page.read_text())]
+    compared = [text for text in filters if "<" in text]
+    assert len(compared) >= 2
+    assert not [text for text in compared if "!= null" not in text]
+
+
 def test_readme_says_how_to_install() -> None:
     assert "pip install '.[train,export,server]'" in (ROOT / "README.md").read_text()
 

@@ -84,14 +84,21 @@ def show(prompt: str, generation: Generation, note: Callable[[Chunk], None]) -> 
 
     Calls `note` with each chunk before printing it.
     """
+    last = prompt
 
     def note_and_print(chunk: Chunk) -> None:
+        nonlocal last
         note(chunk)
         click.echo(_printed(chunk.text), nl=False)
+        last = chunk.text or last
 
     click.secho(_printed(prompt), dim=True, nl=False)
-    text = read(generation, note_and_print)
-    if sys.stdout.isatty() or text.alternatives:
+    try:
+        text = read(generation, note_and_print)
+    finally:
+        if sys.stdout.isatty():  # also if the text is broken off: the next prompt, or the error, begins a line
+            _end_line(last)
+    if text.alternatives and not sys.stdout.isatty():
         _end_line(text.text)
     _show_alternatives(text)
     return text

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
+from rich.theme import Theme
 
 from segue_client.messages.events import Alternative
 from segue_client.messages.model import Model
@@ -26,6 +27,18 @@ The more surprising, the darker, on terminals of any background; so the text has
 """
 HIGHEST_STYLE: Final = "bold color(231) on color(88)"
 UNSCORED_STYLE: Final = "dim"
+
+_FEW_COLOURS: Final = (
+    "color(0) on color(15)",
+    "underline color(0) on color(15)",
+    "bold color(0) on color(11)",
+    "bold underline color(0) on color(3)",
+    "bold reverse color(1) on color(15)",
+)
+"""The five styles for a terminal of at most 16 colours, where some of the others are the same.
+
+They differ without any colour, too.
+"""
 
 PIPE_WIDTH: Final = 10_000
 """Columns in a pipe: enough to keep every name on one line."""
@@ -53,7 +66,14 @@ class _Console(Console):
 def console(*, forced: bool = False) -> Console:
     """Return standard output: in a pipe without line wrapping and, unless `forced`, without colour."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return _Console(highlight=False, soft_wrap=True, width=width, force_terminal=forced or None)
+    made = _Console(highlight=False, soft_wrap=True, width=width, force_terminal=forced or None)
+    if made.no_color or made.color_system == "standard":
+        made.push_theme(Theme(dict(zip(_styles(), _FEW_COLOURS, strict=True))))
+    return made
+
+
+def _styles() -> list[str]:
+    return [*(style for _, style in SURPRISAL_STYLES), HIGHEST_STYLE]
 
 
 def printable(text: str) -> str:
@@ -103,8 +123,14 @@ def print_table(table: Table) -> None:
     to.print(table)
 
 
+def print_surprisal_legend(to: Console) -> None:
+    """Print what each style means, where there are any: a dumb terminal has none."""
+    if to.color_system is not None:
+        to.print(surprisal_legend())
+
+
 def surprisal_legend() -> Text:
-    """Return what each colour means."""
+    """Return what each style means."""
     legend = Text("surprisal in bits: ")
     for bound, style in SURPRISAL_STYLES:
         legend.append(f"<{bound}", style=style).append(" ")

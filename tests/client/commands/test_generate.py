@@ -465,6 +465,22 @@ def test_a_document_ends_with_its_own_line_feed(peer: Any, run: Any, script: Any
     os.close(master)
 
 
+def test_a_text_that_breaks_off_ends_its_line_on_a_terminal(peer: Any, script: Any) -> None:
+    def break_off(_request: Any) -> Any:
+        yield script.started()
+        yield script.text("abc")
+        peer.abort(grpc.StatusCode.INTERNAL, "no")
+
+    peer.generate = break_off
+    master, terminal = os.openpty()
+    command = [sys.executable, "-m", "segue_client", "generate", "Hi", "--server", peer.address]
+    done = subprocess.run(command, stdout=terminal, stderr=terminal, check=False, timeout=30)
+    os.close(terminal)
+    assert done.returncode == 1
+    assert os.read(master, 1000).decode().startswith("\x1b[2mHi\x1b[0mabc\r\nError: ")
+    os.close(master)
+
+
 def test_models_as_a_table_and_as_json(run: Any) -> None:
     assert run("models").stdout.splitlines()[1].split()[0] == "toy/3"
     [model] = map(json.loads, run("models", "--json").stdout.splitlines())

@@ -2,7 +2,10 @@
 
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -111,6 +114,23 @@ def test_colour_is_for_terminals() -> None:
 
 def test_the_legend_names_every_colour() -> None:
     assert surprisal_legend().plain == "surprisal in bits: <1 <2 <4 <7 more"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"TERM": "xterm-256color"}, {"TERM": "xterm"}, {"TERM": "linux"}, {"TERM": "xterm-256color", "NO_COLOR": "1"}],
+    ids=lambda environment: " ".join(environment.values()),
+)
+def test_the_five_levels_look_different_on_every_terminal(environment: dict[str, str]) -> None:
+    """In a process of its own, because rich keeps what a style was on the first terminal that it was shown on."""
+    program = "from segue_client.commands import render as r; r.print_surprisal_legend(r.console(forced=True))"
+    rest = {name: value for name, value in os.environ.items() if name not in {"COLORTERM", "NO_COLOR"}}
+    shown = subprocess.run(
+        [sys.executable, "-c", program], env=rest | environment, capture_output=True, text=True, check=True, timeout=30
+    )
+    told = re.findall(r"((?:\x1b\[[\d;]*m)*)(<\d|more)", shown.stdout)
+    assert [level for _, level in told] == ["<1", "<2", "<4", "<7", "more"]
+    assert len({style.removeprefix("\x1b[0m") for style, _ in told}) == 5
 
 
 def test_a_text_cannot_steer_the_terminal() -> None:

@@ -1,7 +1,11 @@
 """JSON lines come back as the bytes that they were, however they were written, and whatever is wrong with them."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import subprocess
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -128,7 +132,7 @@ def test_bad_records_do_not_end_the_run(run: Any, policy: str) -> None:
     result = run("-", "--jsonl", "--bad-rows", policy, stdin=b"\n".join(lines))
     found = result.stdout_bytes.splitlines()
     assert result.exit_code == 4
-    assert result.stderr.startswith("7 of 14 rows could not be scored; the first: standard input, line 2 is not JSON: ")
+    assert result.stderr.startswith("7 of 14 rows could not be scored; the first: standard input:2 is not JSON: ")
     assert len(result.stderr.splitlines()) == 1
     scored, bad = (found[::2], found[1::2]) if policy == "keep" else (found, [])
     assert len(bad) == (len(BAD) if policy == "keep" else 0)
@@ -136,7 +140,7 @@ def test_bad_records_do_not_end_the_run(run: Any, policy: str) -> None:
         assert out.startswith(line[:-1] + b', "score": {"sum_log_probability": ')
     for number, out in enumerate(bad):
         assert "standard input" in json.loads(out)["error"]
-        assert f":{2 * number + 2}:" in out.decode() or f"line {2 * number + 2}" in out.decode()
+        assert f"standard input:{2 * number + 2}" in json.loads(out)["error"]
 
 
 def test_all_records_may_be_bad(run: Any, peer: Any) -> None:
@@ -171,6 +175,41 @@ def test_bad_lines_are_kept_or_left_out(run: Any, tmp_path: Path) -> None:
         assert result.exit_code == 4
         message = f"2 of 4 rows could not be scored; the first: {path}:2: character 'Ā' at position 1\n"
         assert result.stderr == message
+
+
+LOG = "".join(f"line {number} of a log\n" for number in range(2000))
+
+
+@pytest.mark.parametrize("mode", ["--lines", "--jsonl"])
+@pytest.mark.parametrize("policy", ["stop", "keep", "skip"])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.log.gz", gzip.compress(LOG.encode())),
+        ("a.log.xz", lzma.compress(LOG.encode())),
+        ("a.log.bz2", bz2.compress(LOG.encode())),
+        ("a.log.zst", b"\x28\xb5\x2f\xfd\nabc\n"),
+        ("16.log", LOG.encode("utf-16")),
+        ("32.log", LOG.encode("utf-32")),
+    ],
+)
+def test_what_is_no_text_has_no_rows(
+    run: Any, peer: Any, tmp_path: Path, *, name: str, data: bytes, mode: str, policy: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    result = run(path, mode, "--bad-rows", policy)
+    assert (result.exit_code, result.stdout, peer.requests) == (2, "", [])
+    assert len(result.stderr.splitlines()) == 1
+    assert "--bad-rows" not in result.stderr
+    command = result.stderr.partition("for example with: ")[2]
+    if name != "a.log.zst":
+        done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+        assert done.stdout.decode() == LOG
+
+
+def test_a_text_may_begin_like_a_compressed_file(run: Any) -> None:
+    assert run("-", "--lines", stdin=b"BZh is how it begins\n").exit_code == 0
 
 
 @pytest.mark.parametrize("extra", [[], ["--jobs", "1"], ["--html", "page.html"]])

@@ -6,6 +6,7 @@ import json
 import lzma
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,8 @@ def test_a_threshold_applies_to_the_last_row_of_a_running_score(run: Any, tmp_pa
         "--context b --candidate c --json --ranks",
         "--context b --candidate c --json --alternatives 2",
         "- --jsonl --sort surprising",
+        "--text a --threshold -1",
+        "--text a --threshold nan",
         "- --jsonl --lines",
         "- --window 3 --lines",
         "- -",
@@ -244,6 +247,21 @@ def test_a_threshold_applies_to_the_last_row_of_a_running_score(run: Any, tmp_pa
 def test_options_that_do_not_go_together_are_refused_before_any_call(run: Any, peer: Any, arguments: str) -> None:
     assert run(*arguments.split()).exit_code == 2
     assert peer.requests == []
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize("order", ["expected", "surprising"])
+def test_the_remedy_for_sorted_records_works(run: Any, order: str) -> None:
+    records = b'{"text": "azzz"}\n{"text": ""}\n{"text": "abc"}\n'
+    refused = run("-", "--jsonl", "--sort", order, stdin=records)
+    command = refused.stderr.partition("sort its output, with ")[2]
+    scored = run("-", "--jsonl", stdin=records).stdout_bytes
+    done = subprocess.run(["sh", "-c", command], input=scored, capture_output=True, check=True)
+    found = [each["score"]["perplexity"] for each in map(json.loads, done.stdout.splitlines())]
+    scores = [value for value in found if value is not None]
+    assert (len(found), len(scores)) == (3, 2)
+    assert scores == sorted(scores, reverse=order == "surprising")
+    assert found[-1 if order == "surprising" else 0] is None
 
 
 def test_each_line_is_its_own_text(run: Any, peer: Any, toys: Any, tmp_path: Path) -> None:
@@ -394,17 +412,19 @@ def test_records_keep_their_order(run: Any, toys: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"text": "a"', "line 3 is not JSON: Expecting ',' delimiter at column 13"),
-        (b'["text"]', "line 3 is not an object: it begins with '[\"text\"]'"),
-        (b'{"body": "a"}', "line 3 has no field 'text'; its fields are 'body'; choose one with --field"),
-        (b'{"text": 5}', "line 3: the field 'text' is not a text but 5"),
+        (b'{"text": "a"', "standard input:3 is not JSON: Expecting ',' delimiter at column 13"),
+        (b'["text"]', "standard input:3 is not an object: it begins with '[\"text\"]'"),
+        (b'{"body": "a"}', "standard input:3 has no field 'text'; its fields are 'body'; choose one with --field"),
+        (b'{"text": 5}', "standard input:3: the field 'text' is not a text but 5"),
         (b'{"text": "a", "score": 5}', "has a field 'score' already; name another one for the score with --into"),
-        (b"\xff", "is not UTF-8: byte 0xff at position 30"),
-        (b"[" * 100_000, "line 3 is nested too deeply"),
-        (b'{"text": "a", "x": [NaN]}', "line 3: NaN is not JSON"),
-        (b'{"text": "a", "x": -Infinity}', "line 3: -Infinity is not JSON"),
-        (b'{"text": [%s]}' % (b"7" * 5000), "line 3: the field 'text' is not a text but [Infinity]"),
-        (b'{"text": null}', "line 3: the field 'text' is not a text but null"),
+        (b"\xff", "standard input:3 is not UTF-8: byte 0xff at position 30"),
+        (b'{"text": "a', "standard input:3 is not JSON: Unterminated string starting at column 10; "),
+        (b'{"text": "a\x01"}', "standard input:3 is not JSON: Invalid control character at column 12; "),
+        (b"[" * 100_000, "standard input:3 is nested too deeply"),
+        (b'{"text": "a", "x": [NaN]}', "standard input:3: NaN is not JSON"),
+        (b'{"text": "a", "x": -Infinity}', "standard input:3: -Infinity is not JSON"),
+        (b'{"text": [%s]}' % (b"7" * 5000), "standard input:3: the field 'text' is not a text but [Infinity]"),
+        (b'{"text": null}', "standard input:3: the field 'text' is not a text but null"),
     ],
 )
 def test_a_bad_record_is_refused_after_those_before_it(run: Any, line: bytes, message: str) -> None:
@@ -677,6 +697,17 @@ def test_an_interrupt_ends_it_quietly(peer: Any, toy: Any) -> None:
         assert score.wait(20) == 130
         assert score.stderr.read() == b""
     assert toy.over.wait(20)
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("term", "has_legend"), [("dumb", False), ("xterm", True), ("xterm-256color", True)])
+def test_a_legend_explains_what_there_is(peer: Any, tmp_path: Path, *, term: str, has_legend: bool) -> None:
+    path = text_file(tmp_path, "a.txt", "abc\n")
+    command = [sys.executable, "-m", "segue_client", "score", str(path), "--server", peer.address, "--heatmap"]
+    environment = {**os.environ, "TERM": term, "COLORTERM": ""}
+    shown = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=30).stdout
+    assert (b"surprisal in bits" in shown) == has_legend
+    assert (b"\x1b[" in shown) == has_legend
 
 
 @pytest.mark.usefixtures("toy")

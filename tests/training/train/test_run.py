@@ -71,7 +71,7 @@ def test_a_text_that_fills_no_step_is_told_the_length_it_needs(
 def test_without_validation_text_nothing_is_trained(tmp_path: Path, tiny: TrainingConfig) -> None:
     path = tmp_path / "short.txt"
     path.write_text("ab" * 5)
-    with pytest.raises(CorpusError, match="the last tenth, has 1 symbols and needs 2"):
+    with pytest.raises(CorpusError, match="the last tenth, has 1 symbol and needs 2"):
         spec(path, replace(tiny, batch=1, time=1))
 
 

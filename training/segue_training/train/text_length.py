@@ -13,7 +13,7 @@ def check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
     needed = 0 if config.documents == "lines" else config.least_training_symbols
     if found < needed:
         raise CorpusError(
-            f"the training text has {found} symbols; this recipe needs {needed} "
+            f"the training text has {found} symbol{'' if found == 1 else 's'}; this recipe needs {needed} "
             f"(batch {config.batch} x time {config.time}): {_remedy(found, config)}"
         )
     if config.documents == "lines" and not len(corpus.validation):
@@ -22,9 +22,8 @@ def check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
             "divide the long one"
         )
     if len(corpus.validation) < 2:  # noqa: PLR2004 - one to read, one to score
-        raise CorpusError(
-            f"the validation text, the last tenth, has {len(corpus.validation)} symbols and needs 2: use a longer text"
-        )
+        held_out = "1 symbol" if len(corpus.validation) else "no symbol"
+        raise CorpusError(f"the validation text, the last tenth, has {held_out} and needs 2: use a longer text")
 
 
 def _remedy(symbols: int, config: TrainingConfig) -> str:

@@ -1,6 +1,9 @@
 """The arguments of `segue score`."""
 
+import json
 import math
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -112,6 +115,9 @@ class Arguments:
         self._refuse(self.heatmap and is_json, "--heatmap is for a person, --json for a script: choose one.")
         self._refuse(shows_text and not has_rows, "--heatmap and --html show texts, lines and windows.")
         self._refuse((self.top or self.by != "mean") and not self.sort, "--top and --by go with --sort.")
+        self._refuse(
+            self.sort and self.jsonl, f"--sort does not go with --jsonl: sort its output, with {self._jq_sort()}"
+        )
         self._refuse(self.sort and not has_rows, "--sort is for texts, lines and windows; --ranking is for candidates.")
         self._refuse(
             self.threshold is not None and mode == "candidates", "--threshold is for texts, lines and windows."
@@ -125,6 +131,12 @@ class Arguments:
         self._refuse(self.threshold is not None and math.isnan(self.threshold), "--threshold is no number.")
         check_new_file("--ticket-out", self.ticket_out)
         check_new_file("--html", self.html)
+
+    def _jq_sort(self) -> str:
+        """Return the command that sorts what --jsonl writes; rows without a score come last where they can."""
+        field = self.into if re.fullmatch(r"[A-Za-z_]\w*", self.into, re.ASCII) else json.dumps(self.into)
+        backwards = " | reverse" if self.sort == "surprising" else ""
+        return f"jq -cs {shlex.quote(f'sort_by(.{field}.perplexity){backwards}[]')}"
 
     def _refuse(self, condition: object, message: str) -> None:
         if condition:

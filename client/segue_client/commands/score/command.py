@@ -14,7 +14,7 @@ _NEW_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _EXAMPLES: Final = """\b
 Examples:
   segue score --lines app.log --sort surprising --top 10
-  segue score --jsonl corpus.jsonl | jq -c 'select(.score.perplexity < 8)'
+  segue score --jsonl corpus.jsonl | jq -c 'select(.score.perplexity | . != null and . < 8)'
   segue score --context "The cats " --candidate was --candidate were
 """
 
@@ -25,7 +25,9 @@ Examples:
 @click.option("--lines", is_flag=True, help="Score each line as its own text; skip empty ones.")
 @click.option("--carry", is_flag=True, help="With --lines: score each line as the next part of one text.")
 @click.option("--window", type=click.IntRange(min=1), metavar="N", help="Score every N characters of one text.")
-@click.option("--jsonl", is_flag=True, help="Read JSON lines; print each object with its score.")
+@click.option(
+    "--jsonl", is_flag=True, help="Read JSON lines; print each object with its score. Blank lines are left out."
+)
 @click.option("--field", default="text", show_default=True, help="With --jsonl: field that holds the text.")
 @click.option("--into", default="score", show_default=True, help="With --jsonl: field to add with the score.")
 @click.option(
@@ -73,7 +75,7 @@ Examples:
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="With --sort: keep and print only N rows.")
 @click.option(
     "--threshold",
-    type=float,
+    type=click.FloatRange(min=0),
     metavar="BITS",
     help="Exit with status 3 if a text has more bits per character than this.",
 )
@@ -117,7 +119,8 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     line end, as with --lines.
 
     Exit status: 0; 1 on failure; 2 on bad input, after the rows of what precedes it; 3 if a text is more surprising
-    than --threshold; 4 if --bad-rows kept or skipped rows; 130 if interrupted; 141 if the output is no longer read.
+    than --threshold, whatever else; 4 if --bad-rows kept or skipped rows; 130 if interrupted; 141 if the output is no
+    longer read.
     """
     arguments = Arguments(**options)
     from segue_client.commands.score.run import run

@@ -8,13 +8,14 @@ import select
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from segue_client.commands.score.bad_rows import BadRow
 from segue_client.commands.score.byte_lines import ANY_LINE_END, ByteLine, LineSplitter
+from segue_client.errors import InvalidRequest
 
 STANDARD_INPUT: Final = "standard input"
 
@@ -30,7 +31,12 @@ _MARKS: Final = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
+_COMPRESSED: Final = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    *((b"BZh%d1AY&SY" % level, "bzip2") for level in range(1, 10)),  # a text may begin with BZh
+)
 
 
 class Input:
@@ -73,9 +79,13 @@ class Input:
         return (line for line in self.byte_lines(ANY_LINE_END) if line is None or line.data)
 
     def byte_lines(self, end: re.Pattern[bytes]) -> Iterator[ByteLine | None]:
-        """Yield each line without the `end` that it has; and None whenever the next read would block."""
+        """Yield each line without the `end` that it has; and None whenever the next read would block.
+
+        A file that is compressed, or marked as UTF-16 or UTF-32, raises InvalidRequest: no line of it is what it seems.
+        """
         splitter = LineSplitter(end)
         while chunk := self._read():
+            self._check_whole()
             yield from splitter.feed(chunk)
             if self.is_waiting:
                 yield None
@@ -86,24 +96,42 @@ class Input:
         try:
             return line.data.decode()
         except UnicodeDecodeError as error:
-            raise self._refusal(f"{self.name}, line {line.number:,}", error, line.first) from error
+            raise self._refusal(self.place(line), error, line.first) from error
+
+    def place(self, line: ByteLine) -> str:
+        """Return what a line is called."""
+        return f"{self.name}:{line.number}"
 
     def _read(self) -> bytes:
         # `read1` returns what is available; `read` would wait for more.
         chunk = self._file.read1(CHUNK_BYTES) if isinstance(self._file, io.BufferedReader) else self._file.read()
         self._note(len(chunk))
-        self._head = self._head or chunk[:HEAD_BYTES]
+        self._head += chunk[: HEAD_BYTES - len(self._head)]
         return chunk
 
+    def _check_whole(self) -> None:
+        if tool := _named(self._head, _COMPRESSED):
+            raise InvalidRequest(f"{self.name} is compressed by {tool}; {self._decompress(tool)}")
+        if encoding := _named(self._head, _MARKS):
+            raise InvalidRequest(f"{self.name} is not UTF-8 but {encoding.upper()}; {self._convert(encoding)}")
+
+    @property
+    def _argument(self) -> str:
+        """The file in a command; one that names none reads standard input."""
+        return "" if self.name == STANDARD_INPUT else f" {shlex.quote(self.name)}"
+
+    def _decompress(self, tool: str) -> str:
+        return f"decompress it first, for example with: {tool} -dc{self._argument}"
+
+    def _convert(self, encoding: str) -> str:
+        return f"convert it first, for example with: iconv -f {encoding} -t utf-8{self._argument}"
+
     def _remedy(self, error: UnicodeDecodeError) -> str:
-        """Name a command; it reads standard input where no file is named."""
-        file = "" if self.name == STANDARD_INPUT else f" {shlex.quote(self.name)}"
-        for magic, tool in _COMPRESSED:
-            if self._head.startswith(magic):
-                return f"decompress it first, for example with: {tool} -dc{file}"
-        encoding = next((encoding for mark, encoding in _MARKS if self._head.startswith(mark)), "latin1")
+        if tool := _named(self._head, _COMPRESSED):
+            return self._decompress(tool)
+        encoding = _named(self._head, _MARKS) or "latin1"
         cut = "it is cut off, or in another encoding: " if error.reason == "unexpected end of data" else ""
-        return f"{cut}convert it first, for example with: iconv -f {encoding} -t utf-8{file}"
+        return f"{cut}{self._convert(encoding)}"
 
     def _decoded(self, decoder: codecs.IncrementalDecoder, chunk: bytes, *, is_last: bool) -> Iterator[str]:
         undecoded = len(decoder.getstate()[0])
@@ -120,6 +148,11 @@ class Input:
         """Say what is not UTF-8; `first` is the position of the undecoded bytes in their file."""
         wrong, at = error.object[error.start], first + error.start
         return BadRow(f"{name} is not UTF-8: byte 0x{wrong:02x} at position {at:,}; {self._remedy(error)}")
+
+
+def _named(head: bytes, magics: Iterable[tuple[bytes, str]]) -> str | None:
+    """Return the name beside what `head` begins with."""
+    return next((name for magic, name in magics if head.startswith(magic)), None)
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from segue_client.commands.render import (
     console,
     no_score_cells,
     print_row,
+    print_surprisal_legend,
     printable,
     score_cells,
     score_headings,
-    surprisal_legend,
     surprisal_text,
 )
 from segue_client.commands.score.rows import Row, score_fields, totals
@@ -75,7 +75,7 @@ class TablePrinter:
         if self._with_total and self._count > 1:
             click.secho(f"{score_cells(self._total)}  together", bold=True)
         if self._console:
-            self._console.print(surprisal_legend())
+            print_surprisal_legend(self._console)
 
 
 class TerminalPainter:
@@ -102,7 +102,7 @@ class TerminalPainter:
         """Print what the colours mean."""
         self._end_line()
         with self._printing():
-            self._console.print(surprisal_legend())
+            print_surprisal_legend(self._console)
 
     def _end_line(self) -> None:
         if self._last != "\n":

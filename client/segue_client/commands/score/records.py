@@ -63,7 +63,7 @@ def read_records(source: Input, field: str, into: str) -> Iterator[tuple[Record,
 
 def _read(source: Input, line: ByteLine, field: str, into: str) -> tuple[Record, str | BadRow]:
     record = Record(line)
-    where = f"{source.name}, line {line.number:,}"
+    where = source.place(line)
     try:
         fields = _fields(source.decoded(line), where)
         record = Record(line, fields.keys())
@@ -76,7 +76,7 @@ def _fields(line: str, where: str) -> dict[str, Any]:
     try:
         fields = json.loads(line, parse_int=_integer, parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        raise BadRow(f"{where} is not JSON: {error.msg} at column {error.colno}") from error
+        raise BadRow(f"{where} is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from error
     except RecursionError as error:
         raise BadRow(f"{where} is nested too deeply") from error
     except ValueError as error:  # raised below

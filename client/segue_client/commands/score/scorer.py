@@ -101,14 +101,10 @@ class Scorer:
         """Yield a row for each line that is not empty, scored as its own text; `with_end`: with its line feed."""
         end = "\n" if with_end else ""
         with opened(file, self.note) as source:
-
-            def name_of(line: ByteLine) -> str:
-                return f"{source.name}:{line.number}"
-
             items = (None if line is None else (line, _line_text(source, line, end)) for line in source.lines())
-            for line, outcome in self._in_bursts(items, name_of):
+            for line, outcome in self._in_bursts(items, source.place):
                 text = line.data.decode(errors="surrogateescape")
-                yield self._row(name_of(line), outcome, text, {"line": line.number})
+                yield self._row(source.place(line), outcome, text, {"line": line.number})
 
     def windows(self, file: str, size: WindowSize) -> Iterator[Row]:
         """Yield a row for each window of one text, including empty lines."""
@@ -128,7 +124,7 @@ class Scorer:
         with opened(file, self.note) as source:
 
             def name_of(record: Record) -> str:
-                return f"{source.name}:{record.line.number}"
+                return source.place(record.line)
 
             for record, outcome in self._in_bursts(read_records(source, field, into), name_of):
                 yield record, self._row(name_of(record), outcome)
