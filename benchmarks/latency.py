@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import arriving
 from harness.arrivals import Load
 from harness.served import Server, make_model, segue_server
 from harness.tables import Column, parser, show
@@ -40,8 +39,16 @@ STREAMS = 256
 def load(server: Server, rate: float, seconds: float, characters: int, prompt_every: float) -> Load:
     """Have another process read arriving streams."""
     arguments = ["--rate", str(rate), "--seconds", str(seconds), "--characters", str(characters)]
-    command = [sys.executable, arriving.__file__, server.address, *arguments, "--prompt-every", str(prompt_every)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    command = [
+        sys.executable,
+        "-m",
+        "harness.arriving",
+        server.address,
+        *arguments,
+        "--prompt-every",
+        str(prompt_every),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parent)  # noqa: S603
     return Load(**json.loads(done.stdout))
 
 

@@ -1,6 +1,7 @@
 """An open-loop load generator: streams arrive at random at a given rate, whether or not earlier ones have ended.
 
-    python benchmarks/arriving.py HOST:PORT --rate 50 [--seconds 10] [--characters 1000] [--prompt-every 2]
+    cd benchmarks
+    python -m harness.arriving HOST:PORT --rate 50 [--seconds 10] [--characters 1000] [--prompt-every 2]
 
 With --prompt-every, a prompt of 10,000 characters arrives every N seconds beside them, and is not counted.
 """
@@ -11,10 +12,11 @@ import random
 import time
 
 import grpc.aio
-from harness.arrivals import Arrivals, Load
-from harness.tables import parser
 from segue.v1 import generation_pb2, generation_pb2_grpc
 from streams import PROMPT, read, request
+
+from harness.arrivals import Arrivals, Load
+from harness.tables import parser
 
 LONG_PROMPT = PROMPT * 2500
 
