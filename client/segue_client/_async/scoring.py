@@ -10,6 +10,7 @@ from segue_client._async.connection import AsyncConnection
 from segue_client._async.score_stream import AsyncScoreStream
 from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
+from segue_client.messages.generation_request import check_text
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
     CandidateRanking,
@@ -21,7 +22,16 @@ from segue_client.messages.score_request import (
     score_request,
     text_settings,
 )
-from segue_client.protocol.batching import JOBS, Groups, Outcome, is_about_a_text, refused_text, rename_in_error
+from segue_client.protocol.batching import (
+    JOBS,
+    Groups,
+    OneBuild,
+    Outcome,
+    is_about_a_text,
+    refused_text,
+    rename_in_error,
+    unsendable,
+)
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
 
@@ -63,6 +73,7 @@ class AsyncScoringCalls:
         resume              whether a long text is resumed after its server was lost; None: the client's setting
         """
         settings = text_settings(**options)
+        check_text("text", text)
         retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         if not settings.fits(text):
             return await self._score_streamed(text, settings, retry)
@@ -98,6 +109,9 @@ class AsyncScoringCalls:
     ) -> AsyncIterator[Score]:
         """Score texts as `texts` yields them; yield the scores in the same order.
 
+        One build of the model scores them all: where several addresses, or a restart of the server, bring another one,
+        NotExact is raised, unless `exact` is False.
+
         Works for millions of texts: at most `jobs` calls, of up to 131,072 characters and 1,024 texts each, run at
         once. The caller of the iterator reads `texts`. An error of `texts`, or the refusal of a text, is raised after
         the scores of all texts before it; the message of a refusal counts the texts from 0. Everything else is as in
@@ -106,7 +120,7 @@ class AsyncScoringCalls:
         settings = _settings(jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         work = self._jobs(texts, settings, first, resume=resume, goes_on=False)
-        return self._until_refused(work, jobs)
+        return self._until_refused(self._outcomes(work, jobs, OneBuild(settings)))
 
     def try_score_each(
         self,
@@ -123,7 +137,8 @@ class AsyncScoringCalls:
         """
         settings = _settings(jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
-        return self._outcomes(self._jobs(texts, settings, first, resume=resume, goes_on=True), jobs)
+        work = self._jobs(texts, settings, first, resume=resume, goes_on=True)
+        return self._outcomes(work, jobs, OneBuild(settings))
 
     def score_stream(
         self,
@@ -185,15 +200,17 @@ class AsyncScoringCalls:
         )
         return ranking_from(response, candidates)
 
-    async def _until_refused(self, work: AsyncIterator[Job[list[Outcome]]], jobs: int) -> AsyncIterator[Score]:
+    async def _until_refused(self, work: AsyncGenerator[Outcome, None]) -> AsyncIterator[Score]:
         """Yield the scores before the first refusal, then raise it."""
-        async with aclosing(self._outcomes(work, jobs)) as outcomes:
+        async with aclosing(work) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome, InvalidRequest):
                     raise outcome
                 yield outcome
 
-    async def _outcomes(self, work: AsyncIterator[Job[list[Outcome]]], jobs: int) -> AsyncGenerator[Outcome, None]:
+    async def _outcomes(
+        self, work: AsyncIterator[Job[list[Outcome]]], jobs: int, build: OneBuild
+    ) -> AsyncGenerator[Outcome, None]:
         """Yield what becomes of each text; a refusal names the text by its number among all."""
         count = 0
         async with aclosing(in_order(work, jobs)) as scored_groups:
@@ -201,6 +218,8 @@ class AsyncScoringCalls:
                 for outcome in outcomes:
                     if isinstance(outcome, InvalidRequest):
                         rename_in_error(f"texts[{count}]", outcome)
+                    else:
+                        build.check(outcome, count)
                     yield outcome
                     count += 1
 
@@ -236,8 +255,8 @@ class AsyncScoringCalls:
 
     async def _try_score_group(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Outcome]:
         """Score texts in one call, and once more without each one that is refused."""
-        refusals = dict[int, Outcome]()
-        left = list(range(len(texts)))
+        refusals = unsendable(texts)
+        left = [number for number in range(len(texts)) if number not in refusals]
         scores = list[Score]()
         while left:
             try:

@@ -11,6 +11,7 @@ from segue_client._sync.connection import Connection
 from segue_client._sync.score_stream import ScoreStream
 from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
+from segue_client.messages.generation_request import check_text
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
     CandidateRanking,
@@ -22,7 +23,16 @@ from segue_client.messages.score_request import (
     score_request,
     text_settings,
 )
-from segue_client.protocol.batching import JOBS, Groups, Outcome, is_about_a_text, refused_text, rename_in_error
+from segue_client.protocol.batching import (
+    JOBS,
+    Groups,
+    OneBuild,
+    Outcome,
+    is_about_a_text,
+    refused_text,
+    rename_in_error,
+    unsendable,
+)
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
 
@@ -64,6 +74,7 @@ class ScoringCalls:
         resume              whether a long text is resumed after its server was lost; None: the client's setting
         """
         settings = text_settings(**options)
+        check_text("text", text)
         retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         if not settings.fits(text):
             return self._score_streamed(text, settings, retry)
@@ -99,6 +110,9 @@ class ScoringCalls:
     ) -> Iterator[Score]:
         """Score texts as `texts` yields them; yield the scores in the same order.
 
+        One build of the model scores them all: where several addresses, or a restart of the server, bring another one,
+        NotExact is raised, unless `exact` is False.
+
         Works for millions of texts: at most `jobs` calls, of up to 131,072 characters and 1,024 texts each, run at
         once. The caller of the iterator reads `texts`. An error of `texts`, or the refusal of a text, is raised after
         the scores of all texts before it; the message of a refusal counts the texts from 0. Everything else is as in
@@ -107,7 +121,7 @@ class ScoringCalls:
         settings = _settings(jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         work = self._jobs(texts, settings, first, resume=resume, goes_on=False)
-        return self._until_refused(work, jobs)
+        return self._until_refused(self._outcomes(work, jobs, OneBuild(settings)))
 
     def try_score_each(
         self,
@@ -124,7 +138,8 @@ class ScoringCalls:
         """
         settings = _settings(jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
-        return self._outcomes(self._jobs(texts, settings, first, resume=resume, goes_on=True), jobs)
+        work = self._jobs(texts, settings, first, resume=resume, goes_on=True)
+        return self._outcomes(work, jobs, OneBuild(settings))
 
     def score_stream(
         self,
@@ -186,15 +201,15 @@ class ScoringCalls:
         )
         return ranking_from(response, candidates)
 
-    def _until_refused(self, work: Iterator[Job[list[Outcome]]], jobs: int) -> Iterator[Score]:
+    def _until_refused(self, work: Generator[Outcome, None]) -> Iterator[Score]:
         """Yield the scores before the first refusal, then raise it."""
-        with closing(self._outcomes(work, jobs)) as outcomes:
+        with closing(work) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, InvalidRequest):
                     raise outcome
                 yield outcome
 
-    def _outcomes(self, work: Iterator[Job[list[Outcome]]], jobs: int) -> Generator[Outcome, None]:
+    def _outcomes(self, work: Iterator[Job[list[Outcome]]], jobs: int, build: OneBuild) -> Generator[Outcome, None]:
         """Yield what becomes of each text; a refusal names the text by its number among all."""
         count = 0
         with closing(in_order(work, jobs)) as scored_groups:
@@ -202,6 +217,8 @@ class ScoringCalls:
                 for outcome in outcomes:
                     if isinstance(outcome, InvalidRequest):
                         rename_in_error(f"texts[{count}]", outcome)
+                    else:
+                        build.check(outcome, count)
                     yield outcome
                     count += 1
 
@@ -237,8 +254,8 @@ class ScoringCalls:
 
     def _try_score_group(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Outcome]:
         """Score texts in one call, and once more without each one that is refused."""
-        refusals = dict[int, Outcome]()
-        left = list(range(len(texts)))
+        refusals = unsendable(texts)
+        left = [number for number in range(len(texts)) if number not in refusals]
         scores = list[Score]()
         while left:
             try:
