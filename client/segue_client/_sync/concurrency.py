@@ -3,6 +3,7 @@
 Python cannot cancel a thread, so `in_order` cancels the calls that its threads wait for in `invoke` and `next_message`.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -42,11 +43,22 @@ iterate = iter
 
 
 class Owner:
-    """All threads use a client."""
+    """The process whose threads use a client."""
 
-    def has_changed(self) -> bool:
-        """Whether another took over: never."""
-        return False
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._inherited: list[object] = []
+
+    def has_changed(self, channels: object) -> bool:
+        """Whether another process took over, forked from the one before, whose `channels` it must not use.
+
+        It keeps them: to close them would close the connections of the other process.
+        """
+        if self._process == os.getpid():
+            return False
+        self._process = os.getpid()
+        self._inherited.append(channels)
+        return True
 
 
 class Event(threading.Event):
