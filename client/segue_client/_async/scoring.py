@@ -10,7 +10,8 @@ from segue_client._async.connection import AsyncConnection
 from segue_client._async.score_stream import AsyncScoreStream
 from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
-from segue_client.messages.generation_request import check_text
+from segue_client.messages.generation_request import check_text, listed
+from segue_client.messages.option_names import check_names
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
     CandidateRanking,
@@ -72,6 +73,7 @@ class AsyncScoringCalls:
         timeout             seconds for the whole text
         resume              whether a long text is resumed after its server was lost; None: the client's setting
         """
+        check_names("score", options, TextOptions)
         settings = text_settings(**options)
         check_text("text", text)
         retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
@@ -93,7 +95,8 @@ class AsyncScoringCalls:
 
         `jobs`: the number of concurrent calls. `timeout` covers them all. Everything else is as in `score`.
         """
-        if options.get("session") is not None and len(texts) != 1:
+        check_names("score_many", options, TextsOptions)
+        if options.get("session") is not None and len(texts := listed("texts", texts)) != 1:
             raise InvalidRequest(f"a session continues with one text, not with {len(texts):,}")
         scores = self.score_each(texts, jobs=jobs, timeout=timeout, resume=resume, **options)
         return [score async for score in scores]
@@ -117,7 +120,7 @@ class AsyncScoringCalls:
         the scores of all texts before it; the message of a refusal counts the texts from 0. Everything else is as in
         `score_many`.
         """
-        settings = _settings(jobs, options)
+        settings = _settings("score_each", jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         work = self._jobs(texts, settings, first, resume=resume, goes_on=False)
         return self._until_refused(self._outcomes(work, jobs, OneBuild(settings)))
@@ -135,7 +138,7 @@ class AsyncScoringCalls:
 
         Raises InvalidRequest for what is wrong with every text, such as a ticket of another model.
         """
-        settings = _settings(jobs, options)
+        settings = _settings("try_score_each", jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         work = self._jobs(texts, settings, first, resume=resume, goes_on=True)
         return self._outcomes(work, jobs, OneBuild(settings))
@@ -166,6 +169,7 @@ class AsyncScoringCalls:
         """
         if isinstance(text, str):
             text = [text]
+        check_names("score_stream", options, TextOptions)
         settings = text_settings(**options)
         resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
@@ -176,7 +180,7 @@ class AsyncScoringCalls:
     async def score_candidates(
         self,
         context: str,
-        candidates: Sequence[str],
+        candidates: Iterable[str],
         *,
         ranking: CandidateRanking = "sum",
         return_tickets: bool = False,
@@ -193,6 +197,9 @@ class AsyncScoringCalls:
 
         Everything else is as in `score`. A session is not advanced.
         """
+        check_names("score_candidates", options, ReadingOptions)
+        if not isinstance(candidates, str):
+            candidates = listed("candidates", candidates)
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
         in_session = options.get("session") is not None
         response = await self._connection.ask(
@@ -293,8 +300,9 @@ class AsyncScoringCalls:
             return collected(progresses, stream.finished)
 
 
-def _settings(jobs: int, options: TextsOptions) -> ScoreSettings:
-    if jobs < 1:
+def _settings(method: str, jobs: object, options: TextsOptions) -> ScoreSettings:
+    check_names(method, options, TextsOptions)
+    if not isinstance(jobs, int) or jobs < 1:
         raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
     return ScoreSettings(**options)
 
@@ -303,6 +311,8 @@ async def _groups(texts: Iterable[str] | AsyncIterable[str], groups: Groups) -> 
     """Yield the texts in groups that fit into one call; an error of `texts` is raised after the texts before it."""
     if isinstance(texts, str):
         raise TypeError("these are several texts; for one, call score")
+    if not isinstance(texts, Iterable | AsyncIterable):
+        raise InvalidRequest(f"texts is {texts!r}; pass texts to score")
     failure = None
     try:
         async for text in iterate(texts):

@@ -84,6 +84,11 @@ class Connection:
         self._is_closed = False
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of the servers, as given."""
+        return self._addresses.all
+
+    @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._is_closed

@@ -11,7 +11,8 @@ from segue_client._sync.connection import Connection
 from segue_client._sync.score_stream import ScoreStream
 from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
-from segue_client.messages.generation_request import check_text
+from segue_client.messages.generation_request import check_text, listed
+from segue_client.messages.option_names import check_names
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
     CandidateRanking,
@@ -73,6 +74,7 @@ class ScoringCalls:
         timeout             seconds for the whole text
         resume              whether a long text is resumed after its server was lost; None: the client's setting
         """
+        check_names("score", options, TextOptions)
         settings = text_settings(**options)
         check_text("text", text)
         retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
@@ -94,7 +96,8 @@ class ScoringCalls:
 
         `jobs`: the number of concurrent calls. `timeout` covers them all. Everything else is as in `score`.
         """
-        if options.get("session") is not None and len(texts) != 1:
+        check_names("score_many", options, TextsOptions)
+        if options.get("session") is not None and len(texts := listed("texts", texts)) != 1:
             raise InvalidRequest(f"a session continues with one text, not with {len(texts):,}")
         scores = self.score_each(texts, jobs=jobs, timeout=timeout, resume=resume, **options)
         return [score for score in scores]
@@ -118,7 +121,7 @@ class ScoringCalls:
         the scores of all texts before it; the message of a refusal counts the texts from 0. Everything else is as in
         `score_many`.
         """
-        settings = _settings(jobs, options)
+        settings = _settings("score_each", jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         work = self._jobs(texts, settings, first, resume=resume, goes_on=False)
         return self._until_refused(self._outcomes(work, jobs, OneBuild(settings)))
@@ -136,7 +139,7 @@ class ScoringCalls:
 
         Raises InvalidRequest for what is wrong with every text, such as a ticket of another model.
         """
-        settings = _settings(jobs, options)
+        settings = _settings("try_score_each", jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         work = self._jobs(texts, settings, first, resume=resume, goes_on=True)
         return self._outcomes(work, jobs, OneBuild(settings))
@@ -167,6 +170,7 @@ class ScoringCalls:
         """
         if isinstance(text, str):
             text = [text]
+        check_names("score_stream", options, TextOptions)
         settings = text_settings(**options)
         resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
@@ -177,7 +181,7 @@ class ScoringCalls:
     def score_candidates(
         self,
         context: str,
-        candidates: Sequence[str],
+        candidates: Iterable[str],
         *,
         ranking: CandidateRanking = "sum",
         return_tickets: bool = False,
@@ -194,6 +198,9 @@ class ScoringCalls:
 
         Everything else is as in `score`. A session is not advanced.
         """
+        check_names("score_candidates", options, ReadingOptions)
+        if not isinstance(candidates, str):
+            candidates = listed("candidates", candidates)
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
         in_session = options.get("session") is not None
         response = self._connection.ask(
@@ -292,8 +299,9 @@ class ScoringCalls:
             return collected(progresses, stream.finished)
 
 
-def _settings(jobs: int, options: TextsOptions) -> ScoreSettings:
-    if jobs < 1:
+def _settings(method: str, jobs: object, options: TextsOptions) -> ScoreSettings:
+    check_names(method, options, TextsOptions)
+    if not isinstance(jobs, int) or jobs < 1:
         raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
     return ScoreSettings(**options)
 
@@ -302,6 +310,8 @@ def _groups(texts: Iterable[str], groups: Groups) -> Iterator[list[str]]:
     """Yield the texts in groups that fit into one call; an error of `texts` is raised after the texts before it."""
     if isinstance(texts, str):
         raise TypeError("these are several texts; for one, call score")
+    if not isinstance(texts, Iterable | Iterable):
+        raise InvalidRequest(f"texts is {texts!r}; pass texts to score")
     failure = None
     try:
         for text in iterate(texts):

@@ -76,8 +76,8 @@ _REPHRASED: Final = tuple(
         (r"^(there is no session '(.*)': .*)$", r"\1; see which there are with: segue sessions list"),
         (r"^(there is a session '(.*)' already; .* close it first)$", r"\1 with: segue sessions close \2"),
         (
-            r"^(session '.*' can go back by at most .*)its rewind_characters(, and .*)$",
-            r"\1`segue sessions open NAME --rewind-characters N`\2",
+            r"^(session '.*' can go back by at most .*; its )rewind_characters, chosen when it is opened(, is .*)$",
+            r"\1--rewind-characters, chosen with `segue sessions open NAME --rewind-characters N`\2",
         ),
         (
             r"^(characters of prompt: .*)$",

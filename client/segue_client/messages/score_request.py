@@ -1,6 +1,6 @@
 """The requests of one scoring, and what fits into one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, TypedDict, Unpack
@@ -179,7 +179,7 @@ def stream_start(settings: ScoreSettings, *, ticket_interval: int) -> scoring_pb
 
 def candidates_request(
     context: str,
-    candidates: Sequence[str],
+    candidates: Iterable[str],
     *,
     ranking: CandidateRanking = "sum",
     return_tickets: bool = False,
