@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from segue.v1 import common_pb2, scoring_pb2
 from segue_client import AsyncClient, Client, DeadlineExceeded, InvalidRequest
 
 NO_NAME = "session is NamedSession, not the name of one; call the methods of a session, or pass its name"
@@ -60,13 +61,13 @@ async def test_what_is_no_time_is_refused(peer: Any, face: Any) -> None:
         ("generate", ("",), {"max_characters": 0}, "max_characters is 0; choose 1 to 1,000,000"),
         ("generate_samples", ("", 1.5), {}, "samples is 1.5; choose 1 to 64"),
         ("generate", ("",), {"biases": [("a", 1)]}, "biases is list, not a dict of characters and their biases"),
-        ("generate", ("",), {"stop": None}, "stop is None; pass a list of texts"),
-        ("generate", ("",), {"stop": 5}, "stop is 5; pass a list of texts"),
-        ("score_many", (None,), {}, "texts is None; pass texts to score"),
-        ("score_many", (None,), {"session": "s"}, "texts is None; pass a list of texts"),
+        ("generate", ("",), {"stop": None}, "stop is None; pass a list of texts, or another iterable of them"),
+        ("generate", ("",), {"stop": 5}, "stop is 5; pass a list of texts, or another iterable of them"),
+        ("score_many", (None,), {}, "texts is None; pass a list of texts, or another iterable of them"),
+        ("score_many", (None,), {"session": "s"}, "texts is None; pass a list of texts, or another iterable of them"),
         ("score_many", (["a"],), {"jobs": None}, "jobs is None; choose 1 or more"),
-        ("score_candidates", ("a", None), {}, "candidates is None; pass a list of texts"),
-        ("score_candidates", ("a", 5), {}, "candidates is 5; pass a list of texts"),
+        ("score_candidates", ("a", None), {}, "candidates is None; pass a list of texts, or another iterable of them"),
+        ("score_candidates", ("a", 5), {}, "candidates is 5; pass a list of texts, or another iterable of them"),
         ("generate", ("",), {"session": NamedSession()}, NO_NAME),
         ("generate_samples", ("", 2), {"session": NamedSession()}, NO_NAME),
         ("score", ("a",), {"session": NamedSession()}, NO_NAME),
@@ -106,8 +107,26 @@ def test_misspelt_options_of_lazy_calls_are_named_at_once(kind: Any) -> None:
     for method in ("score_each", "try_score_each", "score_stream"):
         with pytest.raises(TypeError, match=f"{method} got an unexpected keyword argument 'modle'; did you mean model"):
             getattr(client, method)(["a"], modle="b")
-    with pytest.raises(InvalidRequest, match=r"^text is None; pass a text, or its pieces$"):
+    with pytest.raises(InvalidRequest, match=r"^text is None; pass a list of texts"):
         client.score_stream(None)
+
+
+@pytest.mark.parametrize("kind", [set, iter, tuple, dict.fromkeys])
+async def test_candidates_come_from_any_iterable(peer: Any, face: Any, kind: Any) -> None:
+    def score(request: Any) -> Any:
+        assert sorted(request.candidates) == ["b", "c"]
+        return scoring_pb2.ScoreCandidatesResponse(
+            policies=scoring_pb2.ScoringPolicies(
+                unknown=common_pb2.UNKNOWN_POLICY_REPLACE,
+                begin=scoring_pb2.BEGIN_POLICY_NOTHING,
+                end=scoring_pb2.END_POLICY_NOTHING,
+            ),
+            candidates=[scoring_pb2.CandidateScore(index=index) for index in (1, 0)],
+        )
+
+    peer.score_candidates = score
+    ranking = await face.call("score_candidates", "a", kind(["b", "c"]))
+    assert sorted(each.text for each in ranking.candidates) == ["b", "c"]
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 import grpc
 
 from segue_client.errors import Cancelled, InvalidRequest, translate
+from segue_client.messages.generation_request import iterated
 
 __all__ = [
     "Event",
@@ -125,9 +126,9 @@ def translated(address: str, detour_to: Callable[[str], str]) -> Iterator[None]:
         raise Cancelled("the call was cancelled") from error
 
 
-def iterate(items: Iterable[_Item] | AsyncIterable[_Item]) -> AsyncIterator[_Item]:
-    """Return an iterator over `items`; TypeError if they cannot be iterated over."""
-    return aiter(items) if isinstance(items, AsyncIterable) else _iterate(iter(items))
+def iterate(field: str, items: Iterable[_Item] | AsyncIterable[_Item]) -> AsyncIterator[_Item]:
+    """Return an iterator over `items`; InvalidRequest if they cannot be iterated over."""
+    return aiter(items) if isinstance(items, AsyncIterable) else _iterate(iterated(field, items))
 
 
 async def _iterate(items: Iterator[_Item]) -> AsyncIterator[_Item]:

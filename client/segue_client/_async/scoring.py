@@ -311,11 +311,9 @@ async def _groups(texts: Iterable[str] | AsyncIterable[str], groups: Groups) -> 
     """Yield the texts in groups that fit into one call; an error of `texts` is raised after the texts before it."""
     if isinstance(texts, str):
         raise TypeError("these are several texts; for one, call score")
-    if not isinstance(texts, Iterable | AsyncIterable):
-        raise InvalidRequest(f"texts is {texts!r}; pass texts to score")
     failure = None
     try:
-        async for text in iterate(texts):
+        async for text in iterate("texts", texts):
             if complete := groups.add(text):
                 yield complete
     except Exception as error:  # noqa: BLE001 - raised below

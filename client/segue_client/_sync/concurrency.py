@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 import grpc
 
 from segue_client.errors import translate
+from segue_client.messages.generation_request import iterated
 
 __all__ = [
     "Event",
@@ -39,7 +40,7 @@ _Received_co = TypeVar("_Received_co", covariant=True)
 
 Job: TypeAlias = Callable[[], _Result]
 
-iterate = iter
+iterate = iterated
 
 
 class Owner:

@@ -10,7 +10,7 @@ from segue.v1 import scoring_pb2
 
 from segue_client._sync.concurrency import Queue, iterate
 from segue_client._sync.connection import Connection, MessageStream
-from segue_client.errors import Cancelled, InvalidRequest, SegueError
+from segue_client.errors import Cancelled, SegueError
 from segue_client.messages.score import Score
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import ScoreProgress, Step, StreamScoring
@@ -64,9 +64,7 @@ class ScoreStream(Iterator[ScoreProgress]):
         self._outbox = _Outbox()
         self._call: _Messages | None = None
         self._is_cancelled = self._is_over = False
-        if not isinstance(text, Iterable | Iterable):
-            raise InvalidRequest(f"text is {text!r}; pass a text, or its pieces")
-        self._text = iterate(text)
+        self._text = iterate("text", text)
 
     @property
     def total(self) -> Score:

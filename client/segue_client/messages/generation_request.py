@@ -2,7 +2,7 @@
 
 import operator
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Real
@@ -207,11 +207,17 @@ def _positive(field: str, value: int, most: int) -> int:
     raise InvalidRequest(f"{field} is {value!r}; choose 1 to {most:,}")
 
 
+def iterated(field: str, values: Iterable[_Item]) -> Iterator[_Item]:
+    """Return an iterator over `values`; raise InvalidRequest if they cannot be iterated over."""
+    try:
+        return iter(values)
+    except TypeError:
+        raise InvalidRequest(f"{field} is {values!r}; pass a list of texts, or another iterable of them") from None
+
+
 def listed(field: str, values: Iterable[_Item]) -> list[_Item]:
     """Return `values` as a list; raise InvalidRequest if they cannot be iterated over."""
-    if not isinstance(values, Iterable):
-        raise InvalidRequest(f"{field} is {values!r}; pass a list of texts")
-    return list(values)
+    return list(iterated(field, values))
 
 
 def _biases(biases: Mapping[str, float] | None) -> list[generation_pb2.CharacterBias]:

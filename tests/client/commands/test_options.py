@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from click.testing import CliRunner, Result
+from segue_client.commands.flags import in_flags
 from segue_client.commands.main import segue
 
 
@@ -94,3 +95,22 @@ def test_rewinding_too_far_names_the_option_that_would_have_helped(server_addres
     assert run("generate", "The way", "--session", "fixed", "--max-characters", "9", **environment).exit_code == 0
     assert run("sessions", "rewind", "fixed", "5", **environment).exit_code == 0
     assert run("sessions", "close", "fixed", **environment).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "texts[9] was scored by build 8e of the model, those before by 3f: choose one with version, or accept both "
+            "with exact=False",
+            "texts[9] was scored by build 8e of the model, those before by 3f: choose one with --model-version, or accept "
+            "both with --inexact",
+        ),
+        (
+            "on one of class a; to resume anyway, choose exact=False",
+            "on one of class a; to resume anyway, use --inexact",
+        ),
+    ],
+)
+def test_what_exact_refuses_is_told_in_options(message: str, words: str) -> None:
+    assert in_flags(message) == words

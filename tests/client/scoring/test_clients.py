@@ -285,7 +285,7 @@ async def test_what_cannot_be_asked_is_refused_before_any_call(
 @pytest.mark.filterwarnings("error")
 def test_what_is_no_text_is_refused_without_noise(peer: Any) -> None:
     no_text: Any = 5
-    with Client(peer.address) as client, pytest.raises(TypeError, match="not iterable"):
+    with Client(peer.address) as client, pytest.raises(InvalidRequest, match=r"^text is 5; pass a list"):
         client.score_stream(no_text)
 
 
