@@ -1,6 +1,7 @@
 """What only the asynchronous client does in this way; `_sync/concurrency.py` has the same names."""
 
 import asyncio
+import os
 from asyncio import Queue, sleep
 from collections import deque
 from collections.abc import (
@@ -19,6 +20,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 import grpc
 
 from segue_client.errors import Cancelled, InvalidRequest, translate
+from segue_client.messages.generation_request import iterated
 
 __all__ = [
     "Event",
@@ -50,12 +52,22 @@ class Owner:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
 
-    def has_changed(self) -> bool:
-        """Whether another loop took over from one that has ended; raise InvalidRequest if that one still runs."""
+    def has_changed(self, channels: object) -> bool:
+        """Whether another loop took over from one that has ended; raise InvalidRequest if that one still runs.
+
+        The same in a forked process: gRPC's own thread for all loops is missing there. `channels` end with their loop.
+        """
+        del channels
         loop, before = asyncio.get_running_loop(), self._loop
+        if before is not None and self._process != os.getpid():
+            raise InvalidRequest(
+                "this AsyncClient is in use in the process from which this one was forked, where it stays; start "
+                'processes with multiprocessing\'s "spawn", or use Client'
+            )
         if before is None or before is loop:
-            self._loop = loop
+            self._loop, self._process = loop, os.getpid()
             return False
         if before.is_running():
             raise InvalidRequest("this AsyncClient is in use in another event loop; make one for each loop")
@@ -114,9 +126,9 @@ def translated(address: str, detour_to: Callable[[str], str]) -> Iterator[None]:
         raise Cancelled("the call was cancelled") from error
 
 
-def iterate(items: Iterable[_Item] | AsyncIterable[_Item]) -> AsyncIterator[_Item]:
-    """Return an iterator over `items`; TypeError if they cannot be iterated over."""
-    return aiter(items) if isinstance(items, AsyncIterable) else _iterate(iter(items))
+def iterate(field: str, items: Iterable[_Item] | AsyncIterable[_Item]) -> AsyncIterator[_Item]:
+    """Return an iterator over `items`; InvalidRequest if they cannot be iterated over."""
+    return aiter(items) if isinstance(items, AsyncIterable) else _iterate(iterated(field, items))
 
 
 async def _iterate(items: Iterator[_Item]) -> AsyncIterator[_Item]:

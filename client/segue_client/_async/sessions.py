@@ -10,7 +10,7 @@ from segue.v1 import session_pb2
 from segue_client._async.connection import AsyncConnection
 from segue_client._async.generation import AsyncGeneration
 from segue_client._async.scoring import AsyncScoringCalls
-from segue_client.errors import NotRewindable, SessionExists, SessionNotFound
+from segue_client.errors import SessionExists, SessionNotFound
 from segue_client.messages.generation_request import GenerationKeywords
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TextOptions
@@ -27,7 +27,7 @@ from segue_client.messages.session import (
     state_from,
 )
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.session import SessionCursor, beyond_reach
+from segue_client.protocol.session import SessionCursor
 
 
 class AsyncSessionCalls(AsyncScoringCalls):
@@ -226,12 +226,9 @@ class AsyncSession:
         after a broken connection, and the first try may have rewound the session; `refresh` shows it.
         """
         request = rewind_request(self._cursor.state, characters, seed)
-        try:
-            response = await self._connection.ask(
-                lambda stubs: stubs.sessions.RewindSession, request, timeout, in_session=True
-            )
-        except NotRewindable as error:
-            raise beyond_reach(error) from error.__cause__
+        response = await self._connection.ask(
+            lambda stubs: stubs.sessions.RewindSession, request, timeout, in_session=True
+        )
         self._cursor = SessionCursor(state_from(response.session))
 
     async def ticket(self, *, timeout: float | None = None) -> bytes | None:

@@ -13,6 +13,7 @@ from segue_client._sync.generation import Generation, Samples
 from segue_client._sync.sessions import SessionCalls
 from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions, model_reference
 from segue_client.messages.model import Model, model_from
+from segue_client.messages.option_names import check_names
 from segue_client.protocol.generation import resumable_texts
 from segue_client.protocol.retry import RESUME_SECONDS
 from segue_client.transport.channel import DEFAULT_TARGET, MAX_MESSAGE_BYTES
@@ -100,6 +101,7 @@ class Client(SessionCalls):
         timeout             seconds for the whole text
         resume              whether the text is resumed after its server was lost; None: the client's setting
         """
+        check_names("generate", options, GenerationKeywords)
         texts = resumable_texts(prompt, GenerationOptions(**options), resume=self._connection.settings.resumes(resume))
         return Generation.start(texts, self._connection, timeout, resume=resume)
 
@@ -116,6 +118,7 @@ class Client(SessionCalls):
 
         With a ticket instead of a prompt, the samples are alternative endings of one text.
         """
+        check_names("generate_samples", options, GenerationKeywords)
         texts = resumable_texts(
             prompt, GenerationOptions(**options), samples, resume=self._connection.settings.resumes(resume)
         )
@@ -132,6 +135,9 @@ class Client(SessionCalls):
         request = model_pb2.GetModelRequest(model=model_reference(name, version))
         response = self._connection.ask(lambda stubs: stubs.models.GetModel, request, timeout)
         return model_from(response.model)
+
+    def __repr__(self) -> str:
+        return f"<Client {', '.join(self._connection.addresses)}>"
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied to another process."""

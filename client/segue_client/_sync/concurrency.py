@@ -3,6 +3,7 @@
 Python cannot cancel a thread, so `in_order` cancels the calls that its threads wait for in `invoke` and `next_message`.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -17,6 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 import grpc
 
 from segue_client.errors import translate
+from segue_client.messages.generation_request import iterated
 
 __all__ = [
     "Event",
@@ -38,15 +40,26 @@ _Received_co = TypeVar("_Received_co", covariant=True)
 
 Job: TypeAlias = Callable[[], _Result]
 
-iterate = iter
+iterate = iterated
 
 
 class Owner:
-    """All threads use a client."""
+    """The process whose threads use a client."""
 
-    def has_changed(self) -> bool:
-        """Whether another took over: never."""
-        return False
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._inherited: list[object] = []
+
+    def has_changed(self, channels: object) -> bool:
+        """Whether another process took over, forked from the one before, whose `channels` it must not use.
+
+        It keeps them: to close them would close the connections of the other process.
+        """
+        if self._process == os.getpid():
+            return False
+        self._process = os.getpid()
+        self._inherited.append(channels)
+        return True
 
 
 class Event(threading.Event):

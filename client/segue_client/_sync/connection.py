@@ -2,14 +2,17 @@
 """The channels of a Client to its addresses, and the calls over them."""
 
 import logging
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Generic, TypeVar
+from weakref import WeakSet
 
 import grpc
 from segue.v1 import generation_pb2_grpc, model_pb2_grpc, scoring_pb2_grpc, session_pb2_grpc
 
 from segue_client._sync.concurrency import Lock, Owner, ServerStream, invoke, next_message, sleep, translated
-from segue_client.errors import Cancelled, SegueError
+from segue_client.errors import Cancelled, InvalidRequest, SegueError, ServerUnavailable
 from segue_client.protocol.addresses import Addresses, Use
 from segue_client.protocol.retry import RetryState
 from segue_client.transport.channel import call_metadata, channel_options
@@ -26,6 +29,7 @@ class Stubs:
     """The methods of the server behind one channel."""
 
     def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
         self.generation = generation_pb2_grpc.GenerationServiceStub(channel)
         self.scoring = scoring_pb2_grpc.ScoringServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
@@ -35,17 +39,24 @@ class Stubs:
 class MessageStream(Generic[_Response]):
     """The messages of one call. Raises the errors of `segue_client.errors`."""
 
-    def __init__(self, call: ServerStream[_Response], use: Use) -> None:
+    def __init__(self, call: ServerStream[_Response], use: Use, failed: Callable[[SegueError], None]) -> None:
+        """`failed`: told of the error that ends the call."""
         self._call = call
         self._use = use
+        self._failed = failed
+        self._process = os.getpid()
 
     def receive(self) -> _Response | None:
         """Return the next message; None after the last one."""
+        if self._process != os.getpid():
+            raise InvalidRequest("the call belongs to the process that began it; begin another one in this process")
         try:
             with translated(self._use.address, detour_to):
                 message = next_message(self._call)
-        except BaseException:
+        except BaseException as error:
             self._use.end()
+            if isinstance(error, SegueError):
+                self._failed(error)
             raise
         if message is None:
             self._use.end()
@@ -54,7 +65,8 @@ class MessageStream(Generic[_Response]):
     def cancel(self) -> None:
         """Cancel the call, from any thread. `receive` then raises Cancelled; a call that has ended stays so."""
         self._use.end()
-        self._call.cancel()
+        if self._process == os.getpid():
+            self._call.cancel()
 
 
 class Connection:
@@ -66,8 +78,15 @@ class Connection:
         self._metadata = call_metadata(settings.tenant)
         self._lock = Lock()
         self._owner = Owner()
-        self._channels: dict[str, tuple[grpc.Channel, Stubs]] = {}
+        self._stubs: dict[str, Stubs] = {}
+        self._all_stubs = WeakSet[Stubs]()
+        """Also those left for new ones, as long as calls use them."""
         self._is_closed = False
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of the servers, as given."""
+        return self._addresses.all
 
     @property
     def is_closed(self) -> bool:
@@ -101,11 +120,14 @@ class Connection:
         """Make a call that may be repeated, until it succeeds or `retry` gives up."""
         while True:
             use = retry.begin()
+            stubs = None
             try:
                 with use, translated(use.address, detour_to):
-                    stub = method(self._stubs(use.address))
-                    response = invoke(stub, request, timeout=retry.deadline.left, metadata=self._metadata)
+                    stubs = self._stubs_of(use.address)
+                    response = invoke(method(stubs), request, timeout=retry.deadline.left, metadata=self._metadata)
             except SegueError as error:
+                if stubs:
+                    self._leave(use.address, stubs, error)
                 self.wait_after(error, retry)
             else:
                 retry.note_progress()
@@ -123,12 +145,12 @@ class Connection:
         """
         use = retry.begin()
         try:
-            stub = method(self._stubs(use.address))
-            call = stub(request, timeout=retry.deadline.left, metadata=self._metadata)
+            stubs = self._stubs_of(use.address)
+            call = method(stubs)(request, timeout=retry.deadline.left, metadata=self._metadata)
         except BaseException:
             use.end()
             raise
-        return MessageStream(call, use)
+        return MessageStream(call, use, partial(self._leave, use.address, stubs))
 
     def delay_after(self, error: SegueError, retry: RetryState) -> float:
         """Return the seconds to wait before the next try, or raise what ends the call."""
@@ -147,21 +169,32 @@ class Connection:
         """Close the channels; calls still running are cancelled."""
         with self._lock:
             self._is_closed = True
-            if self._owner.has_changed():
-                self._channels.clear()
-            for channel, _ in self._channels.values():
-                channel.close()
+            self._take_over()
+            for stubs in list(self._all_stubs):
+                stubs.channel.close()
 
-    def _stubs(self, address: str) -> Stubs:
+    def _stubs_of(self, address: str) -> Stubs:
         with self._lock:
             if self._is_closed:
                 raise Cancelled("the client is closed")
-            if self._owner.has_changed():  # whose channels ended with it
-                self._channels.clear()
-            if address not in self._channels:
-                channel = self._channel(address)
-                self._channels[address] = channel, Stubs(channel)
-            return self._channels[address][1]
+            self._take_over()
+            if address not in self._stubs:
+                self._stubs[address] = Stubs(self._channel(address))
+                self._all_stubs.add(self._stubs[address])
+            return self._stubs[address]
+
+    def _take_over(self) -> None:
+        """Leave the channels of another owner."""
+        if self._owner.has_changed(list(self._all_stubs)):
+            self._stubs = {}
+            self._all_stubs = WeakSet()
+
+    def _leave(self, address: str, stubs: Stubs, error: SegueError) -> None:
+        """Have the next call connect anew if nobody was there: the channel would refuse it for a while, untried."""
+        if isinstance(error, ServerUnavailable) and not error.was_reached:
+            with self._lock:
+                if self._stubs.get(address) is stubs:
+                    del self._stubs[address]
 
     def _channel(self, address: str) -> grpc.Channel:
         options = channel_options(address, self.settings.max_message_bytes)

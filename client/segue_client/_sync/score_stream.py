@@ -64,7 +64,7 @@ class ScoreStream(Iterator[ScoreProgress]):
         self._outbox = _Outbox()
         self._call: _Messages | None = None
         self._is_cancelled = self._is_over = False
-        self._text = iterate(text)
+        self._text = iterate("text", text)
 
     @property
     def total(self) -> Score:

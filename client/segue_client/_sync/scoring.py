@@ -11,6 +11,8 @@ from segue_client._sync.connection import Connection
 from segue_client._sync.score_stream import ScoreStream
 from segue_client.errors import InvalidRequest
 from segue_client.messages.candidates import Ranking, ranking_from
+from segue_client.messages.generation_request import check_text, listed
+from segue_client.messages.option_names import check_names
 from segue_client.messages.score import Score, scores_from
 from segue_client.messages.score_request import (
     CandidateRanking,
@@ -22,7 +24,16 @@ from segue_client.messages.score_request import (
     score_request,
     text_settings,
 )
-from segue_client.protocol.batching import JOBS, Groups, Outcome, is_about_a_text, refused_text, rename_in_error
+from segue_client.protocol.batching import (
+    JOBS,
+    Groups,
+    OneBuild,
+    Outcome,
+    is_about_a_text,
+    refused_text,
+    rename_in_error,
+    unsendable,
+)
 from segue_client.protocol.retry import RetryState
 from segue_client.protocol.score_stream import StreamScoring, collected
 
@@ -63,7 +74,9 @@ class ScoringCalls:
         timeout             seconds for the whole text
         resume              whether a long text is resumed after its server was lost; None: the client's setting
         """
+        check_names("score", options, TextOptions)
         settings = text_settings(**options)
+        check_text("text", text)
         retry = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         if not settings.fits(text):
             return self._score_streamed(text, settings, retry)
@@ -83,7 +96,8 @@ class ScoringCalls:
 
         `jobs`: the number of concurrent calls. `timeout` covers them all. Everything else is as in `score`.
         """
-        if options.get("session") is not None and len(texts) != 1:
+        check_names("score_many", options, TextsOptions)
+        if options.get("session") is not None and len(texts := listed("texts", texts)) != 1:
             raise InvalidRequest(f"a session continues with one text, not with {len(texts):,}")
         scores = self.score_each(texts, jobs=jobs, timeout=timeout, resume=resume, **options)
         return [score for score in scores]
@@ -99,15 +113,18 @@ class ScoringCalls:
     ) -> Iterator[Score]:
         """Score texts as `texts` yields them; yield the scores in the same order.
 
+        One build of the model scores them all: where several addresses, or a restart of the server, bring another one,
+        NotExact is raised, unless `exact` is False.
+
         Works for millions of texts: at most `jobs` calls, of up to 131,072 characters and 1,024 texts each, run at
         once. The caller of the iterator reads `texts`. An error of `texts`, or the refusal of a text, is raised after
         the scores of all texts before it; the message of a refusal counts the texts from 0. Everything else is as in
         `score_many`.
         """
-        settings = _settings(jobs, options)
+        settings = _settings("score_each", jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
         work = self._jobs(texts, settings, first, resume=resume, goes_on=False)
-        return self._until_refused(work, jobs)
+        return self._until_refused(self._outcomes(work, jobs, OneBuild(settings)))
 
     def try_score_each(
         self,
@@ -122,9 +139,10 @@ class ScoringCalls:
 
         Raises InvalidRequest for what is wrong with every text, such as a ticket of another model.
         """
-        settings = _settings(jobs, options)
+        settings = _settings("try_score_each", jobs, options)
         first = self._connection.retry_state(timeout, resume=resume, in_session=settings.session is not None)
-        return self._outcomes(self._jobs(texts, settings, first, resume=resume, goes_on=True), jobs)
+        work = self._jobs(texts, settings, first, resume=resume, goes_on=True)
+        return self._outcomes(work, jobs, OneBuild(settings))
 
     def score_stream(
         self,
@@ -152,6 +170,7 @@ class ScoringCalls:
         """
         if isinstance(text, str):
             text = [text]
+        check_names("score_stream", options, TextOptions)
         settings = text_settings(**options)
         resume = self._connection.settings.resumes(resume)
         scoring = StreamScoring(settings, ticket_interval=ticket_interval, joins=join, resume=resume)
@@ -162,7 +181,7 @@ class ScoringCalls:
     def score_candidates(
         self,
         context: str,
-        candidates: Sequence[str],
+        candidates: Iterable[str],
         *,
         ranking: CandidateRanking = "sum",
         return_tickets: bool = False,
@@ -179,6 +198,9 @@ class ScoringCalls:
 
         Everything else is as in `score`. A session is not advanced.
         """
+        check_names("score_candidates", options, ReadingOptions)
+        if not isinstance(candidates, str):
+            candidates = listed("candidates", candidates)
         request = candidates_request(context, candidates, ranking=ranking, return_tickets=return_tickets, **options)
         in_session = options.get("session") is not None
         response = self._connection.ask(
@@ -186,15 +208,15 @@ class ScoringCalls:
         )
         return ranking_from(response, candidates)
 
-    def _until_refused(self, work: Iterator[Job[list[Outcome]]], jobs: int) -> Iterator[Score]:
+    def _until_refused(self, work: Generator[Outcome, None]) -> Iterator[Score]:
         """Yield the scores before the first refusal, then raise it."""
-        with closing(self._outcomes(work, jobs)) as outcomes:
+        with closing(work) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, InvalidRequest):
                     raise outcome
                 yield outcome
 
-    def _outcomes(self, work: Iterator[Job[list[Outcome]]], jobs: int) -> Generator[Outcome, None]:
+    def _outcomes(self, work: Iterator[Job[list[Outcome]]], jobs: int, build: OneBuild) -> Generator[Outcome, None]:
         """Yield what becomes of each text; a refusal names the text by its number among all."""
         count = 0
         with closing(in_order(work, jobs)) as scored_groups:
@@ -202,6 +224,8 @@ class ScoringCalls:
                 for outcome in outcomes:
                     if isinstance(outcome, InvalidRequest):
                         rename_in_error(f"texts[{count}]", outcome)
+                    else:
+                        build.check(outcome, count)
                     yield outcome
                     count += 1
 
@@ -237,8 +261,8 @@ class ScoringCalls:
 
     def _try_score_group(self, texts: list[str], settings: ScoreSettings, retry: RetryState) -> list[Outcome]:
         """Score texts in one call, and once more without each one that is refused."""
-        refusals = dict[int, Outcome]()
-        left = list(range(len(texts)))
+        refusals = unsendable(texts)
+        left = [number for number in range(len(texts)) if number not in refusals]
         scores = list[Score]()
         while left:
             try:
@@ -275,8 +299,9 @@ class ScoringCalls:
             return collected(progresses, stream.finished)
 
 
-def _settings(jobs: int, options: TextsOptions) -> ScoreSettings:
-    if jobs < 1:
+def _settings(method: str, jobs: object, options: TextsOptions) -> ScoreSettings:
+    check_names(method, options, TextsOptions)
+    if not isinstance(jobs, int) or jobs < 1:
         raise InvalidRequest(f"jobs is {jobs}; choose 1 or more")
     return ScoreSettings(**options)
 
@@ -287,7 +312,7 @@ def _groups(texts: Iterable[str], groups: Groups) -> Iterator[list[str]]:
         raise TypeError("these are several texts; for one, call score")
     failure = None
     try:
-        for text in iterate(texts):
+        for text in iterate("texts", texts):
             if complete := groups.add(text):
                 yield complete
     except Exception as error:  # noqa: BLE001 - raised below

@@ -11,7 +11,7 @@ from segue.v1 import session_pb2
 from segue_client._sync.connection import Connection
 from segue_client._sync.generation import Generation
 from segue_client._sync.scoring import ScoringCalls
-from segue_client.errors import NotRewindable, SessionExists, SessionNotFound
+from segue_client.errors import SessionExists, SessionNotFound
 from segue_client.messages.generation_request import GenerationKeywords
 from segue_client.messages.score import Score
 from segue_client.messages.score_request import TextOptions
@@ -28,7 +28,7 @@ from segue_client.messages.session import (
     state_from,
 )
 from segue_client.protocol.generation import resumable_texts
-from segue_client.protocol.session import SessionCursor, beyond_reach
+from segue_client.protocol.session import SessionCursor
 
 
 class SessionCalls(ScoringCalls):
@@ -225,12 +225,7 @@ class Session:
         after a broken connection, and the first try may have rewound the session; `refresh` shows it.
         """
         request = rewind_request(self._cursor.state, characters, seed)
-        try:
-            response = self._connection.ask(
-                lambda stubs: stubs.sessions.RewindSession, request, timeout, in_session=True
-            )
-        except NotRewindable as error:
-            raise beyond_reach(error) from error.__cause__
+        response = self._connection.ask(lambda stubs: stubs.sessions.RewindSession, request, timeout, in_session=True)
         self._cursor = SessionCursor(state_from(response.session))
 
     def ticket(self, *, timeout: float | None = None) -> bytes | None:

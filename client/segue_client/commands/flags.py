@@ -53,6 +53,11 @@ _REPHRASED: Final = tuple(
     for pattern, words in (
         (r'pass unknown="replace" to read it as <unk>', "read it as <unk> with --unknown replace"),
         (r"pass exact=False to continue anyway", "continue anyway with --inexact"),
+        (r"to resume anyway, choose exact=False$", "to resume anyway, use --inexact"),
+        (
+            r"choose one with version, or accept both with exact=False$",
+            "choose one with --model-version, or accept both with --inexact",
+        ),
         (r"^allowed_characters and forbidden_characters leave", "--allow and --forbid leave"),
         (r"^ranks and top_alternatives are", "--ranks and --alternatives are"),
         (r"^ticket and session are both given", "--ticket-in and --session are both given"),
@@ -78,8 +83,8 @@ _REPHRASED: Final = tuple(
         ),
         (r"^(there is a session '(.*)' already; .* close it first)$", r"\1 with: segue sessions close \2"),
         (
-            r"^(session '.*' can go back by at most .*)its rewind_characters(, and .*)$",
-            r"\1`segue sessions open NAME --rewind-characters N`\2",
+            r"^(session '.*' can go back by at most .*; its )rewind_characters, chosen when it is opened(, is .*)$",
+            r"\1--rewind-characters, chosen with `segue sessions open NAME --rewind-characters N`\2",
         ),
         (
             r"^(characters of prompt: .*)$",

@@ -2,10 +2,11 @@
 
 import operator
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict, TypeVar
 
 from segue.v1 import common_pb2, generation_pb2
 
@@ -13,6 +14,8 @@ from segue_client.errors import InvalidRequest
 
 UnknownPolicy = Literal["replace", "refuse"]
 """What happens to a character outside the vocabulary: it is read as `<unk>` and counted, or the call is refused."""
+
+_Item = TypeVar("_Item")
 
 WRITTEN_BEFORE: Final = 127
 """The most characters before the start in which a stop string can begin."""
@@ -65,11 +68,7 @@ class GenerationOptions:
 
     def to_request(self, prompt: str, samples: int = 1) -> generation_pb2.GenerateRequest:
         """Return the request; raise InvalidRequest for what the wire cannot carry or would read as a default."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop
-        if self.max_characters == 0:
-            raise InvalidRequest("max_characters is 0; choose 1 to 1,000,000")
-        if samples == 0:
-            raise InvalidRequest("samples is 0; choose 1 to 64")
+        stops = [self.stop] if isinstance(self.stop, str) else listed("stop", self.stop)
         return generation_pb2.GenerateRequest(
             model=model_reference(self.model, self.version),
             start=start_from(self.ticket, self.session, exact=self.exact),
@@ -80,21 +79,18 @@ class GenerationOptions:
                 top_p=_optional_number("top_p", self.top_p),
                 seed=None if self.seed is None else unsigned("seed", self.seed, 64),
                 min_p=_optional_number("min_p", self.min_p),
-                biases=[
-                    generation_pb2.CharacterBias(character=encodable("biases", character), bias=_number("biases", bias))
-                    for character, bias in (self.biases or {}).items()
-                ],
+                biases=_biases(self.biases),
                 allowed_characters=encodable("allowed_characters", self.allowed_characters),
                 forbidden_characters=encodable("forbidden_characters", self.forbidden_characters),
             ),
-            max_characters=unsigned("max_characters", self.max_characters, 32),
+            max_characters=_positive("max_characters", self.max_characters, 1_000_000),
             stop=[encodable("stop", each) for each in stops],
             written_before=encodable("written_before", self.written_before)[-WRITTEN_BEFORE:],
             log_probabilities=self.log_probabilities,
             unknown_policy=unknown_policy(self.unknown),
             verbatim=self.verbatim,
             return_ticket=self.return_ticket,
-            samples=unsigned("samples", samples, 32),
+            samples=_positive("samples", samples, 64),
             top_alternatives=unsigned("top_alternatives", self.top_alternatives, 32),
             ticket_interval=unsigned("ticket_interval", self.ticket_interval or 0, 32),
         )
@@ -147,6 +143,11 @@ def start_from(
         raise InvalidRequest(f"ticket is {type(ticket).__name__}, not bytes")
     start = common_pb2.Start(ticket=ticket) if ticket is not None else common_pb2.Start()
     if session is not None:
+        if not isinstance(session, str | SessionReference):
+            raise InvalidRequest(
+                f"session is {type(session).__name__}, not the name of one; call the methods of a session, or pass its "
+                "name"
+            )
         reference = SessionReference(name=session) if isinstance(session, str) else session
         start.session.CopyFrom(session_reference(reference))
     if not exact:
@@ -192,10 +193,40 @@ def unsigned(field: str, value: int, bits: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        number = -1
+        raise InvalidRequest(f"{field} is {value!r}, not a whole number") from None
     if not 0 <= number < 2**bits:
         raise InvalidRequest(f"{field} is {value!r}; choose 0 to {2**bits - 1:,}")
     return number
+
+
+def _positive(field: str, value: int, most: int) -> int:
+    """Return `value`; raise InvalidRequest for what is none or less than 1. The server refuses more than `most`."""
+    with suppress(InvalidRequest):
+        if number := unsigned(field, value, 32):
+            return number
+    raise InvalidRequest(f"{field} is {value!r}; choose 1 to {most:,}")
+
+
+def iterated(field: str, values: Iterable[_Item]) -> Iterator[_Item]:
+    """Return an iterator over `values`; raise InvalidRequest if they cannot be iterated over."""
+    try:
+        return iter(values)
+    except TypeError:
+        raise InvalidRequest(f"{field} is {values!r}; pass a list of texts, or another iterable of them") from None
+
+
+def listed(field: str, values: Iterable[_Item]) -> list[_Item]:
+    """Return `values` as a list; raise InvalidRequest if they cannot be iterated over."""
+    return list(iterated(field, values))
+
+
+def _biases(biases: Mapping[str, float] | None) -> list[generation_pb2.CharacterBias]:
+    if biases is not None and not isinstance(biases, Mapping):
+        raise InvalidRequest(f"biases is {type(biases).__name__}, not a dict of characters and their biases")
+    return [
+        generation_pb2.CharacterBias(character=encodable("biases", character), bias=_number("biases", bias))
+        for character, bias in (biases or {}).items()
+    ]
 
 
 def _number(field: str, value: float) -> float:

@@ -46,7 +46,13 @@ class Score(Surprisal):
     """The text as it was read: normalized, with the line feed of the end policy. Empty unless requested."""
 
     def __add__(self, following: "Score") -> "Score":
+        if not isinstance(following, Score):
+            return NotImplemented
         return Score.merge([self, following])
+
+    def __radd__(self, start: object) -> "Score":
+        """Let `sum` add up scores: it begins with 0."""
+        return self if isinstance(start, int) and start == 0 else NotImplemented
 
     @classmethod
     def merge(cls, parts: Iterable["Score"]) -> "Score":

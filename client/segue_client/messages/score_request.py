@@ -1,6 +1,6 @@
 """The requests of one scoring, and what fits into one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, TypedDict, Unpack
@@ -11,7 +11,6 @@ from segue_client.errors import InvalidRequest
 from segue_client.messages.generation_request import (
     SessionReference,
     UnknownPolicy,
-    check_text,
     encodable,
     model_reference,
     start_from,
@@ -125,17 +124,18 @@ class ScoreSettings:
         return TEXTS_PER_CALL_WITH_TICKETS if self.return_tickets or self.return_texts else TEXTS_PER_CALL
 
     def windows_in(self, text: str) -> int:
-        """Return how many windows `text` has at most."""
-        if self.windows is None:
+        """Return how many windows `text` has at most; none if it is no text."""
+        if self.windows is None or not isinstance(text, str):
             return 0
         if self.windows == "lines":
             return text.count("\n") + text.count("\r") + 1
         return -(-(len(text) + (self.end == "line-feed")) // self.windows)
 
-    def fits(self, text: str) -> bool:
-        """Whether one call can score `text`; raise InvalidRequest for what is no text."""
-        check_text("text", text)
-        return len(text) <= self.characters_per_call and self.windows_in(text) <= WINDOWS_PER_CALL
+    def fits(self, text: object) -> bool:
+        """Whether one call can score `text`; what is no text is refused there."""
+        return not isinstance(text, str) or (
+            len(text) <= self.characters_per_call and self.windows_in(text) <= WINDOWS_PER_CALL
+        )
 
 
 def text_settings(
@@ -179,7 +179,7 @@ def stream_start(settings: ScoreSettings, *, ticket_interval: int) -> scoring_pb
 
 def candidates_request(
     context: str,
-    candidates: Sequence[str],
+    candidates: Iterable[str],
     *,
     ranking: CandidateRanking = "sum",
     return_tickets: bool = False,

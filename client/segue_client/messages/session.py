@@ -11,6 +11,7 @@ from segue.v1 import common_pb2, session_pb2
 from segue_client.messages.generation_request import (
     SessionReference,
     encodable,
+    listed,
     model_reference,
     session_reference,
     start_from,
@@ -45,7 +46,7 @@ def fork_names(names: int | Sequence[str]) -> list[str]:
     """Return `names` as a list; an int N makes N random names. TypeError for a bare string."""
     if isinstance(names, str):
         raise TypeError("fork takes a number or a sequence of names")
-    return [random_name() for _ in range(names)] if isinstance(names, int) else list(names)
+    return [random_name() for _ in range(names)] if isinstance(names, int) else listed("names", names)
 
 
 def random_name() -> str:

@@ -1,6 +1,7 @@
 """How surprising a model found some characters."""
 
 import math
+from base64 import b64encode
 from dataclasses import asdict, dataclass, fields, is_dataclass
 
 
@@ -38,14 +39,17 @@ class Surprisal:
     def as_dict(self) -> dict[str, object]:
         """Return all fields by their names, and `perplexity` and `bits_per_character`, which `asdict` leaves out.
 
-        What belongs to the score (its windows, policies, continuation) becomes dicts too.
+        What belongs to the score (its windows, policies, continuation) becomes dicts too, and a ticket its Base64, so
+        that `json.dumps` takes them: `base64.b64decode` returns the ticket.
         """
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         return values | {"perplexity": self.perplexity, "bits_per_character": self.bits_per_character}
 
 
 def _plain(value: object) -> object:
-    """Turn dataclasses into dicts; leave long tuples of numbers as they are."""
+    """Turn dataclasses into dicts and bytes into their Base64; leave long tuples of numbers as they are."""
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
     if isinstance(value, tuple) and value and isinstance(value[0], Surprisal):
         return tuple(part.as_dict() for part in value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

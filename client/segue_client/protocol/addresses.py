@@ -9,7 +9,7 @@ first the first of the list.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from types import TracebackType
@@ -64,9 +64,7 @@ class Addresses:
 
     def __init__(self, target: str | Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         """`target`: one gRPC name, such as HOST:PORT, or several. Raises InvalidRequest for what is none."""
-        self.all = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
-        for address in self.all or ("",):
-            checked_address(address)
+        self.all = tuple(dict.fromkeys(map(checked_address, _listed(target) or [""])))
         self._clock = clock
         self._lock = Lock()
         self._places = {address: _Place(number) for number, address in enumerate(self.all)}
@@ -115,3 +113,7 @@ class Addresses:
     def _rest(self, place: _Place) -> float:
         """Return the seconds for which it is still to be left alone."""
         return max(0.0, place.good_at - self._clock())
+
+
+def _listed(target: object) -> list[object]:
+    return list(target) if isinstance(target, Iterable) and not isinstance(target, str | bytes) else [target]

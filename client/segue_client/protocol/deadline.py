@@ -31,7 +31,7 @@ class Deadline:
 
 
 def seconds(field: str, value: object) -> float:
-    """Return `value`; raise InvalidRequest unless it is a number. An infinite one is."""
-    if not isinstance(value, int | float) or math.isnan(value):
+    """Return `value`; raise InvalidRequest unless it is a number, at least 0. An infinite one is."""
+    if not isinstance(value, int | float) or math.isnan(value) or value < 0:
         raise InvalidRequest(f"{field} is {value!r}; choose a number of seconds")
     return value

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from segue_client.errors import NotRewindable, reworded
 from segue_client.messages.events import FinishReason
 from segue_client.messages.generation_request import GenerationKeywords, GenerationOptions, SessionReference
+from segue_client.messages.option_names import check_names
 from segue_client.messages.score_request import TextOptions
 from segue_client.messages.session import SessionState
 from segue_client.protocol.generation import ResumableTexts
@@ -30,6 +30,7 @@ class SessionCursor:
     def generation_options(self, keywords: GenerationKeywords) -> GenerationOptions:
         """Return the options of one text that continues the session."""
         _check_own(keywords)
+        check_names("generate", keywords, GenerationKeywords)
         state = self.state
         options = GenerationOptions(**keywords)
         return replace(options, session=_reference(state), model=state.model, version=state.version)
@@ -37,6 +38,7 @@ class SessionCursor:
     def text_options(self, options: TextOptions) -> TextOptions:
         """Return the options of one score that continues the session."""
         _check_own(options)
+        check_names("score", options, TextOptions)
         state = self.state
         return {**options, "session": _reference(state), "model": state.model, "version": state.version}
 
@@ -47,11 +49,6 @@ class SessionCursor:
     def move_to(self, position: int) -> None:
         """Note where a call has left the session."""
         self._state = replace(self._state, position=position)
-
-
-def beyond_reach(error: NotRewindable) -> NotRewindable:
-    """Return the error of a session with the remedy."""
-    return reworded(error, f"{error}; how far it can was set by its rewind_characters, and is less just after a rewind")
 
 
 def _check_own(options: GenerationKeywords | TextOptions) -> None:

@@ -37,6 +37,8 @@ def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, int]
         ("grpc.initial_reconnect_backoff_ms", _SHORTEST_RECONNECTION_MS),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECTION_MS),
         ("grpc.min_reconnect_backoff_ms", _CONNECTING_MS),
+        # Otherwise a new channel waits as long as others of the same address before it connects again.
+        ("grpc.use_local_subchannel_pool", 1),
         # gRPC obeys `http_proxy` even for this machine, which no proxy can reach.
         ("grpc.enable_http_proxy", int(not is_this_machine(target))),
     ]

@@ -135,8 +135,8 @@ SESSIONS: list[Case] = [
     (
         "rewind open 5",
         (
-            "session 'open' can go back by at most 0 characters, not by 5; how far it can was set by "
-            "`segue sessions open NAME --rewind-characters N`, and is less just after a rewind"
+            "session 'open' can go back by at most 0 characters, not by 5; its --rewind-characters, chosen with "
+            "`segue sessions open NAME --rewind-characters N`, is 0"
         ),
         "open rewindable --rewind-characters 5",
     ),

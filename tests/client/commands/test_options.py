@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from click.testing import CliRunner, Result
+from segue_client.commands.flags import in_flags
 from segue_client.commands.main import segue
 
 
@@ -94,3 +95,17 @@ def test_rewinding_too_far_names_the_option_that_would_have_helped(server_addres
     assert run("generate", "The way", "--session", "fixed", "--max-characters", "9", **environment).exit_code == 0
     assert run("sessions", "rewind", "fixed", "5", **environment).exit_code == 0
     assert run("sessions", "close", "fixed", **environment).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "those before by 3f: choose one with version, or accept both with exact=False",
+            "those before by 3f: choose one with --model-version, or accept both with --inexact",
+        ),
+        ("to resume anyway, choose exact=False", "to resume anyway, use --inexact"),
+    ],
+)
+def test_what_exact_refuses_is_told_in_options(message: str, words: str) -> None:
+    assert in_flags(message) == words

@@ -1,5 +1,6 @@
 """Scores, and how they add up."""
 
+import base64
 import json
 import math
 from dataclasses import asdict
@@ -101,3 +102,20 @@ def test_parts_keep_their_order_and_their_ends() -> None:
 def test_a_score_that_contradicts_itself_is_a_fault(fields: Any) -> None:
     with pytest.raises(ServerFault):
         score_from(pb.TextScore(scored_count=2, **fields), ScoringPolicies())
+
+
+def test_scores_are_summed_and_become_json() -> None:
+    parts = [
+        Score(sum_log_probability=-1.5, scored_count=2, ticket=b"a"),
+        Score(scored_count=1, ticket=bytes(range(256))),
+    ]
+    assert sum(parts) == Score.merge(parts)
+    assert sum([], Score()) == Score()
+    for added in (1, "a", None):
+        with pytest.raises(TypeError):
+            added + parts[0]  # type: ignore[operator]
+        with pytest.raises(TypeError):
+            parts[0] + added  # type: ignore[operator]
+    ticket = json.loads(json.dumps(parts[1].as_dict()))["ticket"]
+    assert base64.b64decode(ticket) == parts[1].ticket
+    assert Score().as_dict()["ticket"] is None

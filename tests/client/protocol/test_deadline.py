@@ -22,12 +22,11 @@ def test_infinite_is_none() -> None:
     assert Deadline.after(None).left is None
 
 
-@pytest.mark.parametrize("timeout", [0, -1, -math.inf])
-def test_a_limit_that_has_passed_leaves_nothing(timeout: float) -> None:
-    assert Deadline.after(timeout).left == 0
+def test_a_limit_that_has_passed_leaves_nothing() -> None:
+    assert Deadline.after(0).left == 0
 
 
-@pytest.mark.parametrize("timeout", [math.nan, "5", b""])
-def test_what_is_no_number_is_refused(timeout: Any) -> None:
+@pytest.mark.parametrize("timeout", [math.nan, "5", b"", -1, -math.inf])
+def test_what_is_no_number_of_seconds_is_refused(timeout: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"^timeout is .*; choose a number of seconds$"):
         Deadline.after(timeout)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ from segue_client import (
     Client,
     DeadlineExceeded,
     InvalidRequest,
+    NotExact,
     ScoringPolicies,
     ServerBusy,
     ServerFault,
@@ -283,7 +285,7 @@ async def test_what_cannot_be_asked_is_refused_before_any_call(
 @pytest.mark.filterwarnings("error")
 def test_what_is_no_text_is_refused_without_noise(peer: Any) -> None:
     no_text: Any = 5
-    with Client(peer.address) as client, pytest.raises(TypeError, match="not iterable"):
+    with Client(peer.address) as client, pytest.raises(InvalidRequest, match=r"^text is 5; pass a list"):
         client.score_stream(no_text)
 
 
@@ -650,3 +652,39 @@ async def test_a_refused_text_is_yielded_in_place_of_its_score(scoring: Any, pee
     peer.fail(grpc.StatusCode.INVALID_ARGUMENT, "the ticket cannot be continued")
     with pytest.raises(InvalidRequest, match="the ticket"):
         await scoring.each("try_score_each", ["ab"])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), None, b"ab", ["ab"], 7])
+@pytest.mark.usefixtures("small_calls")
+async def test_a_row_that_is_no_text_is_refused_in_its_place(scoring: Any, toys: Any, bad: Any) -> None:
+    for texts in ([bad, "c"], ["ab", bad, "c"], ["ab", bad], [bad], ["ab" * 600, bad, bad, "c"]):
+        for windows in (None, 3, "lines"):
+            outcomes, _ = await scoring.each("try_score_each", texts, windows=windows)
+            assert [
+                str(each) if isinstance(each, InvalidRequest) else each.sum_log_probability for each in outcomes
+            ] == [
+                toys.sum(text) if isinstance(text, str) else f"texts[{number}] is {type(text).__name__}, not str"
+                for number, text in enumerate(texts)
+            ]
+
+
+@pytest.mark.parametrize("method", ["score_each", "try_score_each"])
+async def test_two_builds_are_not_mixed(scoring: Any, peer: Any, toys: Any, method: str) -> None:
+    builds = iter(["3f" * 32, "8e" * 32])
+
+    def score(request: Any) -> Any:
+        response = toys.scores(request)
+        response.continuation.sha256 = next(builds)
+        return response
+
+    peer.score = score
+    texts, found = ["ab"] * 1030, list[Any]()
+    message = (
+        "texts[1024] was scored by build 8e8e8e8e8e8e of the model, those before by 3f3f3f3f3f3f: choose one with "
+        "version, or accept both with exact=False"
+    )
+    with pytest.raises(NotExact, match=f"^{re.escape(message)}$"):
+        await scoring.into(found, method, texts, jobs=1)
+    assert len(found) == 1024
+    builds = iter(["3f" * 32, "8e" * 32])
+    assert len((await scoring.each(method, texts, jobs=1, exact=False))[0]) == len(texts)
