@@ -71,11 +71,13 @@ def export(  # noqa: PLR0913 - one parameter for each option
     from rich.console import Console
     from rich.markup import escape
     from segue_training.train.run_weights import load_run
+    from segue_training.train.stop import interruptible
+
+    from segue_export.export import export_run
 
     console = Console(stderr=True, soft_wrap=True)
-    with console.status(f"exporting {escape(str(checkpoint))}, and comparing it with torch"):
-        from segue_export.export import export_run
-
+    doing = f"exporting {escape(str(checkpoint))}, and comparing it with torch"
+    with interruptible(), console.status(doing):
         run = load_run(checkpoint, weights)
         if run.sentence:
             console.print(f"{checkpoint}: {run.sentence}", markup=False, highlight=False)
@@ -147,20 +149,22 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     """
     share_cores()
     from rich.console import Console
+    from segue_training.train.stop import interruptible
 
     from segue_export.checks import evaluation, evaluation_report
 
     use_threads(threads)
     evaluation.check_is_text(text)
-    subject = evaluation.load_subject(model, threads, weights)
-    if subject.sentence:
-        click.echo(f"{model}: {subject.sentence}", err=True)
-    if dynamic:
-        evaluation.check_can_learn(subject)  # fail early
-    with Console(stderr=True).status(f"scoring {text}"):
-        encoded = _encode(text, field, subject)
-        training = _encode(training_text, None, subject) if training_text else None
-        result = evaluation.evaluate(subject, encoded, training, dynamic=dynamic)
+    with interruptible():
+        subject = evaluation.load_subject(model, threads, weights)
+        if subject.sentence:
+            click.echo(f"{model}: {subject.sentence}", err=True)
+        if dynamic:
+            evaluation.check_can_learn(subject)  # fail early
+        with Console(stderr=True).status(f"scoring {text}"):
+            encoded = _encode(text, field, subject)
+            training = _encode(training_text, None, subject) if training_text else None
+            result = evaluation.evaluate(subject, encoded, training, dynamic=dynamic)
     if as_json:
         click.echo(
             json.dumps(

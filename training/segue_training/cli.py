@@ -16,7 +16,7 @@ import click
 
 from segue_training.errors import ConfigurationError, Interrupted
 from segue_training.output_folder import changing, locked, unless_empty
-from segue_training.train.threads import share_cores, use_threads
+from segue_training.train.threads import import_all, share_cores, use_threads
 
 if TYPE_CHECKING:
     from segue_training.train.checkpoint import Checkpoint
@@ -124,6 +124,7 @@ def _train(options: Options) -> None:
     use_threads(options.threads)
     _check_together(options)
     folder, specify = _new(options) if options.resume is None else _resumed(options, options.resume)
+    import_all()
     with (
         join_process_group(options.device) as group,
         stoppable(folder, is_alone=group.size == 1),
@@ -138,9 +139,11 @@ def _train(options: Options) -> None:
             for note in spec.notes:
                 say(note)
             checkpoint = run(spec, report, group, options.save_every, say)
-            written = _write(checkpoint, spec, options, say) if checkpoint is not None else None
+            with _complete(spec, options):
+                written = _write(checkpoint, spec, options, say) if checkpoint is not None else None
         if checkpoint is not None:
-            _show(checkpoint, spec, written, options, time.monotonic() - started)
+            with _complete(spec, options):
+                _show(checkpoint, spec, written, options, time.monotonic() - started)
 
 
 def _print_sources(spec: "RunSpec") -> None:
@@ -176,7 +179,10 @@ def _resumed(options: Options, folder: Path) -> "tuple[Path, Callable[[], RunSpe
     """Return the folder of a run to resume, and the function that specifies it."""
     from segue_training.train.run_spec import resume_run
 
-    return folder, lambda: resume_run(folder, options.step, options.corpus, options.settings, options.more)
+    lacks_report = options.report and not (folder / REPORT).exists()
+    return folder, lambda: resume_run(
+        folder, options.step, options.corpus, options.settings, options.more, again=lacks_report
+    )
 
 
 def _check_together(options: Options) -> None:
@@ -202,22 +208,37 @@ def _write(checkpoint: "Checkpoint", spec: "RunSpec", options: Options, say: "Sa
     """Write the results; return the report's path."""
     from segue_training.reports.sources import save_sources
     from segue_training.train.checkpoint import save_checkpoint
-    from segue_training.train.stop import signal_of
     from segue_training.train.train_state import delete_train_states
 
+    if options.resume is not None:
+        with changing(spec.folder):
+            (spec.folder / REPORT).unlink(missing_ok=True)  # it shows the run as it was
     save_sources(spec.folder, spec.corpus.sources)
     save_checkpoint(spec.folder, checkpoint)
     delete_train_states(spec.folder, but_the_last=options.keep_state)
     if not options.report:
         return None
     say(f"writing {REPORT}, with n-gram models and compressors to compare with")
+    return _write_report(checkpoint, spec)
+
+
+@contextmanager
+def _complete(spec: "RunSpec", options: Options) -> Iterator[None]:
+    """Say of a signal that the checkpoint is complete if it is, and what is missing."""
+    from segue_training.train.run_weights import is_complete
+    from segue_training.train.stop import signal_of
+
     try:
-        return _write_report(checkpoint, spec)
+        yield
     except KeyboardInterrupt as stop:
-        number = signal_of(stop)
-        raise Interrupted(
-            f"stopped by {number.name} before {REPORT} was written; the checkpoint {spec.folder} is complete", number
-        ) from None
+        if not is_complete(spec.folder):
+            raise
+        number, folder = signal_of(stop), quote(str(spec.folder))
+        missing = options.report and not (spec.folder / REPORT).exists()
+        when = f" before {REPORT} was written" if missing else ""
+        remedy = f"; to write the report: segue train --resume {folder}" if missing and options.keep_state else ""
+        message = f"stopped by {number.name}{when}; the checkpoint {spec.folder} is complete{remedy}"
+        raise Interrupted(message, number) from None
 
 
 def _show(checkpoint: "Checkpoint", spec: "RunSpec", report: Path | None, options: Options, seconds: float) -> None:

@@ -80,12 +80,19 @@ def begin_run(  # noqa: PLR0913 - what a command line says of a run
     )
 
 
-def resume_run(
-    folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...], more: int = 0
+def resume_run(  # noqa: PLR0913 - what a command line says of a run
+    folder: Path,
+    step: int | None,
+    source: str | None,
+    assignments: tuple[str, ...],
+    more: int = 0,
+    *,
+    again: bool = False,
 ) -> RunSpec:
     """Resume the run in `folder` from its last saved step, or from `step`, with some settings changed.
 
-    `source` is the corpus's new place if it has moved; `more` steps are added. Raises CheckpointError if the train
+    `source` is the corpus's new place if it has moved; `more` steps are added; with `again`, a run that has
+    ended is validated again, for its report. Raises CheckpointError if the train
     state is missing or damaged or the text differs, and ConfigurationError for a setting that cannot change, fewer
     steps than were taken, or a run that has ended.
     """
@@ -98,7 +105,7 @@ def resume_run(
     config = override(origin.training, assignments)
     config = replace(config, steps=config.steps + more)
     check_resumable(origin.training, config)
-    _check_goes_on(folder, origin, config, train_state.progression)
+    _check_goes_on(folder, origin, config, train_state.progression, again=again)
     corpus = _own_corpus(folder, origin, source, config)
     _check_same_corpus(origin, corpus)
     note = change(train_state.progression.step, origin.training, config)
@@ -124,13 +131,13 @@ def _own_corpus(folder: Path, origin: Origin, source: str | None, config: Traini
         raise CorpusError(f"{error}; {moved}") from error
 
 
-def _check_goes_on(folder: Path, origin: Origin, config: TrainingConfig, now: Progression) -> None:
+def _check_goes_on(folder: Path, origin: Origin, config: TrainingConfig, now: Progression, *, again: bool) -> None:
     """Raise ConfigurationError for a run that has ended, unless it is given more to do."""
     if config.steps != origin.training.steps and config.steps <= now.step:
         raise ConfigurationError(
             f"steps is {config.steps}, and the run has taken {now.step}: set more, or resume earlier with --step"
         )
-    if goes_on(now, config) or not _has_result(folder, origin, now):
+    if again or goes_on(now, config) or not _has_result(folder, origin, now):
         return
     if now.step < config.steps:
         raise ConfigurationError(

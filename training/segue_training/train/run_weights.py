@@ -18,7 +18,7 @@ from torch import Tensor
 from segue_training.data.corpus import find_corpus
 from segue_training.data.encoding import EncodedCorpus, encode
 from segue_training.data.file_names import text_to_name
-from segue_training.errors import ConfigurationError, CorpusError
+from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
 from segue_training.evaluation.evaluate import validate
 from segue_training.evaluation.perplexity import Perplexity, Validation
 from segue_training.models import LanguageModel, build_model, to_checkpoint
@@ -71,6 +71,16 @@ def load_run(folder: Path, choice: Choice | None = None) -> RunWeights:
             raise ConfigurationError(f"{folder} holds no train state, only the kept weights: leave --weights out")
     origin, state = read_train_state(folder)
     return _of_state(folder, origin, state, choice)
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether `folder` holds the result of its run."""
+    try:
+        record = read_record(folder)
+        checkpoint = load_checkpoint(folder)
+    except CheckpointError:
+        return False
+    return record is None or has_ended(checkpoint, *record)
 
 
 def has_ended(checkpoint: Checkpoint, origin: Origin, progression: Progression) -> bool:
