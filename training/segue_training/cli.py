@@ -19,6 +19,7 @@ from segue_training.output_folder import changing, locked, unless_empty
 from segue_training.train.threads import import_all, share_cores, use_threads
 
 if TYPE_CHECKING:
+    from segue_training.data.encoding import Policy
     from segue_training.train.checkpoint import Checkpoint
     from segue_training.train.distributed import ProcessGroup
     from segue_training.train.run import Say
@@ -37,6 +38,7 @@ class Options:
 
     corpus: str | None
     field: str | None
+    bad_rows: "Policy | None"
     out: Path | None
     recipe: str | None
     settings: tuple[str, ...]
@@ -59,6 +61,11 @@ class Options:
 @click.command()
 @click.argument("corpus", required=False)
 @click.option("--field", help="For JSON lines: the field that holds the text.")
+@click.option(
+    "--bad-rows",
+    type=click.Choice(["stop", "skip"]),
+    help="What JSON lines without a text, and documents that are not UTF-8, do.  [default: stop]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/CORPUS]")
 @click.option("--recipe", help="A named configuration; an unknown name lists all.  [default: quick]")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting of the recipe.")
@@ -172,7 +179,8 @@ def _new(options: Options) -> "tuple[Path, Callable[[], RunSpec]]":
     folder = options.out or default_folder(corpus, options.field)
     if options.base is not None and folder.resolve() == options.base.resolve():
         raise ConfigurationError(f"{folder} is the run that --from names: give another --out")
-    return folder, lambda: begin_run(corpus, options.field, name, config, folder, start=start)
+    bad_rows = options.bad_rows or "stop"
+    return folder, lambda: begin_run(corpus, options.field, name, config, folder, start=start, bad_rows=bad_rows)
 
 
 def _resumed(options: Options, folder: Path) -> "tuple[Path, Callable[[], RunSpec]]":
@@ -197,6 +205,7 @@ def _check_together(options: Options) -> None:
         "--from": options.base,
         "--recipe": options.recipe,
         "--field": options.field,
+        "--bad-rows": options.bad_rows,
         "--out": options.out,
         "--force": options.force,
     }

@@ -7,9 +7,9 @@ from shlex import quote
 from typing import Final
 
 from segue_training.data.corpus import find_corpus
-from segue_training.data.encoding import EncodedCorpus, encode
+from segue_training.data.encoding import EncodedCorpus, Policy, encode
 from segue_training.data.file_names import name_to_text, text_to_name
-from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
+from segue_training.errors import BadRow, CheckpointError, ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig, check_resumable
 from segue_training.settings import override
 from segue_training.text.vocabulary import Vocabulary
@@ -52,13 +52,23 @@ def begin_run(  # noqa: PLR0913 - what a command line says of a run
     folder: Path | None,
     *,
     start: Start | None = None,
+    bad_rows: Policy = "stop",
 ) -> RunSpec:
     """Encode the corpus `source` for a new run in `folder`; None: a folder named after it.
 
     With `start`, the run begins with those weights and reads with their vocabulary. Raises CorpusError.
     """
     vocabulary = start.checkpoint.vocabulary if start else None
-    corpus = encode(find_corpus(source, field), config, vocabulary)
+    if bad_rows == "skip" and field is None and config.documents == "none":
+        raise ConfigurationError(
+            "--bad-rows skip leaves lines out: give --field for JSON lines, or --documents lines for separate texts"
+        )
+    try:
+        corpus = encode(find_corpus(source, field), config, vocabulary, bad_rows)
+    except BadRow as row:
+        if field is None and config.documents == "none":
+            raise
+        raise CorpusError(f"{row}; --bad-rows skip leaves such lines out") from None
     check_length(corpus, config)
     origin = Origin(
         source=name_to_text(source),
@@ -69,6 +79,7 @@ def begin_run(  # noqa: PLR0913 - what a command line says of a run
         sha256=corpus.sha256,
         name=corpus.name,
         length=corpus.characters,
+        bad_rows=bad_rows,
         base=start.base() if start else None,
     )
     return RunSpec(
@@ -123,7 +134,9 @@ def _own_corpus(folder: Path, origin: Origin, source: str | None, config: Traini
     """Encode the run's corpus, with its own vocabulary if that came with its first weights."""
     vocabulary = Vocabulary(origin.characters, config.alphabet) if origin.base else None
     try:
-        return encode(find_corpus(source or text_to_name(origin.source), origin.field), config, vocabulary)
+        return encode(
+            find_corpus(source or text_to_name(origin.source), origin.field), config, vocabulary, origin.bad_rows
+        )
     except CorpusError as error:
         if source is not None:
             raise

@@ -136,7 +136,7 @@ def validation_of(model: LanguageModel, corpus: EncodedCorpus, origin: Origin) -
 def _own_text(checkpoint: Checkpoint, origin: Origin, source: str | None) -> EncodedCorpus:
     named = source or text_to_name(origin.source)
     try:
-        corpus = encode(find_corpus(named, origin.field), origin.training, checkpoint.vocabulary)
+        corpus = encode(find_corpus(named, origin.field), origin.training, checkpoint.vocabulary, origin.bad_rows)
     except CorpusError as error:
         raise CorpusError(
             f"the run has no validation yet, which needs its text, {origin.source}: {error}; "
