@@ -33,6 +33,7 @@ from segue_training.train.train_state import (
     read_record,
     read_train_state,
     tensors_below,
+    train_state_files,
 )
 
 Choice = Literal["best", "latest"]
@@ -62,6 +63,10 @@ def load_run(folder: Path, choice: Choice | None = None) -> RunWeights:
     it does not have.
     """
     record = read_record(folder)
+    if has_only_begun(folder):
+        raise CheckpointError(
+            f"{folder} has saved nothing yet: it saves every minute, or as --save-every says, and when it is stopped"
+        )
     if record is None or is_checkpoint(folder):
         checkpoint = load_checkpoint(folder)
         is_result = record is None or has_ended(checkpoint, *record)
@@ -71,6 +76,11 @@ def load_run(folder: Path, choice: Choice | None = None) -> RunWeights:
             raise ConfigurationError(f"{folder} holds no train state, only the kept weights: leave --weights out")
     origin, state = read_train_state(folder)
     return _of_state(folder, origin, state, choice)
+
+
+def has_only_begun(folder: Path) -> bool:
+    """Return whether a run in `folder` has saved nothing yet."""
+    return (folder / LOCK).exists() and not train_state_files(folder) and not is_checkpoint(folder)
 
 
 def is_complete(folder: Path) -> bool:
