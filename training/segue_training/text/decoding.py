@@ -35,22 +35,27 @@ class Origin:
         self._remedy = remedy
         self._head = b""
         self._end = 0
+        self._has_more = self._last_has_more = False
+        """Whether there were bytes beyond ASCII before the block read last, and in it."""
 
     def read(self, block: bytes) -> bytes:
         """Take note of the next bytes, and return them."""
         if len(self._head) < HEAD:
             self._head += block[:HEAD]
         self._end += len(block)
+        self._has_more = self._has_more or self._last_has_more
+        self._last_has_more = not block.isascii()
         return block
 
     def not_utf_8(self, error: UnicodeDecodeError, line: int | None = None) -> BadRow:
         """Name the invalid byte in the bytes read last, and their line if it is known."""
         position = self._end - len(error.object) + error.start
         cut = "it is cut off, or in another encoding: " if error.reason == "unexpected end of data" else ""
+        mostly = self._has_more or not error.object[: error.start].isascii() or position >= HEAD
         place = "" if line is None else f", line {line}"
         return BadRow(
             f"{self._name}{place} is not UTF-8: byte 0x{error.object[error.start]:02x} at position {position}; "
-            f"{cut}{not_utf_8(self._head, self._remedy)}"
+            f"{cut}{not_utf_8(self._head, self._remedy, mostly=mostly)}"
         )
 
 

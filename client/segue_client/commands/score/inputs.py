@@ -100,10 +100,13 @@ class Input:
         file = "" if self.name == STANDARD_INPUT else f" {shlex.quote(self.name)}"
         for magic, tool in _COMPRESSED:
             if self._head.startswith(magic):
-                return f"decompress it first, for example with: {tool} -dc{file}"
+                return f"decompress it first, for example with: {tool} -dc{file} > NEW"
         encoding = next((encoding for mark, encoding in _MARKS if self._head.startswith(mark)), "latin1")
+        if encoding == "latin1" and not error.object[: error.start].isascii():  # which was UTF-8
+            latin, drop = (f"iconv {option} -t utf-8{file} > NEW" for option in ("-f latin1", "-c -f utf-8"))
+            return f"if it is Latin-1: {latin}; to drop the bad bytes: {drop}"
         cut = "it is cut off, or in another encoding: " if error.reason == "unexpected end of data" else ""
-        return f"{cut}convert it first, for example with: iconv -f {encoding} -t utf-8{file}"
+        return f"{cut}convert it first, for example with: iconv -f {encoding} -t utf-8{file} > NEW"
 
     def _decoded(self, decoder: codecs.IncrementalDecoder, chunk: bytes, *, is_last: bool) -> Iterator[str]:
         undecoded = len(decoder.getstate()[0])
