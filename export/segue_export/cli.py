@@ -71,16 +71,20 @@ def export(  # noqa: PLR0913 - one parameter for each option
     from rich.console import Console
     from rich.markup import escape
     from segue_training.train.run_weights import load_run
+    from segue_training.train.stop import interruptible
+
+    from segue_export.export import export_run
 
     console = Console(stderr=True, soft_wrap=True)
-    with console.status(f"exporting {escape(str(checkpoint))}, and comparing it with torch"):
-        from segue_export.export import export_run
-
+    doing = f"exporting {escape(str(checkpoint))}, and comparing it with torch"
+    with interruptible(), console.status(doing):
         run = load_run(checkpoint, weights)
         if run.sentence:
             console.print(f"{checkpoint}: {run.sentence}", markup=False, highlight=False)
-        quantization = _quantization(run, quantize, text, allow_worse / 100) if quantize else None
+        quantization = _quantization(run, checkpoint, quantize, text, allow_worse / 100) if quantize else None
         done = export_run(run, models, name, quantization, text)
+    if done.difference:
+        click.echo(done.difference, err=True)
     if as_json:
         report: dict[str, object] = {
             "folder": str(done.folder),
@@ -103,8 +107,19 @@ def export(  # noqa: PLR0913 - one parameter for each option
         )
 
 
+def _own_text(folder: Path) -> str:
+    """Say how to name the text of a finished run, if it is known where that was."""
+    from segue_training.data.file_names import shell_word, text_to_name
+    from segue_training.train.train_state import read_record
+
+    record = read_record(folder)
+    if record is None or record[0].field is not None:
+        return "name a text file with --text FILE"
+    return f"give one, such as the run's own, with --text {shell_word(text_to_name(record[0].source))}"
+
+
 def _quantization(
-    run: "RunWeights", weights: Literal["int8", "float16"], source: str | None, most: float
+    run: "RunWeights", folder: Path, weights: Literal["int8", "float16"], source: str | None, most: float
 ) -> "Quantization":
     """Encode the text that measures the cost: `source`, or else the checkpoint's own corpus if its place is known."""
     from segue_training.data.corpus import NAMED_CORPORA
@@ -115,7 +130,7 @@ def _quantization(
     checkpoint = run.checkpoint
     name = source or (run.origin.source if run.origin else checkpoint.corpus.name)
     if source is None and run.origin is None and name not in NAMED_CORPORA:
-        raise click.UsageError(f"--quantize needs a text to measure its cost: give one, such as {name}, with --text")
+        raise click.UsageError(f"--quantize needs a text to measure its cost: {_own_text(folder)}")
     return Quantization(weights, _encode(name, None, checkpoint_subject(checkpoint)), most)
 
 
@@ -147,20 +162,22 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     """
     share_cores()
     from rich.console import Console
+    from segue_training.train.stop import interruptible
 
     from segue_export.checks import evaluation, evaluation_report
 
     use_threads(threads)
     evaluation.check_is_text(text)
-    subject = evaluation.load_subject(model, threads, weights)
-    if subject.sentence:
-        click.echo(f"{model}: {subject.sentence}", err=True)
-    if dynamic:
-        evaluation.check_can_learn(subject)  # fail early
-    with Console(stderr=True).status(f"scoring {text}"):
-        encoded = _encode(text, field, subject)
-        training = _encode(training_text, None, subject) if training_text else None
-        result = evaluation.evaluate(subject, encoded, training, dynamic=dynamic)
+    with interruptible():
+        subject = evaluation.load_subject(model, threads, weights)
+        if subject.sentence:
+            click.echo(f"{model}: {subject.sentence}", err=True)
+        if dynamic:
+            evaluation.check_can_learn(subject)  # fail early
+        with Console(stderr=True).status(f"scoring {text}"):
+            encoded = _encode(text, field, subject)
+            training = _encode(training_text, None, subject) if training_text else None
+            result = evaluation.evaluate(subject, encoded, training, dynamic=dynamic)
     if as_json:
         click.echo(
             json.dumps(

@@ -15,7 +15,7 @@ from segue_training.models.convert import from_checkpoint
 from segue_training.train.checkpoint import Checkpoint
 from segue_training.train.run_weights import RunWeights, load_run, validated
 
-from segue_export.artifact import write_artifact
+from segue_export.artifact import MANIFEST_FILE, find_versions, write_artifact
 from segue_export.checks.evaluation import held_out
 from segue_export.checks.exported_model import ExportedModel
 from segue_export.checks.parity import Parity, check_parity
@@ -64,6 +64,8 @@ class Export:
     parity: Parity
     cost: Cost | None = None
     """Of quantization."""
+    difference: str = ""
+    """How it differs in kind from the version before; "" if it does not."""
 
 
 def export_checkpoint(folder: Path, models: Path, name: str | None, quantization: Quantization | None = None) -> Export:
@@ -99,9 +101,28 @@ def export_run(
         from_checkpoint(model, {k: torch.from_numpy(v) for k, v in dequantize(weights, manifest.layers).items()})
     graph = portable_graph(manifest, weights)
     parity = check_parity(graph, manifest, model)
+    difference = _difference(models / name, manifest)
     target = write_artifact(models, name, manifest, graph)
     write_triton_config(target.parent, manifest)
-    return Export(target, manifest, len(graph), parity, cost)
+    return Export(target, manifest, len(graph), parity, cost, difference)
+
+
+def _difference(home: Path, new: Manifest) -> str:
+    """Say in a line how `new` differs in kind from the newest version in `home`; "" if it does not."""
+    versions = find_versions(home) if home.is_dir() else []
+    try:
+        old = Manifest.from_json((versions[-1] / MANIFEST_FILE).read_bytes())
+    except (IndexError, OSError, ValueError):  # there is none, or it is damaged
+        return ""
+    if (old.architecture, old.corpus.sha256) == (new.architecture, new.corpus.sha256):
+        return ""
+    return f"{home.name}/{versions[-1].name} is {_kind(old)}, and this is {_kind(new)}: --name NAME keeps them apart"
+
+
+def _kind(manifest: Manifest) -> str:
+    article = "a" if manifest.architecture == "gru" else "an"
+    text = f"{manifest.corpus.name} ({manifest.corpus.sha256[:8]})"
+    return f"{article} {manifest.architecture} trained on {text}"
 
 
 def _cost(exact: tuple[Manifest, Weights], rounded: tuple[Manifest, Weights], quantization: Quantization) -> Cost:

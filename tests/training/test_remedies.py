@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from segue_client.commands.main import segue
+from segue_training.output_folder import locked
 
 SMALL = "--recipe small --threads 1 --no-report --set batch=4 --set time=8 --set hidden=8 --set evaluations=2"
 TRAIN = f"train cats.txt --out new --set steps=2 {SMALL}"
@@ -140,3 +141,44 @@ def test_a_wrong_command_is_answered_in_a_line_and_its_remedy_works(command: str
     if remedy:
         mended = run(remedy)
         assert mended.exit_code == 0, mended.output
+
+
+@pytest.mark.usefixtures("place")
+def test_a_run_that_has_only_begun_is_said_to_have_saved_nothing() -> None:
+    Path("begun").mkdir()
+    with locked(Path("begun")):
+        for command in ("export begun --models models", "evaluate begun cats.txt"):
+            refused = run(command)
+            assert refused.exit_code == 1
+            assert refused.stderr.startswith("Error: begun has saved nothing yet: it saves every minute")
+
+
+@pytest.mark.usefixtures("place")
+def test_quantization_without_a_text_names_the_runs_own() -> None:
+    refused = run("export run --models models --quantize int8")
+    assert refused.exit_code == 2
+    said = re.search(r"such as the run's own, with (--text \S+)$", refused.stderr.strip())
+    assert said, refused.stderr
+    mended = run(f"export run --models models --quantize int8 --allow-worse 100 {said[1]}")
+    assert mended.exit_code == 0, mended.output
+
+
+@pytest.mark.usefixtures("place")
+def test_a_version_of_another_kind_than_the_one_before_is_announced() -> None:
+    assert run(f"train cats.txt --out other --set steps=2 {SMALL} --set architecture=gru").exit_code == 0
+    first = run("export run --models models --name cats")
+    again = run("export run --models models --name cats")
+    other = run("export other --models models --name cats")
+    assert [result.exit_code for result in (first, again, other)] == [0, 0, 0]
+    assert "keeps them apart" not in first.stderr + again.stderr
+    assert re.search(
+        r"^cats/2 is an lstm trained on cats .*, and this is a gru .*: --name NAME", other.stderr, re.MULTILINE
+    )
+
+
+@pytest.mark.usefixtures("place")
+def test_a_run_that_ends_worse_than_chance_says_so() -> None:
+    worse = run(f"{TRAIN} --set learning_rate=100 --set warmup=0 --set clip=100")
+    assert worse.exit_code == 0, worse.output
+    assert "worse than guessing every character alike: set a smaller learning_rate" in worse.stdout
+    assert "worse than guessing" not in run(f"train --resume run --steps +20 {AGAIN}").stdout

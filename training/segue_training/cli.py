@@ -16,9 +16,10 @@ import click
 
 from segue_training.errors import ConfigurationError, Interrupted
 from segue_training.output_folder import changing, locked, unless_empty
-from segue_training.train.threads import share_cores, use_threads
+from segue_training.train.threads import import_all, share_cores, use_threads
 
 if TYPE_CHECKING:
+    from segue_training.data.encoding import Policy
     from segue_training.train.checkpoint import Checkpoint
     from segue_training.train.distributed import ProcessGroup
     from segue_training.train.run import Say
@@ -37,6 +38,7 @@ class Options:
 
     corpus: str | None
     field: str | None
+    bad_rows: "Policy | None"
     out: Path | None
     recipe: str | None
     settings: tuple[str, ...]
@@ -59,6 +61,11 @@ class Options:
 @click.command()
 @click.argument("corpus", required=False)
 @click.option("--field", help="For JSON lines: the field that holds the text.")
+@click.option(
+    "--bad-rows",
+    type=click.Choice(["stop", "skip"]),
+    help="What JSON lines without a text, and documents that are not UTF-8, do.  [default: stop]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/CORPUS]")
 @click.option("--recipe", help="A named configuration; an unknown name lists all.  [default: quick]")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting of the recipe.")
@@ -124,6 +131,7 @@ def _train(options: Options) -> None:
     use_threads(options.threads)
     _check_together(options)
     folder, specify = _new(options) if options.resume is None else _resumed(options, options.resume)
+    import_all()
     with (
         join_process_group(options.device) as group,
         stoppable(folder, is_alone=group.size == 1),
@@ -138,9 +146,11 @@ def _train(options: Options) -> None:
             for note in spec.notes:
                 say(note)
             checkpoint = run(spec, report, group, options.save_every, say)
-            written = _write(checkpoint, spec, options, say) if checkpoint is not None else None
+            with _complete(spec, options):
+                written = _write(checkpoint, spec, options, say) if checkpoint is not None else None
         if checkpoint is not None:
-            _show(checkpoint, spec, written, options, time.monotonic() - started)
+            with _complete(spec, options):
+                _show(checkpoint, spec, written, options, time.monotonic() - started)
 
 
 def _print_sources(spec: "RunSpec") -> None:
@@ -169,14 +179,18 @@ def _new(options: Options) -> "tuple[Path, Callable[[], RunSpec]]":
     folder = options.out or default_folder(corpus, options.field)
     if options.base is not None and folder.resolve() == options.base.resolve():
         raise ConfigurationError(f"{folder} is the run that --from names: give another --out")
-    return folder, lambda: begin_run(corpus, options.field, name, config, folder, start=start)
+    bad_rows = options.bad_rows or "stop"
+    return folder, lambda: begin_run(corpus, options.field, name, config, folder, start=start, bad_rows=bad_rows)
 
 
 def _resumed(options: Options, folder: Path) -> "tuple[Path, Callable[[], RunSpec]]":
     """Return the folder of a run to resume, and the function that specifies it."""
     from segue_training.train.run_spec import resume_run
 
-    return folder, lambda: resume_run(folder, options.step, options.corpus, options.settings, options.more)
+    lacks_report = options.report and not (folder / REPORT).exists()
+    return folder, lambda: resume_run(
+        folder, options.step, options.corpus, options.settings, options.more, again=lacks_report
+    )
 
 
 def _check_together(options: Options) -> None:
@@ -191,6 +205,7 @@ def _check_together(options: Options) -> None:
         "--from": options.base,
         "--recipe": options.recipe,
         "--field": options.field,
+        "--bad-rows": options.bad_rows,
         "--out": options.out,
         "--force": options.force,
     }
@@ -202,22 +217,37 @@ def _write(checkpoint: "Checkpoint", spec: "RunSpec", options: Options, say: "Sa
     """Write the results; return the report's path."""
     from segue_training.reports.sources import save_sources
     from segue_training.train.checkpoint import save_checkpoint
-    from segue_training.train.stop import signal_of
     from segue_training.train.train_state import delete_train_states
 
+    if options.resume is not None:
+        with changing(spec.folder):
+            (spec.folder / REPORT).unlink(missing_ok=True)  # it shows the run as it was
     save_sources(spec.folder, spec.corpus.sources)
     save_checkpoint(spec.folder, checkpoint)
     delete_train_states(spec.folder, but_the_last=options.keep_state)
     if not options.report:
         return None
     say(f"writing {REPORT}, with n-gram models and compressors to compare with")
+    return _write_report(checkpoint, spec)
+
+
+@contextmanager
+def _complete(spec: "RunSpec", options: Options) -> Iterator[None]:
+    """Say of a signal that the checkpoint is complete if it is, and what is missing."""
+    from segue_training.train.run_weights import is_complete
+    from segue_training.train.stop import signal_of
+
     try:
-        return _write_report(checkpoint, spec)
+        yield
     except KeyboardInterrupt as stop:
-        number = signal_of(stop)
-        raise Interrupted(
-            f"stopped by {number.name} before {REPORT} was written; the checkpoint {spec.folder} is complete", number
-        ) from None
+        if not is_complete(spec.folder):
+            raise
+        number, folder = signal_of(stop), quote(str(spec.folder))
+        missing = options.report and not (spec.folder / REPORT).exists()
+        when = f" before {REPORT} was written" if missing else ""
+        remedy = f"; to write the report: segue train --resume {folder}" if missing and options.keep_state else ""
+        message = f"stopped by {number.name}{when}; the checkpoint {spec.folder} is complete{remedy}"
+        raise Interrupted(message, number) from None
 
 
 def _show(checkpoint: "Checkpoint", spec: "RunSpec", report: Path | None, options: Options, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 TrainingError
 |-- CorpusError        a corpus that cannot be found, read, verified or used
+|   `-- BadRow         one line of it, which could be left out
 |-- ConfigurationError a setting that is unknown or out of range
 |-- CheckpointError    a checkpoint that is missing, damaged or of another kind
 |-- FolderInUse        another process trains into the same folder
@@ -24,6 +25,10 @@ class CorpusError(TrainingError):
     """A corpus that cannot be found, read, verified or used."""
 
     exit_code = 2
+
+
+class BadRow(CorpusError):  # noqa: N818 - says what it is
+    """One line of a text cannot be read, and could be left out; the message names it."""
 
 
 class ConfigurationError(TrainingError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import click
 
@@ -105,14 +105,57 @@ def _command(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "segue_client", name, *map(str, arguments)]
 
 
+class _PassedOn:
+    """Within its context, signals go to a child process, which saves its work and ends."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        """The last one."""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def to(self, child: "subprocess.Popen[bytes]") -> None:
+        """Pass them on to `child`, also one that came before."""
+        self._child = child
+        if self.received is not None:
+            child.send_signal(self.received)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        self.received = signal.Signals(number)
+        if self._child is not None:
+            self._child.send_signal(number)
+
+
 def _run(name: str, *arguments: object) -> float:
     """Run one subcommand to its end; return the seconds that it took."""
     _announce(name, *arguments)
     began = time.monotonic()
-    status = subprocess.run(_command(name, *arguments), check=False).returncode  # noqa: S603 - our own command
+    # In a group of its own a terminal's Ctrl-C reaches it once: a second one would end it without saving.
+    with (
+        _PassedOn() as signals,
+        subprocess.Popen(_command(name, *arguments), process_group=0) as process,  # noqa: S603 - our own command
+    ):
+        signals.to(process)
+        status = process.wait()
+    if status and (number := signals.received) is not None:
+        raise DemoFailed(
+            f"stopped by {number.name} in the step `segue {name}`; its messages are above, and segue demo begins anew",
+            128 + number,
+        )
     if status:
         exit_code = 2 if status == 2 else 1  # noqa: PLR2004 - 2: the input is at fault
         raise DemoFailed(f"the step `segue {name}` failed with status {status}; its messages are above", exit_code)
+    if signals.received is not None:  # it had its result already
+        raise SystemExit(128 + signals.received)
     return time.monotonic() - began
 
 

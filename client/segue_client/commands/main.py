@@ -7,6 +7,7 @@ that the list of commands is quick and complete, whichever extras are installed.
     1    failure
     2    bad input
     130  interrupted by the user
+    143  stopped by SIGTERM
     141  the output is no longer read
 
 An exception with an `exit_code`, as those of all folders have, is expected: its message is printed as one line. Any
@@ -22,6 +23,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from segue_client.commands.early_signals import as_usual, end_at_once
 from segue_client.commands.flags import CLIENT, in_flags
 from segue_client.commands.groups import Group
 from segue_client.commands.standard_streams import discard_output, replace_closed, write_everything
@@ -93,7 +95,10 @@ class Commands(Group):
         if args[0] not in self._entry_points and not args[0].startswith("-"):
             nearest = difflib.get_close_matches(args[0], self._entry_points, n=1)
             ctx.fail(f"No such command {args[0]!r}." + "".join(f" Did you mean {name!r}?" for name in nearest))
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if name not in EXTRAS:  # it imports nothing that loses a KeyboardInterrupt
+            as_usual()
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; turn its end into an exit status and at most one line."""
@@ -159,6 +164,7 @@ def segue() -> None:
 
 def main() -> NoReturn:
     """Run `segue` with the arguments of the process."""
+    end_at_once()
     replace_closed()
     write_everything()
     segue.main(prog_name="segue")

@@ -13,7 +13,7 @@ from segue_training.evaluation.perplexity import Perplexity, first_character
 from segue_training.models import LanguageModel
 from segue_training.text.vocabulary import Ids, Vocabulary
 from segue_training.train.checkpoint import DOCUMENT, Checkpoint, is_checkpoint
-from segue_training.train.run_weights import Choice, load_run
+from segue_training.train.run_weights import Choice, has_only_begun, load_run
 from segue_training.train.train_state import train_state_files
 
 from segue_export.artifact import MODEL_FILE, read_artifact
@@ -73,7 +73,7 @@ def load_subject(folder: Path, threads: int | None = None, choice: Choice | None
     Raises CheckpointError, DamagedArtifact, ModelsNotFound if the folder is neither, or ConfigurationError for weights
     that it does not hold.
     """
-    if is_run(folder):
+    if is_run(folder) or has_only_begun(folder):
         run = load_run(folder, choice)
         return replace(checkpoint_subject(run.checkpoint), sentence=run.sentence)
     if is_artifact(folder):

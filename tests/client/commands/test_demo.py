@@ -111,6 +111,30 @@ def test_a_corpus_that_is_not_there_is_refused_before_training(tmp_path: Path) -
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_signal_saves_the_training_that_it_runs(tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
+    (tmp_path / "cats.txt").write_text("the cat, which already ate a bunch of food, was full.\n" * 100)
+    options = "--set steps=1000000 --set hidden=8 --set embedding=8 --set batch=4 --set time=8 --set evaluations=1000"
+    command = [sys.executable, "-m", "segue_client", "demo", "cats.txt", *options.split()]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        assert process.stderr
+        assert any(line.startswith("step ") for line in process.stderr)  # it trains
+        if whole_group:  # as a terminal does
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    *_, saved, last = errors.splitlines()
+    assert saved.startswith(f"stopped by {number.name} after step ")
+    assert saved.endswith("; continue with: segue train --resume demo/run")
+    assert last.startswith(f"stopped by {number.name} in the step `segue train`; ")
+    assert list((tmp_path / "demo" / "run").glob("state-*.safetensors"))
+
+
 def parse(command: str) -> None:
     """Have click read a `segue` command as typed, without running it."""
     program, *words = shlex.split(command)

@@ -1,6 +1,7 @@
 """The `segue` command itself: what it lists, loads, and how it ends."""
 
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -12,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from segue_client.commands import main as command_line
+from segue_client.commands.early_signals import as_usual, end_at_once
 from segue_client.commands.main import segue
 
 
@@ -187,3 +189,26 @@ def test_no_server_is_one_line_with_the_remedy(command: list[str], free_port: in
     [line] = process.stderr.splitlines()
     assert f"127.0.0.1:{free_port}" in line
     assert "segue serve" in line
+
+
+@pytest.mark.parametrize(("command", "usual"), [("generate", True), ("score", True), ("demo", True), ("train", False)])
+def test_only_commands_with_large_imports_begin_with_signals_that_end_them_at_once(command: str, usual: bool) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    end_at_once()
+    try:
+        run(command, "--help")
+        now = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        assert (now == before) is usual
+    finally:
+        as_usual()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        end_at_once()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        as_usual()
+        signal.signal(signal.SIGINT, before)

@@ -103,7 +103,7 @@ def test_a_file_that_is_not_utf_8_is_refused_after_the_rows_before_it(
     assert result.exit_code == 2
     assert result.stderr == (
         f"Error: {files[place]} is not UTF-8: byte 0xe9 at position {size + 3:,}; it is cut off, or in another "
-        f"encoding: convert it first, for example with: iconv -f latin1 -t utf-8 {files[place]}\n"
+        f"encoding: convert it first, for example with: iconv -f latin1 -t utf-8 {files[place]} > NEW\n"
     )
     assert rows_of(result)[:place] == list(map(str, files[:place]))
 
@@ -113,7 +113,7 @@ def test_a_character_that_is_cut_off_at_the_end_is_named_too(run: Any) -> None:
     assert result.exit_code == 2
     assert result.stderr == (
         "Error: standard input is not UTF-8: byte 0xc3 at position 3; it is cut off, or in another encoding: "
-        "convert it first, for example with: iconv -f latin1 -t utf-8\n"
+        "convert it first, for example with: iconv -f latin1 -t utf-8 > NEW\n"
     )
 
 
@@ -136,8 +136,17 @@ def test_the_remedy_for_what_is_not_utf_8_works(run: Any, tmp_path: Path, name: 
     assert result.exit_code == 2
     [line] = result.stderr.splitlines()
     command = line.partition("for example with: ")[2]
-    done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
-    assert done.stdout == "naïve abc\n".encode()
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout == b""
+    assert (tmp_path / "NEW").read_bytes() == "naïve abc\n".encode()
+
+
+def test_a_file_that_is_utf_8_but_for_a_byte_is_offered_to_lose_it(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("naïve ".encode() + b"\xe9abc\n")
+    command = run(path).stderr.partition("; to drop the bad bytes: ")[2]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert (tmp_path / "NEW").read_text() == "naïve abc\n"
 
 
 def test_json_is_one_object_per_line(run: Any, tmp_path: Path) -> None:

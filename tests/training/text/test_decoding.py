@@ -60,7 +60,7 @@ def test_a_record_that_holds_no_text_is_named_with_its_line(line: bytes, message
 
 
 def test_a_record_that_is_not_utf_8_is_named_with_its_byte_in_the_file() -> None:
-    with pytest.raises(CorpusError, match="it is not UTF-8: byte 0xf1 at position 21;"):
+    with pytest.raises(CorpusError, match="it, line 2 is not UTF-8: byte 0xf1 at position 21;"):
         list(json_line_blocks(io.BytesIO(b'\xef\xbb\xbf{"t": "a"}\n{"t": "\xf1"}'), "it", "t"))
 
 

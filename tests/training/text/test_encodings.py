@@ -49,8 +49,9 @@ def test_the_command_in_the_message_converts_the_file(
     assert "\n" not in message
     command = message.partition("; convert it first, for example with: ")[2]
     assert f"iconv -f {encoding} -t utf-8" in command
-    done = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
-    assert done.stdout.decode().removeprefix("\ufeff") == text.removeprefix("\ufeff")
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout == b""
+    assert (tmp_path / "NEW").read_bytes().decode().removeprefix("\ufeff") == text.removeprefix("\ufeff")
 
 
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
@@ -84,3 +85,19 @@ def test_what_is_no_text_is_named(tmp_path: Path, content: bytes, message: str) 
     (tmp_path / "it").write_bytes(content)
     with pytest.raises(CorpusError, match=message):
         list(find_corpus(f"{tmp_path}/it").blocks())
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("before", ["naïve café ", "plain ASCII " * 1000])
+def test_a_file_that_is_utf_8_but_for_a_byte_is_offered_to_lose_it(
+    tmp_path: Path, before: str, compressed: bool
+) -> None:
+    path = tmp_path / "a.txt"
+    content = before.encode() + b"\xe9, and on\n"
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(CorpusError, match=r"; if it is Latin-1: .* > NEW; to drop the bad bytes: ") as caught:
+        list(find_corpus(str(path)).blocks())
+    latin, _, drop = str(caught.value).partition("; if it is Latin-1: ")[2].partition("; to drop the bad bytes: ")
+    for command, text in ((latin, content.decode("latin1")), (drop, f"{before}, and on\n")):
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+        assert (tmp_path / "NEW").read_text() == text

@@ -4,6 +4,7 @@ import hashlib
 import json
 import signal
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -251,13 +252,49 @@ def test_a_stop_while_the_run_validates_says_how_to_finish_it(
 def test_a_stop_while_the_report_is_written_says_that_the_checkpoint_is(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segue_training.cli._write_report", lambda *_: signal.raise_signal(signal.SIGTERM))
-    arguments = ["train", str(text_file), "--out", str(tmp_path / "run"), *SHAPE, "--steps", "3", "--device", "cpu"]
-    stopped = CliRunner().invoke(segue, arguments)
+    folder = tmp_path / "run"
+    arguments = ["train", str(text_file), "--out", str(folder), *SHAPE, "--steps", "3", "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr("segue_training.cli._write_report", lambda *_: signal.raise_signal(signal.SIGTERM))
+        stopped = CliRunner().invoke(segue, arguments)
     assert stopped.exit_code == 143
     last = stopped.stderr.splitlines()[-1]
-    assert last == f"stopped by SIGTERM before report.html was written; the checkpoint {tmp_path / 'run'} is complete"
-    assert load_checkpoint(tmp_path / "run").taken == 3
+    assert last == (
+        f"stopped by SIGTERM before report.html was written; the checkpoint {folder} is complete; "
+        f"to write the report: segue train --resume {folder}"
+    )
+    before = load_checkpoint(folder)
+    assert before.taken == 3
+    again = CliRunner().invoke(segue, ["train", "--resume", str(folder), "--threads", "1", "--device", "cpu"])
+    assert again.exit_code == 0, again.output
+    assert (folder / "report.html").is_file()
+    assert_same(load_checkpoint(folder), before)
+
+
+@pytest.mark.parametrize("place", ["save_checkpoint", "show"])
+def test_a_stop_after_the_last_step_never_names_a_remedy_that_is_refused(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", str(text_file), "--out", str(folder), *SHAPE, "--steps", "3", "--device", "cpu"]
+    at = {"save_checkpoint": "segue_training.train.checkpoint", "show": "segue_training.reports.console"}[place]
+    original = getattr(import_module(at), place)
+
+    def stop(*given: object) -> None:
+        original(*given)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{at}.{place}", stop)
+        stopped = CliRunner().invoke(segue, arguments)
+    assert stopped.exit_code == 130
+    last = stopped.stderr.splitlines()[-1]
+    if place == "show":
+        assert last == f"stopped by SIGINT; the checkpoint {folder} is complete"
+        return
+    assert "is complete; to write the report: segue train --resume" in last
+    again = CliRunner().invoke(segue, ["train", "--resume", str(folder), "--threads", "1", "--device", "cpu"])
+    assert again.exit_code == 0, again.output
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.text_length import check_length
 
 
-def of_length(symbols: int) -> EncodedCorpus:
+def of_length(symbols: int, validation: int = 9) -> EncodedCorpus:
     ids = np.zeros(symbols, np.uint8)
-    return EncodedCorpus("a", "0" * 64, symbols, Vocabulary.from_text("a"), ids, ids, np.zeros(9, np.uint8))
+    return EncodedCorpus("a", "0" * 64, symbols, Vocabulary.from_text("a"), ids, ids, np.zeros(validation, np.uint8))
 
 
 def refusal(symbols: int, config: TrainingConfig) -> str:
@@ -56,3 +56,9 @@ def test_a_last_line_of_a_tenth_of_the_text_is_named(tmp_path: Path) -> None:
         check_length(encode_corpus(str(tmp_path / "log"), config), config)
     (tmp_path / "log").write_text("x" * len(lines) + "\n" + lines)
     check_length(encode_corpus(str(tmp_path / "log"), config), config)
+
+
+@pytest.mark.parametrize("validation", [0, 1])
+def test_no_setting_is_offered_for_a_text_whose_validation_part_is_too_short(validation: int) -> None:
+    with pytest.raises(CorpusError, match=r"needs .*: use a longer text$"):
+        check_length(of_length(9, validation), replace(small(), batch=4, time=8))

@@ -18,7 +18,7 @@ from segue_training.data.file_names import name_to_text, shell_word, shown
 from segue_training.data.selection import WILDCARD, Selection, files_of_folder, files_of_pattern, fixed_folder
 from segue_training.data.sources import ReadText, Skipped
 from segue_training.errors import CorpusError, did_you_mean
-from segue_training.text.decoding import ICONV, json_line_blocks, utf_8_blocks
+from segue_training.text.decoding import ICONV, LeaveOut, json_line_blocks, stop_at, utf_8_blocks, utf_8_lines
 from segue_training.text.encodings import HEAD, check_is_text
 from segue_training.text.normalization import normalized
 
@@ -65,28 +65,37 @@ class Corpus:
     skipped: tuple[Skipped, ...] = ()
     """What was left out of a folder or glob."""
 
-    def blocks(self, *, lines: bool = False, note: Callable[[ReadText], None] = lambda _: None) -> Iterator[str]:
+    def blocks(
+        self,
+        *,
+        lines: bool = False,
+        note: Callable[[ReadText], None] = lambda _: None,
+        bad: LeaveOut = stop_at,
+    ) -> Iterator[str]:
         """Yield the text in blocks. Raises CorpusError.
 
         Each file loses its byte order mark, and its line ends become line feeds. Files are concatenated; with `lines`,
         a line feed is added after each, so that no line continues in the next file. Each record of JSON lines is always
-        followed by a line feed. `note` is called after each file.
+        followed by a line feed. `note` is called after each file, and `bad` with each
+        record, or with `lines` each line that is not UTF-8.
         """
         for file in self.files:
             characters, digest = 0, hashlib.sha256()
-            for block in normalized(self._blocks(file), "line-feeds"):
+            for block in normalized(self._blocks(file, bad, lines=lines), "line-feeds"):
                 characters += len(block)
                 digest.update(block.encode())
                 yield block
             note(ReadText(file.origin, characters, digest.hexdigest()))
             yield "\n" if lines else ""
 
-    def _blocks(self, file: TextFile) -> Iterator[str]:
+    def _blocks(self, file: TextFile, bad: LeaveOut, *, lines: bool) -> Iterator[str]:
         try:
             with file.open() as stream:
                 content, remedy = _content(stream, file)
                 if self.field is not None:
-                    yield from json_line_blocks(content, file.origin, self.field, remedy)
+                    yield from json_line_blocks(content, file.origin, self.field, remedy, bad)
+                elif lines and bad is not stop_at:
+                    yield from utf_8_lines(content, file.origin, remedy, bad)
                 else:
                     yield from utf_8_blocks(content, file.origin, remedy)
         except OSError as error:

@@ -14,19 +14,23 @@ import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from segue_training.data.corpus import Corpus, find_corpus
 from segue_training.data.d2l_text import PREPARATIONS
-from segue_training.data.sources import ReadText, Sources
+from segue_training.data.sources import BadRows, ReadText, Sources
 from segue_training.data.temp_text import TempText, temp_text, temporary_file
 from segue_training.errors import ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig
+from segue_training.text.decoding import LeaveOut, stop_at
 from segue_training.text.documents import whole_documents, without_empty_lines
 from segue_training.text.normalization import normalized
 from segue_training.text.vocabulary import Documents, Ids, Vocabulary, count_characters
+
+Policy = Literal["stop", "skip"]
+"""What a line that cannot be read does: it ends the reading, or is left out."""
 
 LARGEST_BYTE: Final = 0xF4
 """The largest byte that UTF-8 uses."""
@@ -52,9 +56,11 @@ class Reading:
         """Return the reading that `config` specifies."""
         return cls(config.normalization, config.preparation, config.documents)
 
-    def blocks(self, corpus: Corpus, note: Callable[[ReadText], None] = lambda _: None) -> Iterator[str]:
+    def blocks(
+        self, corpus: Corpus, note: Callable[[ReadText], None] = lambda _: None, bad: LeaveOut = stop_at
+    ) -> Iterator[str]:
         """Yield the text of `corpus` in blocks, as a model reads it, and `note` each file. Raises CorpusError."""
-        text = corpus.blocks(lines=self.documents == "lines", note=note)
+        text = corpus.blocks(lines=self.documents == "lines", note=note, bad=bad)
         if self.preparation != "none":
             return PREPARATIONS[self.preparation](text)
         text = normalized(text, self.normalization)
@@ -85,15 +91,17 @@ def encode_corpus(source: str, config: TrainingConfig, field: str | None = None)
     return encode(find_corpus(source, field), config)
 
 
-def encode(corpus: Corpus, config: TrainingConfig, vocabulary: Vocabulary | None = None) -> EncodedCorpus:
-    """Encode `corpus` for training. Raises CorpusError and ConfigurationError.
+def encode(
+    corpus: Corpus, config: TrainingConfig, vocabulary: Vocabulary | None = None, bad_rows: Policy = "stop"
+) -> EncodedCorpus:
+    """Encode `corpus` for training. Raises CorpusError, for a bad line if `bad_rows` is "stop", and ConfigurationError.
 
     Unless it is given, the vocabulary comes from the training part alone: a character that occurs only in validation
     text cannot be learned and is scored as `<unk>`, as in a request. With documents="lines", no line is empty or cut,
     and the vocabulary holds the line feed.
     """
-    reading, read = Reading.of(config), list[ReadText]()
-    with temp_text(reading.blocks(corpus, read.append)) as text:
+    reading, read, rows = Reading.of(config), list[ReadText](), BadRows()
+    with temp_text(reading.blocks(corpus, read.append, rows.add if bad_rows == "skip" else stop_at)) as text:
         split = _split(text, reading)
         vocabulary = vocabulary or _vocabulary(text, split, config)
         encoded = _encoded(corpus.name, text, split, vocabulary)
@@ -101,7 +109,7 @@ def encode(corpus: Corpus, config: TrainingConfig, vocabulary: Vocabulary | None
         encoded,
         training=_beginning(encoded.training, config.max_tokens, encoded.vocabulary, reading),
         validation=_beginning(encoded.validation, config.max_validation_tokens, encoded.vocabulary, reading),
-        sources=Sources.of(read, corpus.skipped),
+        sources=Sources.of(read, corpus.skipped, rows),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from segue_training.data.file_names import shown
+from segue_training.errors import BadRow
 
 EXAMPLES: Final = 3
 """Names kept of what was left out for one reason."""
@@ -40,9 +41,13 @@ class Sources:
     texts: tuple[ReadText, ...] = ()
     """In the order in which they were read."""
     skipped: tuple[Skipped, ...] = ()
+    bad_rows: int = 0
+    """Lines that could not be read, and were left out."""
+    first_bad_row: str = ""
+    """What is wrong with the first."""
 
     @classmethod
-    def of(cls, texts: Iterable[ReadText], skipped: Iterable[Skipped]) -> "Sources":
+    def of(cls, texts: Iterable[ReadText], skipped: Iterable[Skipped], bad_rows: "BadRows | None" = None) -> "Sources":
         """Count the empty ones among `texts` as skipped."""
         read, empty = [], Skips()
         for text in texts:
@@ -50,7 +55,8 @@ class Sources:
                 read.append(text)
             else:
                 empty.add("empty", text.name)
-        return cls(tuple(read), (*skipped, *empty.all()))
+        rows = bad_rows or BadRows()
+        return cls(tuple(read), (*skipped, *empty.all()), rows.count, rows.first)
 
     @property
     def characters(self) -> int:
@@ -62,6 +68,19 @@ class Sources:
         """Return each text that was read before, after the first of its content."""
         first: dict[str, ReadText] = {}
         return [(before, text) for text in self.texts if (before := first.setdefault(text.sha256, text)) is not text]
+
+
+@dataclass
+class BadRows:
+    """Counts the lines that are left out."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, row: BadRow) -> None:
+        """Take note of one."""
+        self.first = self.first or str(row)
+        self.count += 1
 
 
 @dataclass(frozen=True)

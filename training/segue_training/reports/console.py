@@ -214,6 +214,14 @@ def show(checkpoint: Checkpoint, console: Console) -> None:
     validation = checkpoint.validation
     console.print(perplexities({"fresh state": validation.fresh, "carried state": validation.carried}))
     console.print(Text(kept(checkpoint)), soft_wrap=True)
+    if has_learned_nothing(checkpoint):
+        console.print("worse than guessing every character alike: set a smaller learning_rate", soft_wrap=True)
+
+
+def has_learned_nothing(checkpoint: Checkpoint) -> bool:
+    """Return whether every evaluation was worse than equal probabilities."""
+    uniform = math.log(len(checkpoint.vocabulary))
+    return bool(checkpoint.history) and min(each.validation for each in checkpoint.history) > uniform
 
 
 def kept(checkpoint: Checkpoint) -> str:

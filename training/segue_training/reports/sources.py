@@ -35,6 +35,8 @@ def describe(sources: Sources, where: Path | None = None) -> Iterator[str]:
             yield from _table(texts, sources.characters, where)
     if sources.skipped:
         yield f"not read: {_reasons(sources.skipped)}"
+    if sources.bad_rows:
+        yield f"left out: {sources.bad_rows:,} lines that cannot be read; the first: {sources.first_bad_row}"
     yield from _warnings(sources.copies)
 
 

@@ -47,16 +47,20 @@ def check_is_text(head: bytes, origin: str, remedy: str) -> None:
         raise CorpusError(f"{origin} is not a text: {nuls} of its first {len(head)} bytes are NUL; leave it out")
 
 
-def not_utf_8(head: bytes, remedy: str) -> str:
-    """Return what to do about a file that begins with `head` and is not UTF-8."""
+def not_utf_8(head: bytes, remedy: str, *, mostly: bool = False) -> str:
+    """Return what to do about a file that begins with `head` and is not UTF-8, `mostly` but for a few bytes."""
     if archive := _archive(head):
         return f"it is {archive}: extract its text first"
-    return conversion(remedy, _marked(head) or _unmarked(head) or "latin1")
+    known = _marked(head) or _unmarked(head)
+    if known is None and mostly:
+        drop = remedy.replace("iconv -f {}", "iconv -c -f {}").format("utf-8")
+        return f"if it is Latin-1: {remedy.format('latin1')} > NEW; to drop the bad bytes: {drop} > NEW"
+    return conversion(remedy, known or "latin1")
 
 
 def conversion(remedy: str, encoding: str) -> str:
     """Word the remedy for a file in `encoding`."""
-    return f"convert it first, for example with: {remedy.format(encoding)}"
+    return f"convert it first, for example with: {remedy.format(encoding)} > NEW"
 
 
 def _archive(head: bytes) -> str | None:

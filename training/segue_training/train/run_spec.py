@@ -7,9 +7,9 @@ from shlex import quote
 from typing import Final
 
 from segue_training.data.corpus import find_corpus
-from segue_training.data.encoding import EncodedCorpus, encode
+from segue_training.data.encoding import EncodedCorpus, Policy, encode
 from segue_training.data.file_names import name_to_text, text_to_name
-from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
+from segue_training.errors import BadRow, CheckpointError, ConfigurationError, CorpusError
 from segue_training.recipes import TrainingConfig, check_resumable
 from segue_training.settings import override
 from segue_training.text.vocabulary import Vocabulary
@@ -52,13 +52,23 @@ def begin_run(  # noqa: PLR0913 - what a command line says of a run
     folder: Path | None,
     *,
     start: Start | None = None,
+    bad_rows: Policy = "stop",
 ) -> RunSpec:
     """Encode the corpus `source` for a new run in `folder`; None: a folder named after it.
 
     With `start`, the run begins with those weights and reads with their vocabulary. Raises CorpusError.
     """
     vocabulary = start.checkpoint.vocabulary if start else None
-    corpus = encode(find_corpus(source, field), config, vocabulary)
+    if bad_rows == "skip" and field is None and config.documents == "none":
+        raise ConfigurationError(
+            "--bad-rows skip leaves lines out: give --field for JSON lines, or --documents lines for separate texts"
+        )
+    try:
+        corpus = encode(find_corpus(source, field), config, vocabulary, bad_rows)
+    except BadRow as row:
+        if field is None and config.documents == "none":
+            raise
+        raise CorpusError(f"{row}; --bad-rows skip leaves such lines out") from None
     check_length(corpus, config)
     origin = Origin(
         source=name_to_text(source),
@@ -69,6 +79,7 @@ def begin_run(  # noqa: PLR0913 - what a command line says of a run
         sha256=corpus.sha256,
         name=corpus.name,
         length=corpus.characters,
+        bad_rows=bad_rows,
         base=start.base() if start else None,
     )
     return RunSpec(
@@ -80,12 +91,19 @@ def begin_run(  # noqa: PLR0913 - what a command line says of a run
     )
 
 
-def resume_run(
-    folder: Path, step: int | None, source: str | None, assignments: tuple[str, ...], more: int = 0
+def resume_run(  # noqa: PLR0913 - what a command line says of a run
+    folder: Path,
+    step: int | None,
+    source: str | None,
+    assignments: tuple[str, ...],
+    more: int = 0,
+    *,
+    again: bool = False,
 ) -> RunSpec:
     """Resume the run in `folder` from its last saved step, or from `step`, with some settings changed.
 
-    `source` is the corpus's new place if it has moved; `more` steps are added. Raises CheckpointError if the train
+    `source` is the corpus's new place if it has moved; `more` steps are added; with `again`, a run that has
+    ended is validated again, for its report. Raises CheckpointError if the train
     state is missing or damaged or the text differs, and ConfigurationError for a setting that cannot change, fewer
     steps than were taken, or a run that has ended.
     """
@@ -98,7 +116,7 @@ def resume_run(
     config = override(origin.training, assignments)
     config = replace(config, steps=config.steps + more)
     check_resumable(origin.training, config)
-    _check_goes_on(folder, origin, config, train_state.progression)
+    _check_goes_on(folder, origin, config, train_state.progression, again=again)
     corpus = _own_corpus(folder, origin, source, config)
     _check_same_corpus(origin, corpus)
     note = change(train_state.progression.step, origin.training, config)
@@ -116,7 +134,9 @@ def _own_corpus(folder: Path, origin: Origin, source: str | None, config: Traini
     """Encode the run's corpus, with its own vocabulary if that came with its first weights."""
     vocabulary = Vocabulary(origin.characters, config.alphabet) if origin.base else None
     try:
-        return encode(find_corpus(source or text_to_name(origin.source), origin.field), config, vocabulary)
+        return encode(
+            find_corpus(source or text_to_name(origin.source), origin.field), config, vocabulary, origin.bad_rows
+        )
     except CorpusError as error:
         if source is not None:
             raise
@@ -124,13 +144,13 @@ def _own_corpus(folder: Path, origin: Origin, source: str | None, config: Traini
         raise CorpusError(f"{error}; {moved}") from error
 
 
-def _check_goes_on(folder: Path, origin: Origin, config: TrainingConfig, now: Progression) -> None:
+def _check_goes_on(folder: Path, origin: Origin, config: TrainingConfig, now: Progression, *, again: bool) -> None:
     """Raise ConfigurationError for a run that has ended, unless it is given more to do."""
     if config.steps != origin.training.steps and config.steps <= now.step:
         raise ConfigurationError(
             f"steps is {config.steps}, and the run has taken {now.step}: set more, or resume earlier with --step"
         )
-    if goes_on(now, config) or not _has_result(folder, origin, now):
+    if again or goes_on(now, config) or not _has_result(folder, origin, now):
         return
     if now.step < config.steps:
         raise ConfigurationError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from segue_training.data.corpus import find_corpus
 from segue_training.data.encoding import EncodedCorpus, encode
 from segue_training.data.file_names import text_to_name
-from segue_training.errors import ConfigurationError, CorpusError
+from segue_training.errors import CheckpointError, ConfigurationError, CorpusError
 from segue_training.evaluation.evaluate import validate
 from segue_training.evaluation.perplexity import Perplexity, Validation
 from segue_training.models import LanguageModel, build_model, to_checkpoint
@@ -33,6 +33,7 @@ from segue_training.train.train_state import (
     read_record,
     read_train_state,
     tensors_below,
+    train_state_files,
 )
 
 Choice = Literal["best", "latest"]
@@ -62,6 +63,10 @@ def load_run(folder: Path, choice: Choice | None = None) -> RunWeights:
     it does not have.
     """
     record = read_record(folder)
+    if has_only_begun(folder):
+        raise CheckpointError(
+            f"{folder} has saved nothing yet: it saves every minute, or as --save-every says, and when it is stopped"
+        )
     if record is None or is_checkpoint(folder):
         checkpoint = load_checkpoint(folder)
         is_result = record is None or has_ended(checkpoint, *record)
@@ -71,6 +76,21 @@ def load_run(folder: Path, choice: Choice | None = None) -> RunWeights:
             raise ConfigurationError(f"{folder} holds no train state, only the kept weights: leave --weights out")
     origin, state = read_train_state(folder)
     return _of_state(folder, origin, state, choice)
+
+
+def has_only_begun(folder: Path) -> bool:
+    """Return whether a run in `folder` has saved nothing yet."""
+    return (folder / LOCK).exists() and not train_state_files(folder) and not is_checkpoint(folder)
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether `folder` holds the result of its run."""
+    try:
+        record = read_record(folder)
+        checkpoint = load_checkpoint(folder)
+    except CheckpointError:
+        return False
+    return record is None or has_ended(checkpoint, *record)
 
 
 def has_ended(checkpoint: Checkpoint, origin: Origin, progression: Progression) -> bool:
@@ -126,7 +146,7 @@ def validation_of(model: LanguageModel, corpus: EncodedCorpus, origin: Origin) -
 def _own_text(checkpoint: Checkpoint, origin: Origin, source: str | None) -> EncodedCorpus:
     named = source or text_to_name(origin.source)
     try:
-        corpus = encode(find_corpus(named, origin.field), origin.training, checkpoint.vocabulary)
+        corpus = encode(find_corpus(named, origin.field), origin.training, checkpoint.vocabulary, origin.bad_rows)
     except CorpusError as error:
         raise CorpusError(
             f"the run has no validation yet, which needs its text, {origin.source}: {error}; "

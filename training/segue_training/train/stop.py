@@ -46,24 +46,41 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
+def interruptible(*, is_alone: bool = True) -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt and SIGTERM Terminated, which exits with its status, whatever they did before.
+
+    Import everything large first: amid an import a KeyboardInterrupt may be lost. In a group of processes SIGTERM still
+    ends the process at once: its others may wait for it.
+    """
+    handlers: dict[signal.Signals, Callable[..., Any]] = {signal.SIGINT: signal.default_int_handler}
+    if is_alone:
+        handlers[signal.SIGTERM] = _terminate
+    heeded = {number: signal.getsignal(number) for number in handlers}
+    heeded = {number: before for number, before in heeded.items() if before is not signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, handlers[number])
+    try:
+        yield
+    except Terminated:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        for number, before in heeded.items():
+            signal.signal(number, before)
+
+
+@contextmanager
 def stoppable(folder: Path, *, is_alone: bool) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into Interrupted, which names the step that is saved in `folder`.
 
-    If none is saved, Ctrl-C stays a KeyboardInterrupt, and SIGTERM exits with its status. In a group of processes
-    SIGTERM still ends the process at once: its others may wait for it.
+    If none is saved, they have the effect of `interruptible`.
     """
-    before = signal.signal(signal.SIGTERM, _terminate if is_alone else signal.getsignal(signal.SIGTERM))
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        number = signal_of(stop)
-        if files := train_state_files(folder):
-            raise interrupted(number, folder, step_of(files[-1])) from None
-        if number == signal.SIGTERM:
-            raise SystemExit(128 + number) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with interruptible(is_alone=is_alone):
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if files := train_state_files(folder):
+                raise interrupted(signal_of(stop), folder, step_of(files[-1])) from None
+            raise
 
 
 def signal_of(stop: KeyboardInterrupt) -> signal.Signals:

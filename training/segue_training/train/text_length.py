@@ -1,8 +1,13 @@
 """Whether a text is long enough to train and validate on."""
 
+from typing import Final
+
 from segue_training.data.encoding import EncodedCorpus
 from segue_training.errors import CorpusError
 from segue_training.recipes import TrainingConfig
+
+LEAST_VALIDATION: Final = 2
+"""Symbols: one to read, one to score."""
 
 
 def check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
@@ -14,20 +19,23 @@ def check_length(corpus: EncodedCorpus, config: TrainingConfig) -> None:
     if found < needed:
         raise CorpusError(
             f"the training text has {found} symbol{'' if found == 1 else 's'}; this recipe needs {needed} "
-            f"(batch {config.batch} x time {config.time}): {_remedy(found, config)}"
+            f"(batch {config.batch} x time {config.time}): {_remedy(corpus, config)}"
         )
     if config.documents == "lines" and not len(corpus.validation):
         raise CorpusError(
             "the last line alone is a tenth of the text or more, and leaves no other for validation: add lines, or "
             "divide the long one"
         )
-    if len(corpus.validation) < 2:  # noqa: PLR2004 - one to read, one to score
+    if len(corpus.validation) < LEAST_VALIDATION:
         held_out = "1 symbol" if len(corpus.validation) else "no symbol"
         raise CorpusError(f"the validation text, the last tenth, has {held_out} and needs 2: use a longer text")
 
 
-def _remedy(symbols: int, config: TrainingConfig) -> str:
-    """Say which settings `symbols` would suffice for, with as few changes as possible."""
+def _remedy(corpus: EncodedCorpus, config: TrainingConfig) -> str:
+    """Say which settings the text would suffice for, with as few changes as possible."""
+    symbols = len(corpus.training)
+    if len(corpus.validation) < LEAST_VALIDATION:
+        return "use a longer text"
     if (batch := (symbols - 1) // config.time - 1) >= 1:
         return f"use a longer text or --set batch={batch}"
     if (time := (symbols - 1) // (config.batch + 1)) >= 1:

@@ -1,6 +1,7 @@
 """The threads of PyTorch's kernels."""
 
 import os
+from importlib import import_module
 
 
 def share_cores() -> None:
@@ -18,3 +19,11 @@ def use_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def import_all() -> None:
+    """Import what PyTorch's optimizers would import when the first is made, a thousand modules.
+
+    Amid such an import a KeyboardInterrupt may be lost.
+    """
+    import_module("torch._dynamo")

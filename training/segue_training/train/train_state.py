@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from safetensors import SafetensorError
@@ -84,6 +84,8 @@ class Origin:
     """The corpus's."""
     length: int = 1
     """Code points of the normalized corpus."""
+    bad_rows: Literal["stop", "skip"] = "stop"
+    """Of the corpus: whether lines that cannot be read are left out."""
     base: Base | None = None
     """Where the first weights came from; None for random ones."""
 

@@ -121,15 +121,19 @@ class Input:
         return "" if self.name == STANDARD_INPUT else f" {shlex.quote(self.name)}"
 
     def _decompress(self, tool: str) -> str:
-        return f"decompress it first, for example with: {tool} -dc{self._argument}"
+        return f"decompress it first, for example with: {tool} -dc{self._argument} > NEW"
 
     def _convert(self, encoding: str) -> str:
-        return f"convert it first, for example with: iconv -f {encoding} -t utf-8{self._argument}"
+        return f"convert it first, for example with: iconv -f {encoding} -t utf-8{self._argument} > NEW"
 
     def _remedy(self, error: UnicodeDecodeError) -> str:
+        """Name a command that makes the file readable."""
         if tool := _named(self._head, _COMPRESSED):
             return self._decompress(tool)
         encoding = _named(self._head, _MARKS) or "latin1"
+        if encoding == "latin1" and not error.object[: error.start].isascii():  # which was UTF-8
+            latin, drop = (f"iconv {option} -t utf-8{self._argument} > NEW" for option in ("-f latin1", "-c -f utf-8"))
+            return f"if it is Latin-1: {latin}; to drop the bad bytes: {drop}"
         cut = "it is cut off, or in another encoding: " if error.reason == "unexpected end of data" else ""
         return f"{cut}{self._convert(encoding)}"
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from segue_training.output_folder import make_writable, unless_empty
+from segue_training.train.threads import import_all
 
 
 @click.command()
@@ -32,9 +33,11 @@ def agreement(*, out: Path, processes: int | None, as_json: bool, **settings: An
     from segue_training.studies.agreement.experiment import run
     from segue_training.studies.agreement.picture import draw, render
     from segue_training.studies.agreement.report import accuracies, progress, results_as_json
+    from segue_training.train.stop import interruptible
 
     config = AgreementConfig(**{name: value for name, value in settings.items() if value is not None})
-    with unless_empty(out):
+    import_all()
+    with interruptible(), unless_empty(out):
         make_writable(out)
         with progress(config, Console(stderr=True)) as report:
             results = run(config, report, processes=processes or os.cpu_count() or 1)

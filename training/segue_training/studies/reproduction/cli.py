@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from segue_training.studies.reproduction.rows import CORPUS, Row, rows_named
-from segue_training.train.threads import share_cores, use_threads
+from segue_training.train.threads import import_all, share_cores, use_threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,11 +40,14 @@ def reproduce(  # noqa: PLR0913 - one parameter for each option
     from rich.console import Console
 
     from segue_training.studies.reproduction.chapters import configuration, count
+    from segue_training.train.stop import interruptible
 
     use_threads(threads)
-    runs = [(row, configuration(row, seed, steps)) for row in rows]
-    results = list(_train(runs, corpus, Console(stderr=True)))
-    counted = () if only else count(corpus)
+    import_all()
+    with interruptible():
+        runs = [(row, configuration(row, seed, steps)) for row in rows]
+        results = list(_train(runs, corpus, Console(stderr=True)))
+        counted = () if only else count(corpus)
     if as_json:
         click.echo(json.dumps({"rows": [asdict(r) for r in results], "n_grams": [asdict(c) for c in counted]}))
         return
