@@ -342,3 +342,17 @@ class Toy:
 @pytest.fixture(scope="session")
 def toys() -> Toy:
     return Toy()
+
+
+@pytest.fixture
+def refusing(peer: Any, toy: Any, toys: Any) -> None:
+    """Have the peer refuse texts as a server does."""
+    del toy
+
+    def score(request: Any) -> Any:
+        for number, text in enumerate(request.texts):
+            if (at := text.find("Ā")) >= 0:
+                peer.abort(grpc.StatusCode.INVALID_ARGUMENT, f"texts[{number}]: character 'Ā' at position {at}")
+        return toys.scores(request)
+
+    peer.score = score

@@ -452,20 +452,6 @@ def test_a_lone_surrogate_in_another_field_is_printed_unchanged(run: Any) -> Non
     assert (found["text"], found["x"]) == ("é", "\ud800")
 
 
-@pytest.fixture
-def refusing(peer: Any, toy: Any, toys: Any) -> None:
-    """Have the peer refuse texts as a server does."""
-    del toy
-
-    def score(request: Any) -> Any:
-        for number, text in enumerate(request.texts):
-            if (at := text.find("Ā")) >= 0:
-                peer.abort(grpc.StatusCode.INVALID_ARGUMENT, f"texts[{number}]: character 'Ā' at position {at}")
-        return toys.scores(request)
-
-    peer.score = score
-
-
 @pytest.mark.usefixtures("refusing")
 def test_a_refused_line_is_reported_after_those_before_it(run: Any, tmp_path: Path) -> None:
     path = text_file(tmp_path, "u", "good\nfine\n\nbĀd\nmore\n")
