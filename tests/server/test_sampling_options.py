@@ -652,7 +652,10 @@ def test_places_can_be_given_back_one_by_one() -> None:
         with pytest.raises(Overloaded, match="0 of 3 free"), admission.exactly(1, NOBODY):
             pass
         give_back()
-        with pytest.raises(Overloaded, match=r"2 places .* needed, 1 of 3 free"), admission.exactly(2, NOBODY):
+        with (
+            pytest.raises(Overloaded, match=r"places for sequences: 2 needed, 1 of 3 free"),
+            admission.exactly(2, NOBODY),
+        ):
             pass
         with admission.some(2, NOBODY) as granted:
             assert granted == 1

@@ -113,7 +113,7 @@ def test_a_signal_at_any_moment_of_the_start_stops_the_server_and_nothing_is_ann
             assert process.wait(timeout=30) == 0, (attempt, log.read_text())
         finally:
             process.kill()
-        assert told.read_text() == announced
+        assert told.read_text() == announced, (attempt, log.read_text())
         assert re.search(f"{number.name}: stopped before it was ready|stopping on {number.name}", log.read_text())
         assert "Traceback" not in log.read_text()
 

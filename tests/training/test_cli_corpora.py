@@ -119,4 +119,4 @@ def test_training_says_what_it_read_before_it_trains(tmp_path: Path) -> None:
     summary, document = json.loads(done.stdout), json.loads((tmp_path / "run/corpus.json").read_text())
     assert [text["name"] for text in summary["texts"]] == names
     assert summary["corpus"]["characters"] == sum(characters)
-    assert {key: summary[key] for key in ("texts", "skipped")} == document
+    assert {key: summary[key] for key in ("texts", "skipped", "bad_rows", "first_bad_row")} == document

@@ -25,7 +25,14 @@ def text_to_name(text: str) -> str:
 def shown(name: str) -> str:
     """Return a file name for people, on one line, without control characters."""
     text = name_to_text(name)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """Return a character as bash writes it: by its bytes, unless it is ASCII."""
+    if character.isascii():
+        return character.encode("unicode_escape").decode()
+    return "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
 def shell_word(name: str) -> str:
