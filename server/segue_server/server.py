@@ -143,6 +143,7 @@ async def serve(config: ServerConfig, signals: StopSignals) -> None:
     if not acceptors.start():
         _log.warning("this version of grpcio accepts one call at a time: refusing calls costs more than it could")
     collection = IdleCollection(lambda: interceptor.is_busy)
+    signals.notice()
     if signals.asked_by is None:
         telemetry.serving = True
         health.announce(health_pb2.HealthCheckResponse.SERVING)

@@ -51,6 +51,11 @@ class StopSignals:
         """From now on let the first signal ask for a stop, as there are calls to finish."""
         self._loop = asyncio.get_running_loop()
 
+    @staticmethod
+    def notice() -> None:
+        """Answer a signal that another thread has received: Python tells the main thread of it only some time later."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [])  # changes nothing, but runs the handlers of received signals
+
     async def asked(self) -> None:
         """Wait until a stop is asked for."""
         await self._asked.wait()
