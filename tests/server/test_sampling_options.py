@@ -668,7 +668,10 @@ def test_places_can_be_given_back_one_by_one() -> None:
         raise KeyError
     with admission.exactly(3, NOBODY), pytest.raises(Overloaded), admission.exactly(1, NOBODY):
         pass
-    with pytest.raises(InvalidRequest, match=r"4 places .* this server has 3"), admission.exactly(4, NOBODY):
+    with (
+        pytest.raises(InvalidRequest, match=r"places for sequences: 4 needed; this server has 3"),
+        admission.exactly(4, NOBODY),
+    ):
         pass
 
 
