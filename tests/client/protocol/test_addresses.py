@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from hand_set_clock import HandSetClock
 from hypothesis import given
 from hypothesis import strategies as some
 from segue_client import InvalidRequest, ServerBusy, ServerUnavailable
@@ -14,20 +15,8 @@ A, B, C = "a:1", "b:1", "c:1"
 NOBODY = ServerUnavailable("nobody answers")
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def addresses(clock: Clock) -> Addresses:
+def addresses(clock: HandSetClock) -> Addresses:
     return Addresses([A, B, C], clock)
 
 
@@ -76,14 +65,14 @@ def test_no_address_has_two_calls_more_than_another_unless_calls_end(steps: list
         assert before[running[-1].address] == min(before.values())
 
 
-def test_a_full_address_is_left_alone_as_long_as_it_said(addresses: Addresses, clock: Clock) -> None:
+def test_a_full_address_is_left_alone_as_long_as_it_said(addresses: Addresses, clock: HandSetClock) -> None:
     addresses.note_failure(A, ServerBusy("full", retry_after=2.0))
     assert begun(addresses, 4) == [B, C, B, C]
     clock.now = 2.0
     assert begun(addresses, 1) == [A]
 
 
-def test_one_that_does_not_answer_is_left_alone_longer_and_longer(addresses: Addresses, clock: Clock) -> None:
+def test_one_that_does_not_answer_is_left_alone_longer_and_longer(addresses: Addresses, clock: HandSetClock) -> None:
     rests = []
     for _ in range(8):
         for _ in range(5):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from hand_set_clock import HandSetClock
 from hypothesis import given
 from hypothesis import strategies as some
 from segue_client import (
@@ -32,20 +33,8 @@ def busy(seconds: float | None = None) -> ServerBusy:
     return ServerBusy("full", retry_after=seconds)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def make(clock: Clock) -> Any:
+def make(clock: HandSetClock) -> Any:
     def make(
         *addresses: str, patience: float | None = 30.0, timeout: float | None = None, in_session: bool = False
     ) -> RetryState:
@@ -77,7 +66,7 @@ def test_before_a_call_was_answered_each_address_is_tried_once(make: Any) -> Non
         retry.delay_after(NOBODY)
 
 
-def test_though_other_calls_change_what_is_good_each_address_is_tried(clock: Clock) -> None:
+def test_though_other_calls_change_what_is_good_each_address_is_tried(clock: HandSetClock) -> None:
     addresses = Addresses([A, B, C], clock)
     retry = RetryState(addresses, Deadline.after(None), 30.0, clock)
     tried = [following(retry)]
@@ -102,7 +91,7 @@ def test_an_answered_call_waits_longer_and_longer_but_never_for_an_address_it_ha
     assert [delay for _, delay in fail(retry, *[NOBODY] * 3)] == [0, 0.05, 0.1]
 
 
-def test_patience_begins_with_the_first_failure_after_something_new(make: Any, clock: Clock) -> None:
+def test_patience_begins_with_the_first_failure_after_something_new(make: Any, clock: HandSetClock) -> None:
     retry = make(A, patience=30.0)
     retry.begin()
     retry.note_progress()
@@ -170,7 +159,7 @@ def test_where_all_are_full_a_new_call_fails_with_the_smallest_hint(make: Any) -
     assert str(caught.value) == f"no server takes the call: {A} (full), {B} (full), {C} (Connection refused)"
 
 
-def test_an_answered_call_waits_for_each_full_server_as_long_as_it_says(make: Any, clock: Clock) -> None:
+def test_an_answered_call_waits_for_each_full_server_as_long_as_it_says(make: Any, clock: HandSetClock) -> None:
     retry = make(A, B)
     retry.note_answer()
     assert fail(retry, busy(3.0), busy(1.0)) == [(A, 0), (B, 1.0)]
@@ -181,7 +170,7 @@ def test_an_answered_call_waits_for_each_full_server_as_long_as_it_says(make: An
     assert following(retry) == A
 
 
-def test_one_more_try_comes_at_the_end_of_the_patience(make: Any, clock: Clock) -> None:
+def test_one_more_try_comes_at_the_end_of_the_patience(make: Any, clock: HandSetClock) -> None:
     retry = make(A, patience=10.0)
     retry.note_answer()
     assert fail(retry, busy(3600.0)) == [(A, 10.0)]
@@ -224,7 +213,7 @@ def test_nothing_goes_on_beyond_the_deadline(make: Any) -> None:
     assert delay <= 0.02
 
 
-def test_the_error_tells_of_all_tries(make: Any, clock: Clock) -> None:
+def test_the_error_tells_of_all_tries(make: Any, clock: HandSetClock) -> None:
     retry = make(A, B)
     retry.note_answer()
     fail(retry, BROKEN, busy(), NOBODY, busy(), NOBODY)
@@ -276,7 +265,7 @@ FAILURES = some.sampled_from([NOBODY, BROKEN, busy(), busy(0.3), busy(7.0), Canc
 def test_whatever_fails_each_address_has_its_turn_and_nothing_waits_beyond_patience(
     failures: list[SegueError], count: int, patience: float | None, begun: bool
 ) -> None:
-    clock = Clock()
+    clock = HandSetClock()
     addresses = [f"{number}:1" for number in range(count)]
     retry = RetryState(Addresses(addresses, clock), Deadline.after(None), patience, clock)
     if begun:
