@@ -40,12 +40,11 @@ from segue_training.atomic import sync_folder, write_atomically
 
 from segue_export.errors import ArtifactError, DamagedArtifact, ForeignGraph, ModelsNotFound
 from segue_export.graphs.portable_check import check_frame, check_graph, largest_graph
-from segue_export.manifest import Manifest, Weights
+from segue_export.manifest import MANIFEST_FILE, Manifest, Weights
 from segue_export.names import check_name, is_legal_name
 from segue_export.wrong_folder import why_no_models
 
 MODEL_FILE: Final = "model.onnx"
-MANIFEST_FILE: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 2**21
 """Twice the size of the largest vocabulary, at 12 bytes per character."""
 
@@ -109,7 +108,7 @@ def _write_version(home: Path, manifest: Manifest, graph: bytes) -> Path:
 
 def read_artifact(folder: Path) -> Artifact:
     """Read and verify `models/<name>/<version>`; DamagedArtifact names the file at fault."""
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     try:
         with _opened(folder, MODEL_FILE, largest_graph(manifest)) as file:
             graph = _read_graph(file, manifest, folder / MODEL_FILE)
@@ -179,7 +178,8 @@ def _versions(home: Path) -> Iterator[int]:
     return (int(path.name) for path in home.iterdir() if re.fullmatch(r"[1-9][0-9]{0,8}", path.name))
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of `models/<name>/<version>`. Raises DamagedArtifact."""
     with _opened(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES) as file:
         document = _content(file)
     try:

@@ -15,11 +15,11 @@ from segue_training.models.convert import from_checkpoint
 from segue_training.train.checkpoint import Checkpoint
 from segue_training.train.run_weights import RunWeights, load_run, validated
 
-from segue_export.artifact import MANIFEST_FILE, find_versions, write_artifact
+from segue_export.artifact import find_versions, read_manifest, write_artifact
 from segue_export.checks.evaluation import held_out
 from segue_export.checks.exported_model import ExportedModel
 from segue_export.checks.parity import Parity, check_parity
-from segue_export.errors import QuantizationError, UnsupportedArchitecture
+from segue_export.errors import DamagedArtifact, QuantizationError, UnsupportedArchitecture
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import dequantize, halve, quantize
 from segue_export.manifest import ARCHITECTURES, FORMAT_VERSION, CorpusDescription, Manifest, RunDescription, Weights
@@ -110,9 +110,11 @@ def export_run(
 def _difference(home: Path, new: Manifest) -> str:
     """Say in a line how `new` differs in kind from the newest version in `home`; "" if it does not."""
     versions = find_versions(home) if home.is_dir() else []
+    if not versions:
+        return ""
     try:
-        old = Manifest.from_json((versions[-1] / MANIFEST_FILE).read_bytes())
-    except (IndexError, OSError, ValueError):  # there is none, or it is damaged
+        old = read_manifest(versions[-1])
+    except DamagedArtifact:
         return ""
     if (old.architecture, old.corpus.sha256) == (new.architecture, new.corpus.sha256):
         return ""

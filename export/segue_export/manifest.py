@@ -16,6 +16,7 @@ from segue_training.text.vocabulary import UNKNOWN_ID, Alphabet, Documents, Voca
 
 FORMAT_VERSION: Final = 1
 METADATA_KEY: Final = "segue.manifest"
+MANIFEST_FILE: Final = "manifest.json"
 ARCHITECTURES: Final = ("lstm", "gru", "gru-reset-before", "rnn")
 """The architectures with a recurrent state, which the portable graph can hold."""
 

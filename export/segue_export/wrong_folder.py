@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Final
 
+from segue_export.manifest import MANIFEST_FILE
 from segue_export.names import is_legal_name, legal_name
 
 _CHECKPOINT: Final = "checkpoint.json"
-_MANIFEST: Final = "manifest.json"
 _MOST_LOOKED_AT: Final = 100
 """Entries of a folder: anything may have been named."""
 
@@ -61,7 +61,7 @@ def why_misnamed(folder: Path) -> str:
 
 def _is_home(folder: Path) -> bool:
     """Return whether `folder` is one of a model: it holds versions."""
-    return any(each.name.isdecimal() and (each / _MANIFEST).is_file() for each in _entries(folder))
+    return any(each.name.isdecimal() and (each / MANIFEST_FILE).is_file() for each in _entries(folder))
 
 
 def _entries(folder: Path) -> list[Path]:

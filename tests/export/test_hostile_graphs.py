@@ -24,13 +24,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from segue_export.artifact import MANIFEST_FILE, MODEL_FILE, read_artifact
+from segue_export.artifact import MODEL_FILE, read_artifact
 from segue_export.errors import DamagedArtifact, ForeignGraph
 from segue_export.export import describe, export_checkpoint
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.portable_check import check_graph, largest_graph
 from segue_export.graphs.quantization import quantize
-from segue_export.manifest import ARCHITECTURES, METADATA_KEY, Manifest, to_json
+from segue_export.manifest import ARCHITECTURES, MANIFEST_FILE, METADATA_KEY, Manifest, to_json
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 

@@ -42,7 +42,7 @@ class Sampler:
         """`next_SV` is the automaton, None if any symbol may follow any other; `sorts_all`: never select first."""
         self._filtered = filtered
         self._is_large = vocabulary > _LARGEST_SORTED
-        self._selects = self._is_large and not sorts_all
+        self._selects = filtered and self._is_large and not sorts_all
         self._triangle = vocabulary <= _LARGEST_TRIANGLE
         self.constants: Constants = {}
         if self._triangle:
@@ -57,6 +57,9 @@ class Sampler:
                 "last_rank": np.array([-1], dtype=np.int64),
                 "excluded": np.array(0, dtype=np.float32),
                 "rank_axis": np.array([1], dtype=np.int64),
+            }
+        if self._selects:
+            self.constants |= {
                 "batch_axis": np.array([0], dtype=np.int64),
                 "fewest_selected": np.array([[_SELECTED]], dtype=np.int64),
             }
