@@ -29,7 +29,7 @@ from segue_export.artifact import Artifact, read_artifact
 from segue_export.graphs.quantization import quantize
 from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
-from segue_server.engine.onnx_session import CPU, open_session
+from segue_server.engine.runners.onnx_session import CPU, open_session
 from streams import length_for, measure
 
 STEPS = 16

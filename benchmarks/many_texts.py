@@ -26,6 +26,7 @@ from harness.tables import Column, Row, parser, show
 from segue.v1 import scoring_pb2, scoring_pb2_grpc
 from segue_export.artifact import find_artifacts, read_artifact
 from segue_server.engine.model import Model
+from segue_server.engine.runners.runner import Reading
 
 COLUMNS: Final = (
     Column("name", "scored by"),
@@ -68,7 +69,8 @@ def _read_rows(model: Model, rows: list[np.ndarray]) -> float:
         ids_TB[: len(ids), row] = ids
     layers, hidden = model.state_shape
     zeros = np.zeros((layers, len(rows), hidden), dtype=np.float32)
-    scores_TB = model.read(ids_TB[:-1], ids_TB[1:], length_B, zeros, zeros).log_probabilities_TB
+    result = model.read(model.scatter(zeros, zeros), Reading(ids_TB[:-1], ids_TB[1:], length_B))
+    scores_TB = result.log_probabilities_TB
     return math.fsum(float(scores_TB[:length, row].sum()) for row, length in enumerate(length_B))
 
 

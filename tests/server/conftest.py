@@ -70,6 +70,11 @@ def rounded_folder(kinds_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def models(kinds_loaded: dict[str, Model], rounded_folder: Path) -> dict[str, Model]:
-    """A model of each kind, and one of characters in 8 bits."""
-    return kinds_loaded | {"int8": Model(read_artifact(rounded_folder / "characters" / "1"))}
+def models(kinds_loaded: dict[str, Model], kinds_folder: Path, rounded_folder: Path) -> dict[str, Model]:
+    """A model of each kind, one of characters in 8 bits, and some that keep the rules of a device."""
+    on_devices = {
+        f"{name} on a device": Model(read_artifact(kinds_folder / name / "1"), buckets=(1, 4, 8), simulated=True)
+        for name in ("characters", "byte-lines", "gru")
+    }
+    in_8_bits = Model(read_artifact(rounded_folder / "characters" / "1"))
+    return kinds_loaded | {"int8": in_8_bits} | on_devices

@@ -13,14 +13,16 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from pooled import run_pooled
 from segue_export.export import describe
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import ACTIVATION_SCALE, OUTPUT_SCALE, dequantize, layer_scale, quantize
 from segue_export.graphs.reading import Result, reading_graph
 from segue_export.graphs.step import Step
+from segue_export.graphs.unrolled import giving_graph, taking_graph
 from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_export.manifest import Manifest
-from segue_server.engine.onnx_session import CPU, open_session
+from segue_server.engine.runners.onnx_session import CPU, open_session
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.symbols import Symbols
 from segue_training.text.vocabulary import Vocabulary
@@ -147,7 +149,7 @@ def test_reading_is_the_same_to_the_bit_however_it_is_cut(
     text, state = made.text(), made.state()
     loop, ragged = made.reading(ragged=False), made.reading(ragged=True)
     whole = run(loop, **steps(STEPS), **text, **state)
-    assert_same_bits(run(made.reading(ragged=False, unrolled=STEPS), **text, **state), whole)
+    assert_same_bits(run_pooled(made.reading(ragged=False, unrolled=STEPS), **text, **state), whole)
     for at in (slice(0, 1), slice(2, 3), slice(1, 4)):
         assert_same_bits(run(loop, **steps(STEPS), **row(text | state, at)), row(whole, at))
     first = run(loop, **steps(4), **{name: value[:4] for name, value in text.items()}, **state)
@@ -158,7 +160,7 @@ def test_reading_is_the_same_to_the_bit_however_it_is_cut(
     assert joined.tobytes() == whole["log_probabilities"].tobytes()
     length = {"length": np.array([[3], [STEPS], [1], [6], [2]])}
     uneven = run(ragged, **steps(STEPS), **text, **state, **length)
-    assert_same_bits(run(made.reading(ragged=True, unrolled=STEPS), **text, **state, **length), uneven)
+    assert_same_bits(run_pooled(made.reading(ragged=True, unrolled=STEPS), **text, **state, **length), uneven)
     for i, count in enumerate(length["length"][:, 0].tolist()):
         one = row(text | state, slice(i, i + 1))
         one |= {name: one[name][:count] for name in text}
@@ -181,7 +183,7 @@ def test_writing_is_the_same_to_the_bit_however_it_is_cut_and_reads_the_same(
     whole = run(scored, **steps(STEPS), **begin, uniform=uniform)
     unscored = {name: value for name, value in whole.items() if name != "log_probabilities"}
     assert_same_bits(run(made.writing(), **steps(STEPS), **begin, uniform=uniform), unscored)
-    assert_same_bits(run(made.writing(scored=True, unrolled=STEPS), **begin, uniform=uniform), whole)
+    assert_same_bits(run_pooled(made.writing(scored=True, unrolled=STEPS), **begin, uniform=uniform), whole)
     for at in (slice(0, 1), slice(2, 3), slice(1, 4)):
         alone = run(scored, **steps(STEPS), **row(begin, at), uniform=uniform[:, at])
         assert_same_bits(alone, row(whole, at))
@@ -212,7 +214,7 @@ def test_an_automaton_bars_symbols_and_nothing_else_changes(
     spelling = np.arange(rows) % len(symbols.next_SV)
     found = run(loop, **steps(STEPS), **begin, uniform=uniform, spelling=spelling)
     written_out = made.writing(symbols.automaton, filtered=filtered, unrolled=STEPS)
-    assert_same_bits(run(written_out, **begin, uniform=uniform, spelling=spelling), found)
+    assert_same_bits(run_pooled(written_out, **begin, uniform=uniform, spelling=spelling), found)
     for at in (slice(0, 1), slice(3, 20)):
         alone = run(loop, **steps(STEPS), **row(begin | {"spelling": spelling}, at), uniform=uniform[:, at])
         assert_same_bits(alone, row(found, at))
@@ -380,12 +382,13 @@ def test_graphs_are_valid_onnx(subject: Callable[..., Subject]) -> None:
     for architecture, layers, unrolled in product(ARCHITECTURES, (1, 2), (0, 3)):
         made = subject(architecture, layers)
         graphs = [
-            reading_graph(Step(made.manifest, made.weights), ragged=ragged, unrolled=unrolled, result=result)
+            reading_graph(Step(made.manifest, made.weights), ragged=ragged, unrolled=unrolled, ranked=2, result=result)
             for ragged, result in product((False, True), Result)
         ]
         graphs += [
-            writing_graph(Step(made.manifest, made.weights), WritingVariant(*variant, unrolled))
+            writing_graph(Step(made.manifest, made.weights), WritingVariant(*variant, unrolled, ranked=2))
             for variant in product((False, True), repeat=3)
         ]
+        graphs += [giving_graph(made.manifest), taking_graph(made.manifest)]
         for graph in graphs:
             onnx.checker.check_model(graph, full_check=True)

@@ -1,7 +1,6 @@
-"""A step repeated within one graph: in a loop of any length, or unrolled a fixed number of times.
+"""A step repeated within one graph in a loop of any length, for the CPU.
 
-Both compute the same. On the CPU a loop is as fast, and one copy of the weights serves any length. CUDA needs unrolled
-steps: a loop returns to the host at each step.
+There a loop is as fast as steps that are written out (see `unrolled`), and one copy of the weights serves any length.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,14 +54,11 @@ class Repetition:
     collected: Sequence[Value]
     """Outputs of each step; stacked along a first axis for the steps."""
     body: Body
-    unrolled: int = 0
-    """The number of unrolled steps; 0: a loop of `steps`, an input."""
 
     @property
     def inputs(self) -> list[onnx.ValueInfoProto]:
         """The inputs of every repetition."""
-        count = [] if self.unrolled else [Value("steps", TensorProto.INT64, ())]
-        return [value.declared for value in (*count, *self.further, *self._state(""))]
+        return [value.declared for value in (Value("steps", TensorProto.INT64, ()), *self.further, *self._state(""))]
 
     @property
     def outputs(self) -> list[onnx.ValueInfoProto]:
@@ -72,18 +68,15 @@ class Repetition:
     @property
     def constants(self) -> Constants:
         """The initializers that the nodes refer to."""
-        constants: Constants = {
+        return {
             "layer_axis": np.array([0], dtype=np.int64),
             "one_each": np.ones(self.manifest.layers, dtype=np.int64),
+            "always": np.array(1, dtype=np.bool_),
         }
-        if self.unrolled:
-            return constants | {f"index_{i}": np.array(i, dtype=np.int64) for i in range(self.unrolled)}
-        return constants | {"always": np.array(1, dtype=np.bool_)}
 
     def nodes(self) -> list[onnx.NodeProto]:
         """Return the nodes, in order."""
-        after_step = self._unrolled() if self.unrolled else [self._loop()]
-        return [*self._split(), *after_step, *self._joined()]
+        return [*self._split(), self._loop(), *self._joined()]
 
     def _carried(self) -> list[Value]:
         parts = (Value(part, TensorProto.FLOAT, ("batch", self.manifest.hidden)) for part in state_parts(self.manifest))
@@ -135,24 +128,6 @@ class Repetition:
         inputs = ["steps", "always", *(value.name for value in carried)]
         outputs = [*(f"{value.name}_out" for value in carried), *(value.name for value in self.collected)]
         return helper.make_node("Loop", inputs, outputs, body=body)
-
-    def _unrolled(self) -> list[onnx.NodeProto]:
-        values = {value.name: value.name for value in self._carried()}
-        steps: list[Values] = []
-        nodes: list[onnx.NodeProto] = []
-        for i in range(self.unrolled):
-            step = Nodes(label=f"_{i}")
-            values, collected = self.body(step, f"index_{i}", values)
-            steps.append(
-                {name: step.add("Unsqueeze", [at, "layer_axis"], f"{name}_at") for name, at in collected.items()}
-            )
-            nodes += step.nodes
-        end = Nodes()
-        for name, last in values.items():
-            end.add("Identity", [last], f"{name}_out")
-        for value in self.collected:
-            end.add("Concat", [step[value.name] for step in steps], value.name, axis=0)
-        return nodes + end.nodes
 
 
 def serialize(

@@ -1,6 +1,6 @@
 """Nodes that compare the scores of symbols: which are the likeliest, and how many are likelier than a given one."""
 
-# Shape suffixes: N rows, V vocabulary, A alternatives.
+# Shape suffixes: N rows, or [T, B] of them, V vocabulary, A alternatives.
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -14,7 +14,7 @@ class Ranking:
 
     def __init__(self) -> None:
         self.constants: Constants = {
-            "score_axis": np.array([1], dtype=np.int64),
+            "score_axis": np.array([-1], dtype=np.int64),
             "first_known": np.array([1], dtype=np.int64),
             "no_end": np.array([2**31], dtype=np.int64),
             "one": np.array(1, dtype=np.int64),
@@ -23,7 +23,7 @@ class Ranking:
     def of_ids(self, nodes: Nodes, scores: str, ids: str) -> str:
         """Return the scores [N, 1] of `ids` [N]."""
         column = nodes.add("Unsqueeze", [ids, "score_axis"], "ids_column")
-        return nodes.add("GatherElements", [scores, column], "score_of_id", axis=1)
+        return nodes.add("GatherElements", [scores, column], "score_of_id", axis=-1)
 
     def ranks(self, nodes: Nodes, scores: str, of_ids: str) -> str:
         """Return how many scores are higher than `of_ids` [N, 1], plus 1: int64 [N]."""
@@ -42,5 +42,5 @@ class Ranking:
         """
         known = nodes.add("Slice", [scores, "first_known", "no_end", "score_axis"], "scores_known")
         of, at = f"ranked_scores{nodes.label}", f"ranked_known{nodes.label}"
-        nodes.nodes.append(helper.make_node("TopK", [known, most], [of, at], axis=1))
+        nodes.nodes.append(helper.make_node("TopK", [known, most], [of, at], axis=-1))
         return nodes.add("Add", [at, "one"], "ranked_ids"), of

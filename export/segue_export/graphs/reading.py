@@ -16,6 +16,10 @@ The detailed variant compares the targets with all symbols:
 The ragged variant takes rows of different lengths: `length` int64 [B, 1]; a row keeps its state after its last symbol,
 and its later log-probabilities mean nothing.
 
+Unrolled, a graph has a fixed number of steps T, states in pools instead of h and c (see `unrolled`), a constant instead
+of `alternatives`, and an output product for each step: its kernels may depend on the shapes, which so are the same for
+any T.
+
 What a row gets depends on that row alone, has the same bits however its symbols are divided into runs, and the same
 bits as in the writing graph when that writes these symbols.
 """
@@ -31,6 +35,7 @@ from segue_export.graphs.loop import Repetition, Value, Values, serialize
 from segue_export.graphs.portable import Constants
 from segue_export.graphs.ranking import Ranking
 from segue_export.graphs.step import Nodes, Step, state_parts
+from segue_export.graphs.unrolled import Unrolled
 
 
 class Result(Enum):
@@ -44,9 +49,14 @@ class Result(Enum):
     """[T, B, V]: to evaluate a model as the server computes it."""
 
 
-def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, result: Result = Result.OF_TARGETS) -> bytes:
-    """Return the serialized graph; `unrolled` is the number of unrolled steps, 0 for a loop of any length."""
-    manifest = step.manifest
+def reading_graph(
+    step: Step, *, ragged: bool, unrolled: int = 0, ranked: int = 0, result: Result = Result.OF_TARGETS
+) -> bytes:
+    """Return the serialized graph; `unrolled` is the number of unrolled steps, 0 for a loop of any length.
+
+    `ranked`: how many alternatives an unrolled graph returns.
+    """
+    manifest, vocabulary = step.manifest, len(step.manifest.vocabulary)
 
     def read(nodes: Nodes, index: str, before: Values) -> tuple[Values, Values]:
         after = step.states(nodes, nodes.add("Gather", ["tokens", index], "token", axis=0), before)
@@ -54,27 +64,39 @@ def reading_graph(step: Step, *, ragged: bool, unrolled: int = 0, result: Result
             inside = nodes.add("Less", [index, "length"], "going_on")
             for part in state_parts(manifest):
                 after[part] = nodes.add("Where", [inside, after[part], before[part]], f"{part}_kept")
-        return after, {"tops": nodes.add("Identity", [after[f"h{manifest.layers - 1}"]], "top_now")}
+        top = after[f"h{manifest.layers - 1}"]
+        if unrolled:
+            return after, {"logits": step.logits(nodes, top)}
+        return after, {"tops": nodes.add("Identity", [top], "top_now")}
 
-    repetition = Repetition(
-        manifest, (), [Value("tops", TensorProto.FLOAT, ("batch", manifest.hidden))], read, unrolled
+    if unrolled:
+        logits = Value("logits", TensorProto.FLOAT, ("batch", vocabulary))
+        repetition: Repetition | Unrolled = Unrolled(manifest, (), [logits], read, unrolled)
+        nodes, constants = _of_steps(result, ranked)
+    else:
+        tops = Value("tops", TensorProto.FLOAT, ("batch", manifest.hidden))
+        repetition = Repetition(manifest, (), [tops], read)
+        nodes, constants = _of_all(step, result)
+    texts = _texts(result, ragged=ragged, counted=not unrolled)
+    return serialize(
+        [*repetition.nodes(), *nodes.nodes],
+        [*repetition.inputs, *(value.declared for value in texts)],
+        [*repetition.outputs, *(value.declared for value in _outputs(result, vocabulary))],
+        step.constants | repetition.constants | constants,
+        step.given,
     )
+
+
+def _texts(result: Result, *, ragged: bool, counted: bool) -> list[Value]:
+    """Return the inputs besides the state. `counted`: whether the number of alternatives is one."""
     texts = [Value("tokens", TensorProto.INT64, ("time", "batch"))]
     if ragged:
         texts.append(Value("length", TensorProto.INT64, ("batch", 1)))
     if result is not Result.LOGITS:
         texts.append(Value("targets", TensorProto.INT64, ("time", "batch")))
-    if result is Result.IN_DETAIL:
+    if result is Result.IN_DETAIL and counted:
         texts.append(Value("alternatives", TensorProto.INT64, (1,)))
-    nodes, constants = _output(step, result)
-    outputs = _outputs(result, len(manifest.vocabulary))
-    return serialize(
-        [*repetition.nodes(), *nodes.nodes],
-        [*repetition.inputs, *(value.declared for value in texts)],
-        [*repetition.outputs, *(value.declared for value in outputs)],
-        step.constants | repetition.constants | constants,
-        step.given,
-    )
+    return texts
 
 
 def _outputs(result: Result, vocabulary: int) -> list[Value]:
@@ -89,7 +111,24 @@ def _outputs(result: Result, vocabulary: int) -> list[Value]:
     return outputs
 
 
-def _output(step: Step, result: Result) -> tuple[Nodes, Constants]:
+def _of_steps(result: Result, ranked: int) -> tuple[Nodes, Constants]:
+    """From logits [T, B, V] to the result."""
+    nodes, ranking = Nodes(), Ranking()
+    if result is Result.LOGITS:
+        return nodes, {}
+    scores = nodes.add("LogSoftmax", ["logits"], "scores", axis=-1)
+    of_targets = ranking.of_ids(nodes, scores, "targets")
+    nodes.add("Squeeze", [of_targets, "score_axis"], "log_probabilities")
+    if result is Result.OF_TARGETS:
+        return nodes, ranking.constants
+    nodes.add("Identity", [ranking.ranks(nodes, scores, of_targets)], "ranks")
+    ids, log_probabilities = ranking.likeliest(nodes, scores, "alternatives")
+    nodes.add("Identity", [ids], "likeliest")
+    nodes.add("Identity", [log_probabilities], "likeliest_log_probabilities")
+    return nodes, ranking.constants | {"alternatives": np.array([ranked], dtype=np.int64)}
+
+
+def _of_all(step: Step, result: Result) -> tuple[Nodes, Constants]:
     """From tops [T, B, H] to the result; all steps share one product."""
     nodes = Nodes()
     constants: Constants = {"top_rows": np.array([-1, step.manifest.hidden], dtype=np.int64)}

@@ -3,7 +3,7 @@
 The portable graph (see `portable`) is for any runtime. The server's own graphs (see `writing`, `reading`) consist of
 this step, which is as fast when each symbol needs the one before it, and allows sampling and masking between steps:
 
-    product       one for each gate, so that no result must be split
+    product       one for each gate, so that no result must be split; or one for all, so that there are fewer nodes
     first input   a row of a table [V, H] for each gate: a one-hot vector times W is a row of W
     upper input   the layer below concatenated with the layer's own h: one product with both matrices
 
@@ -65,16 +65,28 @@ class Step:
     """
 
     def __init__(
-        self, manifest: Manifest, weights: Weights, *, in_float16: bool = False, gives_large: bool = False
+        self,
+        manifest: Manifest,
+        weights: Weights,
+        *,
+        in_float16: bool = False,
+        gives_large: bool = False,
+        together: bool = False,
     ) -> None:
         """`in_float16`: multiply float16 matrices in float16, as only CUDA can; otherwise in float32.
 
-        `gives_large`: whether large constants are `given`; otherwise none is.
+        `gives_large`: whether large constants are `given`; otherwise none is. `together`: compute the gates of an LSTM
+        in one product, where launching a node takes longer than what it does.
         """
         self.manifest = manifest
         self._quantized = manifest.weights == "int8"
         self._halved = manifest.weights == "float16" and in_float16
+        self.together = together and manifest.architecture == "lstm" and not self._quantized
         self.constants: Constants = {}
+        if self.together:
+            three, one = 3 * manifest.hidden, manifest.hidden
+            self.constants["sigmoid_and_tanh"] = np.array([three, one], dtype=np.int64)
+            self.constants["sigmoids"] = np.array([one] * 3, dtype=np.int64)
         if self._quantized:
             self.constants["activation_scale"] = np.array(ACTIVATION_SCALE, dtype=np.float32)
             self.constants["activation_zero"] = np.array(ACTIVATION_ZERO, dtype=np.uint8)
@@ -133,6 +145,9 @@ class Step:
         return nodes.add("QuantizeLinear", [h, "activation_scale", "activation_zero"], f"{name}_quantized")
 
     def _add_layer(self, k: int, weights: Weights) -> None:
+        if self.together:
+            self._add_gates_together(k, weights)
+            return
         names = _GATES[self.manifest.architecture]
         stacked = [weights[f"recurrent.{name}_l{k}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         scales = np.split(weights[layer_scale(k)], len(names)) if self._quantized else [None] * len(names)
@@ -148,6 +163,14 @@ class Step:
                     self.constants["n0_input_addend"] = reads.astype(np.float32)
             else:
                 self._add_product(f"{name}{k}", np.concatenate([W.T, R.T]) if k else R.T, reads + b_hh, scale)
+
+    def _add_gates_together(self, k: int, weights: Weights) -> None:
+        """Keep the matrices of an LSTM's gates side by side, i, f and o before g."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        by_gate = [dict(zip("ifgo", np.split(weights[f"recurrent.{name}_l{k}"], 4), strict=True)) for name in names]
+        W, R, b_ih, b_hh = (np.concatenate([gates[gate] for gate in "ifog"]) for gates in by_gate)
+        reads = _table(weights["embedding.weight"], W) + b_ih if k == 0 else b_ih
+        self._add_product(f"ifog{k}", np.concatenate([W.T, R.T]) if k else R.T, reads + b_hh, None)
 
     def _add_product(
         self, name: str, matrix_KN: NDArray[Any], addend: NDArray[Any], scale_N: NDArray[np.float32] | None
@@ -184,11 +207,26 @@ class _Layer:
     def lstm(self, h: str, c: str) -> dict[str, str]:
         """D2l, equations 10.1.1 to 10.1.5."""
         operand = self._operand(h)
-        i, f, o = (self._gate("Sigmoid", gate, operand) for gate in "ifo")
+        i, f, o, g = self._gates_together(operand) if self.step.together else self._gates_apart(operand)
         kept = self._add("Mul", [f, c], "kept")
-        new = self._add("Mul", [i, self._gate("Tanh", "g", operand)], "new")
+        new = self._add("Mul", [i, g], "new")
         c = self._add("Add", [kept, new], "c")
         return {f"c{self.k}": c, f"h{self.k}": self._add("Mul", [o, self._add("Tanh", [c], "squashed")], "h")}
+
+    def _gates_apart(self, operand: str) -> list[str]:
+        """Return the gates i, f, o and g."""
+        return [self._gate("Sigmoid", gate, operand) for gate in "ifo"] + [self._gate("Tanh", "g", operand)]
+
+    def _gates_together(self, operand: str) -> list[str]:
+        """Return the gates i, f, o and g, of one product."""
+        total = self._product("ifog", operand)
+        label, k = self.nodes.label, self.k
+        halves = [f"{name}{k}{label}" for name in ("ifo_sum", "g_sum")]
+        gates = [f"{gate}{k}_open{label}" for gate in "ifo"]
+        add = self.nodes.nodes.append
+        add(helper.make_node("Split", [total, "sigmoid_and_tanh"], halves, axis=1))
+        add(helper.make_node("Split", [self._add("Sigmoid", [halves[0]], "ifo_open"), "sigmoids"], gates, axis=1))
+        return [*gates, self._add("Tanh", [halves[1]], "g_open")]
 
     def gru(self, h: str) -> dict[str, str]:
         """torch.nn.GRU: the reset gate acts after the product."""

@@ -19,6 +19,9 @@ Variants have more inputs and outputs:
     spelled      spelling int64 [B] -> spelling_out int64 [B]: the state of an automaton that bars symbols, given as a
                  table of next states [S, V], -1 for barred
 
+Unrolled, a graph has a fixed number of steps K, states in pools instead of h and c (see `unrolled`), and a constant
+instead of `alternatives`.
+
 What a row gets depends on that row alone, and has the same bits for any K (two runs of K equal one of 2 K).
 `scored` and `alternatives` change no other output.
 """
@@ -32,9 +35,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from segue_export.graphs.loop import Repetition, Value, Values, serialize
+from segue_export.graphs.portable import Constants
 from segue_export.graphs.ranking import Ranking
 from segue_export.graphs.sampler import Sampler
 from segue_export.graphs.step import Nodes, Step
+from segue_export.graphs.unrolled import Unrolled
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class WritingVariant:
     alternatives: bool = False
     unrolled: int = 0
     """The number of unrolled steps, as CUDA needs them; 0: a loop of any length."""
+    ranked: int = 0
+    """How many alternatives an unrolled graph returns."""
 
 
 def writing_graph(step: Step, variant: WritingVariant, next_SV: NDArray[np.int64] | None = None) -> bytes:
@@ -75,13 +82,13 @@ def writing_graph(step: Step, variant: WritingVariant, next_SV: NDArray[np.int64
     further = [Value("token", TensorProto.INT64, ("batch",))]
     if next_SV is not None:
         further.append(Value("spelling", TensorProto.INT64, ("batch",)))
-    collected = [Value("ids", TensorProto.INT64, ("batch",))]
-    if variant.scored:
-        collected.append(Value("log_probabilities", TensorProto.FLOAT, ("batch",)))
-    if variant.alternatives:
-        collected.append(Value("likeliest", TensorProto.INT64, ("batch", "ranks")))
-        collected.append(Value("likeliest_log_probabilities", TensorProto.FLOAT, ("batch", "ranks")))
-    repetition = Repetition(manifest, further, collected, write, variant.unrolled)
+    collected = _collected(variant)
+    repetition: Repetition | Unrolled = Repetition(manifest, further, collected, write)
+    constants: Constants = {}
+    if variant.unrolled:
+        repetition = Unrolled(manifest, further, collected, write, variant.unrolled)
+    if variant.unrolled and variant.alternatives:
+        constants["alternatives"] = np.array([variant.ranked], dtype=np.int64)
     outputs = [Value(value.name, value.element, ("steps", *value.shape)).declared for value in collected]
     if next_SV is not None:
         outputs.append(Value("spelling_out", TensorProto.INT64, ("batch",)).declared)
@@ -89,9 +96,20 @@ def writing_graph(step: Step, variant: WritingVariant, next_SV: NDArray[np.int64
         repetition.nodes(),
         [*repetition.inputs, *(value.declared for value in _inputs(vocabulary, variant))],
         [*repetition.outputs, *outputs],
-        step.constants | sampler.constants | ranking.constants | repetition.constants,
+        step.constants | sampler.constants | ranking.constants | repetition.constants | constants,
         step.given,
     )
+
+
+def _collected(variant: WritingVariant) -> list[Value]:
+    """Return the outputs of each step."""
+    collected = [Value("ids", TensorProto.INT64, ("batch",))]
+    if variant.scored:
+        collected.append(Value("log_probabilities", TensorProto.FLOAT, ("batch",)))
+    if variant.alternatives:
+        collected.append(Value("likeliest", TensorProto.INT64, ("batch", "ranks")))
+        collected.append(Value("likeliest_log_probabilities", TensorProto.FLOAT, ("batch", "ranks")))
+    return collected
 
 
 def _inputs(vocabulary: int, variant: WritingVariant) -> list[Value]:
@@ -103,6 +121,6 @@ def _inputs(vocabulary: int, variant: WritingVariant) -> list[Value]:
     if variant.filtered:
         inputs.append(Value("top_k", TensorProto.INT64, ("batch", 1)))
         inputs += [Value(name, TensorProto.FLOAT, ("batch", 1)) for name in ("top_p", "min_p")]
-    if variant.alternatives:
+    if variant.alternatives and not variant.unrolled:
         inputs.append(Value("alternatives", TensorProto.INT64, (1,)))
     return inputs

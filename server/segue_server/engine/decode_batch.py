@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from segue_server.engine.model import STEP_ROWS, Likeliest, Model, WriteResult
+from segue_server.engine.model import Model
 from segue_server.engine.random_numbers import WORDS, uniforms
+from segue_server.engine.runners.runner import Likeliest, Reading, Rows, WriteResult, Writing
 from segue_server.engine.sampling import Floats32, Ids, SamplingRows
 from segue_server.engine.scores import Alternatives, quantized
 from segue_server.engine.sequence import ALL_PARTS, Finish, Sequence, State, Status, StepOutput
@@ -37,9 +38,8 @@ _SMALLEST: Final = np.float32(2.0**-24)
 class _Rows:
     """The batch."""
 
+    states: Rows
     token_B: Ids
-    h_LBH: Floats32
-    c_LBH: Floats32
     seed_B: NDArray[np.uint64]
     position_B: Ids
     left_B: Ids
@@ -53,13 +53,12 @@ class _Rows:
     """Whether a row has stop strings."""
 
     @classmethod
-    def of(cls, sequences: list[Sequence]) -> "_Rows":
+    def of(cls, model: Model, sequences: list[Sequence]) -> "_Rows":
         states = [sequence.state for sequence in sequences]
         position_B = np.array([state.position for state in states], dtype=np.int64)
         return cls(
+            model.scatter(np.stack([s.h for s in states], axis=1), np.stack([s.c for s in states], axis=1)),
             np.array([state.last for state in states], dtype=np.int64),
-            np.stack([state.h for state in states], axis=1),
-            np.stack([state.c for state in states], axis=1),
             np.array([state.seed for state in states], dtype=np.uint64),
             position_B,
             np.array([sequence.max_characters for sequence in sequences], dtype=np.int64),
@@ -71,26 +70,34 @@ class _Rows:
         )
 
     def join(self, other: "_Rows") -> None:
-        for name, axis in _ROW_AXES.items():
-            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)], axis=axis))
+        self.states = self.states.join(other.states)
+        for name in _PER_ROW:
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
 
     def keep(self, rows: Ids) -> None:
-        for name, axis in _ROW_AXES.items():
-            setattr(self, name, np.take(getattr(self, name), rows, axis=axis))
+        self.states = self.states.take(rows)
+        for name in _PER_ROW:
+            setattr(self, name, getattr(self, name)[rows])
 
-    def state(self, row: int) -> State:
-        """Return the state of a row that has not ended, so that its last symbol ends no document."""
-        return State.of_row(
-            self.h_LBH[:, row],
-            self.c_LBH[:, row],
-            last=int(self.token_B[row]),
-            position=int(self.position_B[row]),
-            seed=int(self.seed_B[row]),
-            end=None,
-        )
+    def states_of(self, rows: list[int], model: Model) -> list[State]:
+        """Return the states of rows that have not ended, so that their last symbols end no documents."""
+        if not rows:
+            return []
+        h_LBH, c_LBH = model.gather(self.states.take(np.array(rows)))
+        return [
+            State.of_row(
+                h_LBH[:, i],
+                c_LBH[:, i],
+                last=int(self.token_B[row]),
+                position=int(self.position_B[row]),
+                seed=int(self.seed_B[row]),
+                end=None,
+            )
+            for i, row in enumerate(rows)
+        ]
 
 
-_ROW_AXES: Final = {value.name: int(value.name.endswith("_LBH")) for value in fields(_Rows)}
+_PER_ROW: Final = tuple(value.name for value in fields(_Rows) if value.name != "states")
 
 
 @dataclass(frozen=True)
@@ -119,20 +126,18 @@ class DecodeBatch:
         """How many symbols of the last run its sequences kept."""
         self._model = model
         self._symbols = model.symbols
-        self._rows = _Rows.of(sequences)
+        self._rows = _Rows.of(model, sequences)
         self._sampling = self._sampling_of(sequences)
         self._steps = 0
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def join(self, sequences: list[Sequence]) -> None:
-        """Give further sequences a row."""
-        self._append(sequences, _Rows.of(sequences), self._sampling_of(sequences))
-
     def absorb(self, other: "DecodeBatch") -> None:
         """Take over the rows of `other`, which is of no use afterwards."""
-        self._append(other.sequences, other._rows, other._sampling)  # noqa: SLF001 - one of its own kind
+        self._rows.join(other._rows)  # noqa: SLF001 - one of its own kind
+        self._sampling.join(other._sampling)  # noqa: SLF001
+        self.sequences = [*self.sequences, *other.sequences]
 
     def split(self, taken: Container[Sequence]) -> tuple["DecodeBatch | None", "DecodeBatch | None"]:
         """Return one batch of the sequences in `taken` and one of all others; None for none. Neither shares rows."""
@@ -149,10 +154,11 @@ class DecodeBatch:
     def leave(self, leaving: list[Sequence]) -> None:
         """Give sequences their states back and drop their rows."""
         gone = set(map(id, leaving))
-        for row, sequence in enumerate(self.sequences):
-            if id(sequence) in gone:
-                sequence.state, sequence.max_characters = self._rows.state(row), int(self._rows.left_B[row])
-                sequence.spelling = int(self._rows.spelling_B[row])
+        rows = [row for row, sequence in enumerate(self.sequences) if id(sequence) in gone]
+        for row, state in zip(rows, self._rows.states_of(rows, self._model), strict=True):
+            sequence = self.sequences[row]
+            sequence.state, sequence.max_characters = state, int(self._rows.left_B[row])
+            sequence.spelling = int(self._rows.spelling_B[row])
         self._keep([row for row, sequence in enumerate(self.sequences) if id(sequence) not in gone])
 
     def dissolve(self) -> list[Sequence]:
@@ -168,7 +174,7 @@ class DecodeBatch:
     @property
     def work(self) -> int:
         """What the next run costs, in rows of a step."""
-        return self._steps * (len(self) + STEP_ROWS)
+        return self._steps * (len(self) + self._model.capacity.step_rows)
 
     @property
     def slots(self) -> int:
@@ -179,10 +185,8 @@ class DecodeBatch:
         """Write the next symbols in every row."""
         rows = self._rows
         scored = bool(rows.scored_B.any())
-        return self._model.write(
+        writing = Writing(
             rows.token_B,
-            rows.h_LBH,
-            rows.c_LBH,
             rows.spelling_B,
             self._sampling,
             self._uniforms(self._steps),
@@ -190,6 +194,7 @@ class DecodeBatch:
             scored=scored,
             alternatives=max(sequence.alternatives for sequence in self.sequences) if scored else 0,
         )
+        return self._model.write(rows.states, writing)
 
     def postprocess(self, written: WriteResult) -> list[StepOutput]:
         """Give each sequence what it wrote; drop the rows of those that ended.
@@ -200,7 +205,7 @@ class DecodeBatch:
         self.symbols = int(ends.count_B.sum())
         self._hand_out(written, ends)
         outputs = self._last_outputs(written, ends)
-        rows.token_B, rows.h_LBH, rows.c_LBH = written.ids_KB[-1], written.h_LBH, written.c_LBH
+        rows.token_B, rows.states = written.ids_KB[-1], written.rows
         rows.spelling_B, rows.left_B = written.spelling_B, ends.left_B
         rows.position_B = rows.position_B + len(written.ids_KB)
         if ends.finish:
@@ -231,19 +236,17 @@ class DecodeBatch:
 
     def _collect(self, least: int, parts: Container[int] = ALL_PARTS) -> list[StepOutput]:
         """Return what sequences of some `parts` have written whose alternatives take `least` bytes."""
-        return [
-            sequence.collect(self._symbols, state=self._rows.state(row) if sequence.state_due else None)
+        rows = [
+            row
             for row, sequence in enumerate(self.sequences)
             if sequence.part in parts and sequence.decoded_ids and sequence.alternatives_bytes >= least
         ]
+        due = [row for row in rows if self.sequences[row].state_due]
+        states = dict(zip(due, self._rows.states_of(due, self._model), strict=True))
+        return [self.sequences[row].collect(self._symbols, state=states.get(row)) for row in rows]
 
     def _sampling_of(self, sequences: list[Sequence]) -> SamplingRows:
         return SamplingRows([sequence.sampling for sequence in sequences], self._symbols.barred)
-
-    def _append(self, sequences: list[Sequence], rows: _Rows, sampling: SamplingRows) -> None:
-        self._rows.join(rows)
-        self._sampling.join(sampling)
-        self.sequences = [*self.sequences, *sequences]
 
     def _keep(self, rows: list[int]) -> None:
         kept = np.array(rows, dtype=np.int64)
@@ -300,10 +303,7 @@ class DecodeBatch:
 
     def _end_faulty(self, written: WriteResult, ends: _Ends) -> None:
         """End rows that are not finite, without the symbols of this tick."""
-        if np.isfinite(written.h_LBH).all() and np.isfinite(written.c_LBH).all():
-            return
-        finite_B = np.isfinite(written.h_LBH).all(axis=(0, 2)) & np.isfinite(written.c_LBH).all(axis=(0, 2))
-        for row in np.flatnonzero(~finite_B).tolist():
+        for row in np.flatnonzero(~written.finite_B).tolist():
             ends.count_B[row], ends.finish[row] = 0, Finish.FAULT
 
     def _hand_out(self, written: WriteResult, ends: _Ends) -> None:
@@ -356,14 +356,22 @@ class DecodeBatch:
             for row in keeping  # a document that ended has the zero state
             if ends.count_B[row] < len(written.ids_KB) and ends.finish[row] is not Finish.END
         ]
-        within = self._read_again(early, written, ends)
+        found = self._read_again(early, written, ends) | self._gathered(
+            [row for row in keeping if row not in set(early)], written.rows
+        )
         states = {}
-        for row in keeping:
-            h_LH, c_LH = within[row] if row in within else (written.h_LBH[:, row], written.c_LBH[:, row])
+        for row, (h_LH, c_LH) in found.items():
             count, seed = int(ends.count_B[row]), int(self._rows.seed_B[row])
             last, position = int(written.ids_KB[count - 1, row]), int(self._rows.position_B[row]) + count
             states[row] = State.of_row(h_LH, c_LH, last=last, position=position, seed=seed, end=self._symbols.end)
         return states
+
+    def _gathered(self, at: list[int], rows: Rows) -> dict[int, tuple[Floats32, Floats32]]:
+        """Return h and c of some rows."""
+        if not at:
+            return {}
+        h_LBH, c_LBH = self._model.gather(rows.take(np.array(at)))
+        return {row: (h_LBH[:, i], c_LBH[:, i]) for i, row in enumerate(at)}
 
     def _read_again(self, early: list[int], written: WriteResult, ends: _Ends) -> dict[int, tuple[Floats32, Floats32]]:
         """Read again what rows wrote, from their state before the tick; return h and c at the end of each."""
@@ -372,8 +380,9 @@ class DecodeBatch:
         rows, count_E = self._rows, ends.count_B[early]
         targets_TE = written.ids_KB[: count_E.max(), early]
         tokens_TE = np.concatenate([rows.token_B[np.newaxis, early], targets_TE[:-1]])
-        end = self._model.read(tokens_TE, targets_TE, count_E, rows.h_LBH[:, early], rows.c_LBH[:, early])
-        return {row: (end.h_LBH[:, i], end.c_LBH[:, i]) for i, row in enumerate(early)}
+        end = self._model.read(rows.states.take(np.array(early)), Reading(tokens_TE, targets_TE, count_E))
+        h_LEH, c_LEH = self._model.gather(end.rows)
+        return {row: (h_LEH[:, i], c_LEH[:, i]) for i, row in enumerate(early)}
 
 
 def _characters(ends: _Ends, row: int) -> int:

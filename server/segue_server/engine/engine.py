@@ -8,7 +8,7 @@ sequences nor on how its symbols are divided into ticks.
 from collections.abc import Container
 
 from segue_server.engine.decode_batch import DecodeBatch
-from segue_server.engine.model import STEP_ROWS, Model
+from segue_server.engine.model import Model
 from segue_server.engine.scheduler import Scheduler
 from segue_server.engine.sequence import ALL_PARTS, PARTS, Finish, Sequence, Status, StepOutput
 
@@ -27,7 +27,7 @@ class Engine:
         self._ending: list[Sequence] = []
         """Those that end with the next tick."""
         self.work = 0
-        """What the last tick cost, in rows of a step; each step counts as `STEP_ROWS` further ones."""
+        """What the last tick cost, in rows of a step; see `Capacity.step_rows`."""
         self.symbols = 0
         """How many symbols the last tick read and wrote."""
         self._slots = 0
@@ -41,6 +41,16 @@ class Engine:
     def decoding(self) -> int:
         """How many sequences write."""
         return self._scheduler.decoding
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether ticks take the CPU time of the thread that runs them."""
+        return self._model.on_cpu
+
+    @property
+    def step_rows(self) -> int:
+        """What a step costs in addition to its rows, in rows."""
+        return self._model.capacity.step_rows
 
     @property
     def rows(self) -> int:
@@ -59,7 +69,7 @@ class Engine:
         0 for a tick that ran nothing.
         """
         full = self.most_rows
-        return self._slots * (full + STEP_ROWS) / (full * self.work) if self.work else 0.0
+        return self._slots * (full + self.step_rows) / (full * self.work) if self.work else 0.0
 
     @property
     def idle(self) -> bool:

@@ -5,8 +5,10 @@
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from segue_server.engine.model import STEP_ROWS, Model, ReadResult
+from segue_server.engine.model import Model
+from segue_server.engine.runners.runner import Reading, ReadResult
 from segue_server.engine.sampling import Floats32, Ids
 from segue_server.engine.scores import Alternatives, quantized
 from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
@@ -20,7 +22,7 @@ class PrefillBatch:
 
     def __init__(self, model: Model, sequences: list[Sequence], length_B: Ids) -> None:
         self.sequences = sequences
-        self.work = int(length_B.max()) * (len(sequences) + STEP_ROWS) + RUN_COST
+        self.work = int(length_B.max()) * (len(sequences) + model.capacity.step_rows) + RUN_COST
         """In rows of a step."""
         self.slots = int(length_B.max()) * len(sequences)
         """How many symbols its rows have room for."""
@@ -37,37 +39,40 @@ class PrefillBatch:
         for row, (sequence, length) in enumerate(zip(sequences, length_B.tolist(), strict=True)):
             targets_TB[:length, row] = sequence.prefill_ids[:length]
         tokens_TB = np.concatenate([[[sequence.state.last for sequence in sequences]], targets_TB[:-1]])
-        h_LBH = np.stack([sequence.state.h for sequence in sequences], axis=1)
-        c_LBH = np.stack([sequence.state.c for sequence in sequences], axis=1)
-        alternatives = max(sequence.alternatives_prefill for sequence in sequences)
-        return self._model.read(
-            tokens_TB,
-            targets_TB,
-            length_B,
-            h_LBH,
-            c_LBH,
-            alternatives=alternatives if sequences[0].needs_details else None,
+        rows = self._model.scatter(
+            np.stack([sequence.state.h for sequence in sequences], axis=1),
+            np.stack([sequence.state.c for sequence in sequences], axis=1),
         )
+        alternatives = max(sequence.alternatives_prefill for sequence in sequences)
+        wanted = alternatives if sequences[0].needs_details else None
+        return self._model.read(rows, Reading(tokens_TB, targets_TB, length_B, wanted))
 
     def postprocess(self, result: ReadResult) -> list[StepOutput]:
         """Give each sequence its state and scores; return outputs of those that ended or reached a mark."""
         outputs = []
+        finite_B = self._finite(result).tolist()
+        h_LBH, c_LBH = self._model.gather(result.rows)
         for row, (sequence, length) in enumerate(zip(self.sequences, self._length_B.tolist(), strict=True)):
-            scores_N = result.log_probabilities_TB[:length, row]
-            h_LH, c_LH = result.h_LBH[:, row], result.c_LBH[:, row]
-            if not all(np.isfinite(values).all() for values in (scores_N, h_LH, c_LH)):
+            if not finite_B[row]:
                 outputs.append(sequence.collect(self._symbols, Finish.FAULT))
                 continue
             if sequence.score_prefill:
-                by_character = self._symbols.by_character(quantized(scores_N), sequence.prefill_ids[:length])
+                scores_N = quantized(result.log_probabilities_TB[:length, row])
+                by_character = self._symbols.by_character(scores_N, sequence.prefill_ids[:length])
                 sequence.prefill_scores.append(by_character)
             _note_details(sequence, result, row, length)
-            self._advance(sequence, h_LH, c_LH, length)
+            self._advance(sequence, h_LBH[:, row], c_LBH[:, row], length)
             if not (len(sequence.prefill_ids) or sequence.max_characters):
                 outputs.append(sequence.collect(self._symbols, Finish.LENGTH, state=sequence.state))
             elif sequence.position in sequence.marks:
                 outputs.append(sequence.collect(self._symbols, state=sequence.state))
         return outputs
+
+    def _finite(self, result: ReadResult) -> NDArray[np.bool_]:
+        """Return whether all that a row got are finite numbers."""
+        scores_TB = result.log_probabilities_TB
+        inside_TB = np.arange(len(scores_TB))[:, np.newaxis] < self._length_B
+        return np.asarray(result.finite_B & (np.isfinite(scores_TB) | ~inside_TB).all(axis=0))
 
     def _advance(self, sequence: Sequence, h_LH: Floats32, c_LH: Floats32, length: int) -> None:
         """Move `sequence` to the state after the next `length` symbols."""

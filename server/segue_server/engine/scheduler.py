@@ -21,28 +21,14 @@ from typing import Any, Final
 import numpy as np
 
 from segue_server.engine.decode_batch import DecodeBatch
-from segue_server.engine.model import STEP_ROWS, Model
+from segue_server.engine.model import Model
 from segue_server.engine.prefill_batch import RUN_COST, PrefillBatch
 from segue_server.engine.sampling import Ids
-from segue_server.engine.sequence import Sequence, Status, StepOutput
+from segue_server.engine.sequence import ALL_PARTS, Sequence, Status, StepOutput
 from segue_server.engine.turns import Turns
-
-_FEWEST_ROWS: Final = 64
-"""Of a full decode batch: a wide layer's products gain nothing from more."""
-_MOST_ROWS: Final = 256
-"""A narrow layer's products gain little from more, and the batch still fits into a core's cache."""
-_PRODUCTS: Final = 2**26
-"""Multiplications of a step that are worth another row: with a wide model, ticks of many steps stay short."""
 
 _FIRST_STEPS: Final = 8
 """Steps of a sequence's first run."""
-
-MOST_PREFILL_ROWS: Final = 128
-MOST_PREFILL_SYMBOLS: Final = 2**14
-"""Of one run; limits the memory of its results."""
-_MOST_SCORES: Final = 2**21
-"""Of all symbols, at all steps of a run that reads, or at one step of a run that writes: with a large vocabulary they
-are what takes memory, and further rows gain nothing."""
 
 Batch = PrefillBatch | DecodeBatch
 
@@ -53,7 +39,7 @@ class Scheduler:
     def __init__(self, model: Model, rows: int | None = None) -> None:
         """`rows`: at most this many sequences share a decode batch (None: what suits the model)."""
         self._model = model
-        self.most_rows = rows or _suitable_rows(*model.state_shape, len(model.vocabulary))
+        self.most_rows = rows or model.capacity.rows
         """Of a decode batch."""
         self._queues = {status: Turns() for status in (Status.PREFILL, Status.DECODE, Status.START, Status.PAUSED)}
         """The sequences by status."""
@@ -181,16 +167,18 @@ class Scheduler:
         """
         queue, symbols = self._queues[Status.PREFILL], self._model.symbols
         in_detail = queue.first().needs_details
-        sequences = queue.take_turns(MOST_PREFILL_ROWS, lambda sequence: sequence.needs_details == in_detail)
+        sequences = queue.take_turns(
+            self._model.capacity.prefill_rows, lambda sequence: sequence.needs_details == in_detail
+        )
         length = self._prefill_length(sequences, most_work)
         lengths = [symbols.whole(s.prefill_ids, min(length, _symbols_to_next_mark(s))) for s in sequences]
         return PrefillBatch(self._model, sequences, np.array(lengths))
 
     def _prefill_length(self, sequences: list[Sequence], most_work: int) -> int:
         """Return the length of a run that reads most for its cost: short rows are padded."""
-        rows = len(sequences) + STEP_ROWS
-        most_symbols = min(MOST_PREFILL_SYMBOLS, _MOST_SCORES // len(self._model.vocabulary))
-        longest = max(1, min(most_work // rows, most_symbols // len(sequences)))
+        capacity = self._model.capacity
+        rows = len(sequences) + capacity.step_rows
+        longest = max(1, min(most_work // rows, capacity.prefill_symbols // len(sequences)))
         left_B: Ids = np.minimum([_symbols_to_next_mark(sequence) for sequence in sequences], longest)
         length_C = np.unique(left_B)
         symbols_C = np.minimum(left_B[np.newaxis], length_C[:, np.newaxis]).sum(axis=1)
@@ -198,17 +186,19 @@ class Scheduler:
 
     def _seat(self, batch: DecodeBatch) -> list[StepOutput]:
         """Let sequences that have started join decode batches with room; return what they wrote."""
-        sequences = batch.dissolve()
-        outputs = [s.collect(self._model.symbols, state=s.state if s.state_due else None) for s in sequences]
-        for sequence in sequences:
+        outputs = batch.collect(ALL_PARTS)
+        for sequence in batch.sequences:
             self._move(sequence, Status.DECODE)
+        batch.status = Status.DECODE
+        rest: DecodeBatch | None = batch
         for other in self._decode_batches:
             room = self.most_rows - len(other)
-            if sequences and other.filtered == batch.filtered and room > 0:
-                other.join(sequences[:room])
-                sequences = sequences[room:]
-        if sequences:
-            self._decode_batches.append(DecodeBatch(self._model, sequences, Status.DECODE))
+            if rest and other.filtered == rest.filtered and room > 0:
+                part, rest = rest.split(set(rest.sequences[:room]))
+                if part:
+                    other.absorb(part)
+        if rest:
+            self._decode_batches.append(rest)
         return outputs
 
     def _is_contended(self, filtered: bool) -> bool:
@@ -243,7 +233,7 @@ class Scheduler:
             return
         for other in self._decode_batches:
             if other.filtered == batch.filtered and len(other) + len(batch) <= self.most_rows:
-                other.join(batch.dissolve())
+                other.absorb(batch)
                 return
         self._decode_batches.append(batch)
 
@@ -256,10 +246,3 @@ def _symbols_to_next_mark(sequence: Sequence) -> int:
     """Return how far a sequence reads before it is at a mark or at the end of `prefill_ids`."""
     end = sequence.position + len(sequence.prefill_ids)
     return min((mark for mark in sequence.marks if mark > sequence.position), default=end) - sequence.position
-
-
-def _suitable_rows(layers: int, hidden: int, vocabulary: int) -> int:
-    """Return how many rows a decode batch of the model should have."""
-    products = 4 * hidden**2 * (2 * layers - 1)
-    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, _PRODUCTS // products))
-    return max(1, min(rows, _MOST_SCORES // vocabulary))

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from segue_server.engine.model import Likeliest
+from segue_server.engine.runners.runner import Likeliest
 from segue_server.engine.sampling import Floats, Floats32, Ids
 
 LOG_PROBABILITY_QUANTUM: Final = 2.0**-24

@@ -224,7 +224,7 @@ class EngineThread:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        budget, flushes, turn_length = TickBudget(), FlushSchedule(time.monotonic()), TurnLength()
+        budget, flushes, turn_length = TickBudget(self._engine.step_rows), FlushSchedule(time.monotonic()), TurnLength()
         while self._run_commands():
             turn_length.lengthen(self._engine.decoding >= MANY)
             outputs = self._tick(budget)
@@ -238,12 +238,14 @@ class EngineThread:
             self._observe_rate()
 
     def _tick(self, budget: TickBudget) -> list[StepOutput]:
-        # The CPU time of this thread alone: time spent waiting for the interpreter lock would shorten the ticks, and
-        # so make more of them, just when the interpreter is busy.
-        engine, started = self._engine, time.thread_time()
+        # On the CPU, the CPU time of this thread alone: time spent waiting for the interpreter lock would shorten the
+        # ticks, and so make more of them, just when the interpreter is busy. A device takes none of it.
+        engine = self._engine
+        clock = time.thread_time if engine.on_cpu else time.monotonic
+        started = clock()
         writing = engine.decoding
         outputs = engine.step(budget.steps(engine.rows, writing), budget.prefill_work(writing))
-        budget.observe(time.thread_time() - started, engine.work)
+        budget.observe(clock() - started, engine.work)
         return outputs
 
     def _pause_unread(self, outputs: list[StepOutput]) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.sampling import Sampling
-from segue_server.engine.scheduler import MOST_PREFILL_ROWS
 from segue_server.engine.sequence import Sequence, State, StepOutput
 from segue_server.errors import UnfitModel
 
@@ -54,7 +53,7 @@ def check(model: Model) -> SelfCheck:
     """
     known = _known_characters(model)
     alone = list(chain.from_iterable(_outcome(model, known, [row], TICK_LENGTHS[-1]) for row in range(_ALONE)))
-    largest = max(MOST_PREFILL_ROWS, Engine(model).most_rows)
+    largest = max(model.capacity.prefill_rows, model.capacity.rows)
     sizes = [min(size, largest) for size in BATCH_SIZES]
     together = (_outcome(model, known, range(size), length) for size in sizes for length in TICK_LENGTHS)
     same = all(ours == theirs for outcome in together for ours, theirs in zip(outcome, alone, strict=False))

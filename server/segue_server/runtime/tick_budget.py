@@ -5,8 +5,6 @@ Durations are in seconds. Results depend on none of them.
 
 from typing import Final
 
-from segue_server.engine.model import STEP_ROWS
-
 DECODE: Final = 0.02
 """Of decoding in one tick, if few sequences write."""
 DECODE_PER_SEQUENCE: Final = 0.0003
@@ -33,12 +31,14 @@ class TickBudget:
     SHORTEST: Final = 8
     """Steps of a tick: fewer would not be worth moving the states for."""
 
-    def __init__(self) -> None:
-        self._seconds_per_row = DECODE / (4 * STEP_ROWS)  # a guess, until the first tick is observed
+    def __init__(self, step_rows: int) -> None:
+        """`step_rows`: what a step costs in addition to its rows, in rows."""
+        self._step_rows = step_rows
+        self._seconds_per_row = DECODE / (4 * step_rows)  # a guess, until the first tick is observed
 
     def steps(self, rows: int, writing: int) -> int:
         """Return the steps for a decode batch of `rows` rows, where `writing` sequences write."""
-        fitting = _decode_seconds(writing) / (self._seconds_per_row * (rows + STEP_ROWS))
+        fitting = _decode_seconds(writing) / (self._seconds_per_row * (rows + self._step_rows))
         return max(self.SHORTEST, min(int(fitting), self.LONGEST))
 
     def prefill_work(self, writing: int) -> int:
@@ -47,7 +47,7 @@ class TickBudget:
         return int(seconds / self._seconds_per_row)
 
     def observe(self, seconds: float, work: int) -> None:
-        """Learn from the CPU time of a tick and its work in rows of a step."""
+        """Learn from what a tick took, and its work in rows of a step."""
         if work:
             estimate = max(seconds / work, 1e-9)
             self._seconds_per_row = _MEMORY * self._seconds_per_row + (1 - _MEMORY) * estimate

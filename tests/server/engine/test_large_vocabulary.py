@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pooled import run_pooled
 from segue_export.artifact import MODEL_FILE, Artifact
 from segue_export.export import describe
 from segue_export.graphs import sampler as module
@@ -18,9 +19,10 @@ from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
-from segue_server.engine.onnx_session import CPU, open_session
+from segue_server.engine.runners.arrays import PREFILL_ROWS
+from segue_server.engine.runners.onnx_session import CPU, open_session
+from segue_server.engine.runners.runner import Reading
 from segue_server.engine.sampling import Sampling, SamplingRows
-from segue_server.engine.scheduler import MOST_PREFILL_ROWS
 from segue_server.engine.scores import joined_alternatives
 from segue_server.engine.sequence import Sequence, State, StepOutput
 from segue_server.runtime.self_check import check
@@ -87,7 +89,9 @@ def draw(step: Step) -> dict[str, Draw]:
                 "top_p": rows.top_p_B1,
                 "min_p": rows.min_p_B1,
             }
-            (ids_KB,) = session(unrolled).run(["ids"], feed if unrolled else {**feed, "steps": np.array(1)})
+            if unrolled:
+                return list(run_pooled(session(unrolled), **feed)["ids"][0].tolist())
+            (ids_KB,) = session(unrolled).run(["ids"], {**feed, "steps": np.array(1)})
             return list(ids_KB[0].tolist())
 
         return draw
@@ -152,10 +156,11 @@ def test_alternatives_and_ranks_are_those_of_a_sort(model: Model) -> None:
     generator = np.random.default_rng(0)
     tokens, targets = generator.integers(1, SIZE, size=(2, 9, 4))
     zeros = np.zeros((1, 4, 16), dtype=np.float32)
-    result = model.read(tokens, targets, np.full(4, 9), zeros, zeros, alternatives=7)
-    plain = model.read(tokens, targets, np.full(4, 9), zeros, zeros)
+    rows, length = model.scatter(zeros, zeros), np.full(4, 9)
+    result = model.read(rows, Reading(tokens, targets, length, alternatives=7))
+    plain = model.read(rows, Reading(tokens, targets, length))
     assert plain.log_probabilities_TB.tobytes() == result.log_probabilities_TB.tobytes()
-    every = model.read(tokens, targets, np.full(4, 9), zeros, zeros, alternatives=SIZE)
+    every = model.read(rows, Reading(tokens, targets, length, alternatives=SIZE))
     assert every.likeliest is not None
     assert result.likeliest is not None
     assert result.ranks_TB is not None
@@ -237,7 +242,7 @@ def test_the_check_at_start_finds_the_same_and_its_batches_are_as_large_as_any(
 
     monkeypatch.setattr(Model, "write", noted)
     assert check(model).reproducible
-    assert largest[0] >= min(Engine(model).most_rows, MOST_PREFILL_ROWS) // 2
+    assert largest[0] >= min(Engine(model).most_rows, PREFILL_ROWS) // 2
 
 
 @given(

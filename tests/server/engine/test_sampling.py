@@ -23,8 +23,8 @@ from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
-from segue_server.engine.onnx_session import CPU, open_session
 from segue_server.engine.random_numbers import uniforms
+from segue_server.engine.runners.onnx_session import CPU, open_session
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.scores import LOG_PROBABILITY_QUANTUM, quantized
 from segue_server.engine.sequence import Finish, Sequence, State, StepOutput

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import STEP_ROWS, Model
+from segue_server.engine.model import Model
 from segue_server.engine.prefill_batch import RUN_COST
-from segue_server.engine.scheduler import MOST_PREFILL_ROWS, MOST_PREFILL_SYMBOLS
+from segue_server.engine.runners.arrays import PREFILL_ROWS, PREFILL_SYMBOLS, STEP_ROWS
+from segue_server.engine.runners.runner import Reading, ReadResult, Rows
 from segue_server.engine.sequence import Finish, Sequence, State, Status
 
 
@@ -23,12 +24,11 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def read(
-        self, tokens: np.ndarray, targets: np.ndarray, length: np.ndarray, *state: np.ndarray, **options: Any
-    ) -> Any:
-        assert tokens.shape == targets.shape == (length.max(), len(length))
+    def read(self, rows: Rows, reading: Reading) -> ReadResult:
+        length = reading.length_B
+        assert reading.tokens_TB.shape == reading.targets_TB.shape == (length.max(), len(length))
         self.lengths.append(length)
-        return self._model.read(tokens, targets, length, *state, **options)
+        return self._model.read(rows, reading)
 
 
 def reading(model: Model, text: str) -> Sequence:
@@ -49,7 +49,7 @@ def read_all(model: Watched, texts: list[Sequence], work: int) -> list[Sequence]
     while len(engine):
         outputs = engine.step(1, work)
         assert {output.finish for output in outputs} <= {Finish.LENGTH}
-        assert engine.work <= max(work, len(model.lengths[-1]) + STEP_ROWS) + 4 * (MOST_PREFILL_ROWS + STEP_ROWS)
+        assert engine.work <= max(work, len(model.lengths[-1]) + STEP_ROWS) + 4 * (PREFILL_ROWS + STEP_ROWS)
         through += [output.sequence for output in outputs]
     return through
 
@@ -84,8 +84,8 @@ def test_a_run_has_bounds_however_much_work_is_granted(kinds_loaded: dict[str, M
     model = Watched(kinds_loaded["characters"])
     read_all(model, [reading(model, "the cats " * 40) for _ in range(200)], work=2**40)
     for length in model.lengths:
-        assert len(length) <= MOST_PREFILL_ROWS
-        assert length.max() * len(length) <= MOST_PREFILL_SYMBOLS
+        assert len(length) <= PREFILL_ROWS
+        assert length.max() * len(length) <= PREFILL_SYMBOLS
 
 
 def test_a_long_text_holds_up_nobody(kinds_loaded: dict[str, Model]) -> None:
@@ -102,7 +102,7 @@ def test_a_long_text_holds_up_nobody(kinds_loaded: dict[str, Model]) -> None:
 def test_long_texts_take_turns(kinds_loaded: dict[str, Model]) -> None:
     """More of them than a run has rows: whoever came last waits for one run of each of the others, not for all."""
     model = Watched(kinds_loaded["characters"])
-    long, last = [reading(model, "a" * 3000) for _ in range(2 * MOST_PREFILL_ROWS)], reading(model, "the cats")
+    long, last = [reading(model, "a" * 3000) for _ in range(2 * PREFILL_ROWS)], reading(model, "the cats")
     engine = engine_with(model, [*long, last])
     for _ in range(3):
         engine.step(1, 5000)

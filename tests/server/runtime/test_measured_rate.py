@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import STEP_ROWS, Model
+from segue_server.engine.model import Model
+from segue_server.engine.runners.arrays import STEP_ROWS
 from segue_server.engine.sequence import Sequence, State
 from segue_server.runtime.engine_thread import EngineThread
 from segue_server.runtime.measured_rate import LONG_WINDOW, WINDOW, MeasuredRate, calibrate

@@ -1,17 +1,18 @@
-"""Graphs with their steps written out, as CUDA wants them, against those with a loop."""
+"""States that stay on a device, against arrays: the same to the bit, and nothing of anybody else's."""
 
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from segue_export.artifact import Artifact, read_artifact
 from segue_export.graphs.quantization import quantize
 from segue_server.engine.engine import Engine
-from segue_server.engine.model import Device, Model, ReadResult, WriteResult
-from segue_server.engine.onnx_session import CPU, UNROLLED_STEPS, StepSession, cuda_is_built_in, open_session
+from segue_server.engine.model import Device, Model
+from segue_server.engine.runners.device_runner import BUCKETS, LENGTHS
+from segue_server.engine.runners.onnx_session import CPU, cuda_is_built_in, open_session
+from segue_server.engine.runners.runner import Reading, ReadResult, WriteResult, Writing
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.sequence import Sequence, State
 from segue_server.errors import StartupError
@@ -29,19 +30,26 @@ def in_8_bits(artifact: Artifact) -> Artifact:
 
 @pytest.fixture(scope="module", params=KINDS)
 def pair(kinds_folder: Path, request: pytest.FixtureRequest) -> Pair:
-    """The same model with a loop and written out."""
+    """The same model with arrays and on a device, where 6 rows take two runs: of 4, and of 2 filled up to 4."""
     name = request.param
     artifact = read_artifact(kinds_folder / ("characters" if name == "int8" else name) / "1")
     if name == "int8":
         artifact = in_8_bits(artifact)
-    return Model(artifact), Model(artifact, unrolled=True)
+    return Model(artifact), Model(artifact, buckets=(1, 4), simulated=True)
 
 
 def state(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """States of six rows; without a memory cell, c is zero."""
     generator = np.random.default_rng(0)
     layers, hidden = model.state_shape
     h, c = generator.uniform(-1, 1, (2, layers, ROWS, hidden)).astype(np.float32)
-    return h, c
+    return h, c if model.manifest.architecture == "lstm" else np.zeros_like(c)
+
+
+def same_states(ours: tuple[Model, ReadResult | WriteResult], theirs: tuple[Model, ReadResult | WriteResult]) -> bool:
+    """Whether the states after two results have the same bits."""
+    found = [model.gather(result.rows) for model, result in (ours, theirs)]
+    return all(a.tobytes() == b.tobytes() for a, b in zip(*found, strict=True))
 
 
 def read_by(result: ReadResult, row: int, count: int) -> list[bytes]:
@@ -57,37 +65,37 @@ def test_reading_is_the_same_to_the_bit(pair: Pair, steps: int) -> None:
     symbols = np.random.default_rng(1).integers(1, len(pair[0].vocabulary), size=(steps + 1, ROWS))
     uneven = np.maximum(1, np.array([steps, steps // 2, 1, steps - 1, 16, 5]).clip(max=steps))
     for length, alternatives in product((np.full(ROWS, steps), uneven), (None, 3, 10**6)):
-        loop, unrolled = (
-            model.read(symbols[:-1], symbols[1:], length, *state(model), alternatives=alternatives) for model in pair
-        )
+        reading = Reading(symbols[:-1], symbols[1:], length, alternatives)
+        arrays, device = (model.read(model.scatter(*state(model)), reading) for model in pair)
         for row, count in enumerate(length.tolist()):
-            assert read_by(loop, row, count) == read_by(unrolled, row, count)
-        for name in ("h_LBH", "c_LBH"):
-            assert getattr(loop, name).tobytes() == getattr(unrolled, name).tobytes()
+            assert read_by(arrays, row, count) == read_by(device, row, count)
+        assert same_states((pair[0], arrays), (pair[1], device))
+        assert device.finite_B.tolist() == [True] * ROWS
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_writing_is_the_same_to_the_bit(pair: Pair, steps: int) -> None:
     token = np.arange(40, 40 + ROWS)
     uniform = np.random.default_rng(2).random((steps, ROWS)).astype(np.float32)
-    for filtered, scored, alternatives in product((False, True), (False, True), (0, 4)):
+    for filtered, scored, alternatives in product((False, True), (False, True), (0, 4, 30)):
         kinds = [Sampling(0.8, bias=((3, 2.0),)), Sampling(), Sampling(0.0)]
         if filtered:
             kinds += [Sampling(1.3, 5), Sampling(1.0, top_p=0.8), Sampling(2.0, 9, 0.9, 0.1)]
         sampling = SamplingRows((kinds * 2)[:ROWS], pair[0].symbols.barred)
 
-        options = {"filtered": filtered, "scored": scored, "alternatives": alternatives}
-
-        def write(model: Model, sampling: SamplingRows = sampling, options: Any = options) -> WriteResult:
-            return model.write(token, *state(model), np.zeros(ROWS, dtype=np.int64), sampling, uniform, **options)
-
-        loop, written_out = map(write, pair)
-        for name in ("ids_KB", "h_LBH", "c_LBH", "spelling_B"):
-            assert getattr(loop, name).tobytes() == getattr(written_out, name).tobytes(), name
-        assert loop.ids_KB.shape == (steps, ROWS)
-        scores, again = loop.log_probabilities_KB, written_out.log_probabilities_KB
+        spelling = np.zeros(ROWS, dtype=np.int64)
+        writing = Writing(token, spelling, sampling, uniform, filtered, scored, alternatives)
+        arrays, device = (model.write(model.scatter(*state(model)), writing) for model in pair)
+        for name in ("ids_KB", "spelling_B", "finite_B"):
+            assert getattr(arrays, name).tobytes() == getattr(device, name).tobytes(), name
+        assert same_states((pair[0], arrays), (pair[1], device))
+        assert arrays.ids_KB.shape == (steps, ROWS)
+        scores, again = arrays.log_probabilities_KB, device.log_probabilities_KB
         assert (scores is None, again is None) == (not (scored or alternatives),) * 2
         assert scores is None or again is None or scores.tobytes() == again.tobytes()
+        if arrays.likeliest is not None and device.likeliest is not None:
+            assert arrays.likeliest.ids_KBA.tolist() == device.likeliest.ids_KBA.tolist()
+        assert (arrays.likeliest is None, device.likeliest is None) == (not alternatives,) * 2
 
 
 def test_an_engine_gives_the_same_with_either(pair: Pair) -> None:
@@ -111,14 +119,16 @@ def test_an_engine_gives_the_same_with_either(pair: Pair) -> None:
         assert outcome(pair[0], seed) == outcome(pair[1], seed)
 
 
-def test_any_number_of_steps_is_a_sum_of_those_written_out() -> None:
-    assert UNROLLED_STEPS[-1] == 1
-    assert list(UNROLLED_STEPS) == sorted(UNROLLED_STEPS, reverse=True)
+def test_any_number_of_steps_is_a_sum_of_runs_that_can_be_recorded() -> None:
+    assert LENGTHS[-1] == 1
+    assert list(LENGTHS) == sorted(LENGTHS, reverse=True)
+    assert LENGTHS[0] <= 32, "CUDA cannot record a Concat of more"
+    assert list(BUCKETS) == sorted(BUCKETS)
 
 
 def test_a_graph_that_is_none_is_refused_at_start() -> None:
     with pytest.raises(StartupError, match=f"cannot load the model on {CPU}"):
-        StepSession(lambda _: b"no graph", CPU, 1, unrolled=False)
+        open_session(b"no graph", CPU, 1)
     with pytest.raises(StartupError):
         open_session(b"", CPU, 1)
 

@@ -1,0 +1,271 @@
+"""Steps on a device: states stay in its pools, and only symbols, random numbers, settings and results cross.
+
+Rows are filled up to a bucket, one of a few numbers of rows, and steps are divided into runs of a few lengths: so a few
+graphs, recorded once, serve every batch.
+"""
+
+# Shape suffixes: L layers, B rows, T symbols read, K symbols written, H hidden, V vocabulary, A alternatives.
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from segue_export.graphs.reading import Result, reading_graph
+from segue_export.graphs.step import Step
+from segue_export.graphs.unrolled import giving_graph, taking_graph
+from segue_export.graphs.writing import WritingVariant, writing_graph
+
+from segue_server.engine.runners.accelerator import Accelerator
+from segue_server.engine.runners.bound_session import BoundSession
+from segue_server.engine.runners.onnx_session import Arrays
+from segue_server.engine.runners.pools import PoolRows, Pools, joined_parts, parts_of
+from segue_server.engine.runners.runner import Capacity, Likeliest, Reading, ReadResult, WriteResult, Writing
+from segue_server.engine.sampling import Floats32, SamplingRows
+from segue_server.engine.symbols import Symbols
+
+BUCKETS: Final = (1, 8, 64, 256, 1024, 4096)
+"""Numbers of rows that are run, ascending."""
+LENGTHS: Final = (16, 4, 1)
+"""Steps of a run: any number is a sum of these. CUDA cannot record a Concat of more than 32 inputs."""
+
+_STEP_ROWS: Final = 1024
+"""What a step costs in addition to its rows, in rows: with fewer, launching its kernels takes most of its time."""
+_PREFILL_SYMBOLS: Final = 2**21
+_MOST_SCORES: Final = 2**28
+"""Of all symbols in all rows at all steps of a run, which takes 1 GiB for each array of them."""
+_RANKED: Final = 20
+"""Alternatives of the graph that gives a few; another gives all."""
+
+
+class DeviceRunner:
+    """Runs steps on a device."""
+
+    def __init__(self, step: Step, symbols: Symbols, device: Accelerator, buckets: tuple[int, ...] = BUCKETS) -> None:
+        """Load the graphs; raises StartupError."""
+        self._step, self._symbols, self._device = step, symbols, device
+        self._manifest, self._known = step.manifest, len(step.manifest.vocabulary) - 1
+        most = max(buckets[0], _MOST_SCORES // (LENGTHS[0] * len(step.manifest.vocabulary)))
+        self._buckets = tuple(bucket for bucket in buckets if bucket <= most)
+        largest = self._buckets[-1]
+        self.capacity = Capacity(
+            rows=largest, prefill_rows=largest, prefill_symbols=_PREFILL_SYMBOLS, step_rows=_STEP_ROWS
+        )
+        self._pools = Pools(self._manifest, device, slots=3 * largest + 1)
+        self._giving = BoundSession(giving_graph(self._manifest), device, self._pools, {})
+        self._taking = BoundSession(taking_graph(self._manifest), device, self._pools, {})
+        self._even, self._ragged = (self._reading(ragged=ragged) for ragged in (False, True))
+        self._detailed: dict[int, _Steps] = {}
+        self._writing: dict[WritingVariant, _Steps] = {}
+        for filtered in (False, True):
+            for scored in (False, True):
+                self._writing_for(WritingVariant(filtered, scored))
+
+    def scatter(self, h_LBH: Floats32, c_LBH: Floats32) -> PoolRows:
+        """Take states into the runner's keeping."""
+        rows = self._pools.allocate(h_LBH.shape[1])
+        for chunk in self._chunks(len(rows)):
+            parts = parts_of(h_LBH[:, chunk.rows], c_LBH[:, chunk.rows], self._manifest)
+            self._taking.run(chunk.bucket, {"after": rows.slots_B[chunk.rows], **parts}, chunk.count)
+        return rows
+
+    def gather(self, rows: PoolRows) -> tuple[Floats32, Floats32]:
+        """Return states as arrays [L, B, H]; h and c."""
+        found = [
+            joined_parts(
+                self._giving.run(chunk.bucket, {"before": rows.slots_B[chunk.rows]}, chunk.count), self._manifest
+            )
+            for chunk in self._chunks(len(rows))
+        ]
+        if not found:
+            nothing = np.zeros((self._manifest.layers, 0, self._manifest.hidden), dtype=np.float32)
+            return nothing, nothing
+        h_LBH, c_LBH = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
+        return h_LBH, c_LBH
+
+    def read(self, rows: PoolRows, reading: Reading) -> ReadResult:
+        """Read on from the states `rows`."""
+        steps = self._steps_for(reading)
+        done = [self._read_chunk(steps, chunk, rows, reading) for chunk in self._chunks(len(rows))]
+        after, outputs = _side_by_side(done)
+        scores = outputs["log_probabilities"]
+        if reading.alternatives is None:
+            return ReadResult(after, outputs["faults"] == 0, scores)
+        likeliest = _likeliest(outputs, self._counted(reading.alternatives))
+        return ReadResult(after, outputs["faults"] == 0, scores, outputs["ranks"], likeliest)
+
+    def write(self, rows: PoolRows, writing: Writing) -> WriteResult:
+        """Write on from the states `rows`."""
+        alternatives = self._counted(writing.alternatives)
+        variant = WritingVariant(
+            writing.filtered, writing.scored or alternatives > 0, alternatives > 0, ranked=self._ranked(alternatives)
+        )
+        steps = self._writing_for(variant)
+        done = [self._write_chunk(steps, chunk, rows, writing) for chunk in self._chunks(len(rows))]
+        after, outputs = _side_by_side(done)
+        return WriteResult(
+            after,
+            outputs["faults"] == 0,
+            outputs["ids"],
+            outputs.get("spelling_out", writing.spelling_B),
+            outputs.get("log_probabilities"),
+            _likeliest(outputs, alternatives) if alternatives else None,
+        )
+
+    def _read_chunk(
+        self, steps: "_Steps", chunk: "_Chunk", rows: PoolRows, reading: Reading
+    ) -> tuple[PoolRows, Arrays]:
+        texts = {"tokens": reading.tokens_TB[:, chunk.rows], "targets": reading.targets_TB[:, chunk.rows]}
+        length_B1 = reading.length_B[chunk.rows, np.newaxis]
+
+        def feed(done: int, length: int, _: Arrays) -> Arrays:
+            now = {name: text[done : done + length] for name, text in texts.items()}
+            return now | {"length": length_B1 - done}
+
+        return self._run(steps, chunk, rows, len(reading.tokens_TB), feed)
+
+    def _write_chunk(
+        self, steps: "_Steps", chunk: "_Chunk", rows: PoolRows, writing: Writing
+    ) -> tuple[PoolRows, Arrays]:
+        settings = _settings(writing.sampling, chunk.rows)
+        uniform_KB1 = writing.uniform_KB[:, chunk.rows, np.newaxis]
+
+        def feed(done: int, length: int, before: Arrays) -> Arrays:
+            token = before["ids"][-1] if before else writing.token_B[chunk.rows]
+            spelling = before.get("spelling_out", writing.spelling_B[chunk.rows])
+            return settings | {"token": token, "spelling": spelling, "uniform": uniform_KB1[done : done + length]}
+
+        return self._run(steps, chunk, rows, len(writing.uniform_KB), feed)
+
+    def _run(
+        self, steps: "_Steps", chunk: "_Chunk", rows: PoolRows, count: int, feed: "_Feed"
+    ) -> tuple[PoolRows, Arrays]:
+        """Run `count` steps, in runs of the lengths there are; return the rows and outputs."""
+        before, parts = rows.take(np.arange(len(rows))[chunk.rows]), list[Arrays]()
+        spare = [self._pools.allocate(chunk.count), self._pools.allocate(chunk.count)]
+        for done, length in _runs(count):
+            after = _elsewhere(before, spare)
+            slots = {"before": before.slots_B, "after": after.slots_B}
+            fed = feed(done, length, parts[-1] if parts else {}) | slots
+            parts.append(steps.of(length).run(chunk.bucket, fed, chunk.count))
+            before = after
+        return before, {name: _one_after_another(name, [part[name] for part in parts]) for name in parts[-1]}
+
+    def _chunks(self, rows: int) -> Iterator["_Chunk"]:
+        """Divide rows among runs, each of as many rows as the largest bucket has."""
+        largest = self._buckets[-1]
+        for start in range(0, rows, largest):
+            count = min(largest, rows - start)
+            yield _Chunk(start, count, next(bucket for bucket in self._buckets if bucket >= count))
+
+    def _counted(self, alternatives: int) -> int:
+        return min(alternatives, self._known)
+
+    def _ranked(self, alternatives: int) -> int:
+        """Return how many alternatives the graph has that gives these; 0 for none."""
+        if not alternatives:
+            return 0
+        return min(_RANKED, self._known) if alternatives <= _RANKED else self._known
+
+    def _steps_for(self, reading: Reading) -> "_Steps":
+        if reading.alternatives is not None:
+            ranked = self._ranked(max(1, self._counted(reading.alternatives)))
+            if ranked not in self._detailed:
+                self._detailed[ranked] = self._reading(ragged=True, result=Result.IN_DETAIL, ranked=ranked)
+            return self._detailed[ranked]
+        return self._ragged if (reading.length_B < len(reading.tokens_TB)).any() else self._even
+
+    def _reading(self, *, ragged: bool, result: Result = Result.OF_TARGETS, ranked: int = 0) -> "_Steps":
+        def open_length(length: int) -> BoundSession:
+            graph = reading_graph(self._step, ragged=ragged, unrolled=length, ranked=ranked, result=result)
+            return BoundSession(graph, self._device, self._pools, {"time": length, "ranked": ranked})
+
+        return _Steps(open_length)
+
+    def _writing_for(self, variant: WritingVariant) -> "_Steps":
+        """Load what is rarely used when it is first used."""
+        if variant not in self._writing:
+
+            def open_length(length: int) -> BoundSession:
+                unrolled = WritingVariant(
+                    variant.filtered, variant.scored, variant.alternatives, unrolled=length, ranked=variant.ranked
+                )
+                graph = writing_graph(self._step, unrolled, self._symbols.automaton)
+                return BoundSession(graph, self._device, self._pools, {"steps": length, "ranks": variant.ranked})
+
+            self._writing[variant] = _Steps(open_length)
+        return self._writing[variant]
+
+
+_Feed = Callable[[int, int, Arrays], Arrays]
+"""Returns the inputs of a run: (steps done before it, its own steps, outputs of the run before) -> inputs."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some rows that are run together."""
+
+    start: int
+    count: int
+    bucket: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.count)
+
+
+class _Steps:
+    """Graphs of one kind, of each length."""
+
+    def __init__(self, open_length: Callable[[int], BoundSession]) -> None:
+        self._sessions = {length: open_length(length) for length in LENGTHS}
+
+    def of(self, length: int) -> BoundSession:
+        return self._sessions[length]
+
+
+def _runs(steps: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs that have `steps` steps together: (steps before it, its own)."""
+    done = 0
+    while done < steps:
+        length = next(length for length in LENGTHS if length <= steps - done)
+        yield done, length
+        done += length
+
+
+def _elsewhere(before: PoolRows, spare: list[PoolRows]) -> PoolRows:
+    """Return slots other than those that a run reads: recording it repeats it."""
+    return next(rows for rows in spare if rows is not before)
+
+
+def _settings(sampling: SamplingRows, rows: slice) -> Arrays:
+    bias = sampling.bias
+    return {
+        "inverse_temperature": sampling.inverse_temperature_B1[rows],
+        "bias": bias if len(bias) == 1 else bias[rows],
+        "top_k": sampling.top_k_B1[rows],
+        "top_p": sampling.top_p_B1[rows],
+        "min_p": sampling.min_p_B1[rows],
+    }
+
+
+def _one_after_another(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return an output of all steps, or what holds after the last one."""
+    return parts[-1] if name in {"faults", "spelling_out"} else np.concatenate(parts)
+
+
+def _side_by_side(chunks: list[tuple[PoolRows, Arrays]]) -> tuple[PoolRows, Arrays]:
+    """Return the rows and outputs of all chunks."""
+    (rows, outputs), *others = chunks
+    for more, _ in others:
+        rows = rows.join(more)
+    if not others:
+        return rows, outputs
+    every = [outputs, *(more for _, more in others)]
+    axis = {"faults": 0, "spelling_out": 0}
+    return rows, {name: np.concatenate([each[name] for each in every], axis=axis.get(name, 1)) for name in outputs}
+
+
+def _likeliest(outputs: Arrays, count: int) -> Likeliest:
+    return Likeliest(outputs["likeliest"][:, :, :count], outputs["likeliest_log_probabilities"][:, :, :count])
