@@ -1,0 +1,1 @@
+"""Whether CUDA can run and capture graphs, judged without a GPU."""
