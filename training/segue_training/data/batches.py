@@ -11,8 +11,8 @@ An epoch is a function of (ids, configuration, its number) alone, so that a run 
 Shapes: N ids of a text, B rows, T symbols of each in one step.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,15 +38,23 @@ class Minibatch:
     """The symbol after each of `ids_BT`; IGNORED after the end of a row."""
     keep_B: Tensor
     """1.0 where the row's state is carried over, 0.0 where it is reset to zero."""
-
-    @property
-    def targets(self) -> int:
-        """The number of symbols to predict."""
-        return int((self.targets_BT != IGNORED).sum())
+    targets: int
+    """The number of symbols to predict in all rows."""
 
     def rows(self, part: int, parts: int) -> "Minibatch":
-        """Return part number `part` of the rows, divided among `parts` processes."""
-        return Minibatch(*(t.chunk(parts)[part] for t in (self.ids_BT, self.targets_BT, self.keep_B)))
+        """Return part number `part` of the rows, divided among `parts` processes; `targets` stays that of all."""
+        return self._each(lambda tensor: tensor.chunk(parts)[part])
+
+    def pinned(self) -> "Minibatch":
+        """Return a copy in page-locked memory, from which a GPU copies while the host goes on. Needs CUDA.
+
+        Only contiguous tensors are copied without another copy in ordinary memory.
+        """
+        return self._each(lambda tensor: tensor.contiguous().pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Minibatch":
+        tensors = {name: change(getattr(self, name)) for name in ("ids_BT", "targets_BT", "keep_B")}
+        return replace(self, **tensors)  # type: ignore[arg-type]
 
 
 def epoch(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) -> Iterator[Minibatch]:
@@ -59,7 +67,8 @@ def epoch(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) -> It
     for index, (ids_BT, targets_BT, carried) in enumerate(_windows(ids_N, config, number, line_feed)):
         draws_B = torch.rand(len(ids_BT), generator=generator(config.seed, "reset", number, index))
         keep_B = (draws_B >= config.reset_rate) & carried
-        yield Minibatch(torch.from_numpy(ids_BT), torch.from_numpy(targets_BT), keep_B.float())
+        targets = int((targets_BT != IGNORED).sum())
+        yield Minibatch(torch.from_numpy(ids_BT), torch.from_numpy(targets_BT), keep_B.float(), targets)
 
 
 def _windows(ids_N: Ids, config: TrainingConfig, number: int, line_feed: int) -> Windows:
