@@ -83,8 +83,14 @@ class TrainingConfig:
     """Evaluations in a row without improvement after which training stops; 0: never."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the forward pass; weights stay float32. The shorter types are faster on a GPU."""
+    tf32: Literal["no", "yes"] = "no"
+    """Whether float32 products may be rounded to TF32, 10 bits of mantissa, which a GPU multiplies faster."""
+    deterministic: Literal["no", "yes"] = "no"
+    """Whether to use only algorithms that give the same bits each time on the same GPU; a CPU's always do."""
     compile: Literal["no", "yes"] = "no"
     """Whether to use torch.compile."""
+    capture: Literal["auto", "no", "yes"] = "auto"
+    """Whether to replay each step as a CUDA graph; "auto": on a GPU, of models from scratch."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
 
     def __post_init__(self) -> None:
@@ -124,7 +130,8 @@ CHANGEABLE: Final = frozenset(
     (
         *("steps", "learning_rate", "schedule", "warmup", "weight_decay", "clip", "reset_rate", "unknown_rate"),
         *("input_dropout", "layer_dropout", "output_dropout", "weight_dropout"),
-        *("evaluations", "keep", "patience", "precision", "compile"),
+        *("evaluations", "keep", "patience", "precision", "tf32", "deterministic"),
+        *("compile", "capture"),
     )
 )
 """Settings that may change when a run is resumed; the others fix the shapes of its weights, or its text."""

@@ -12,8 +12,10 @@ from segue_training.evaluation.evaluate import nats_in_rows, perplexity
 from segue_training.models import LanguageModel
 from segue_training.recipes import TrainingConfig, d2l_lstm
 from segue_training.text.vocabulary import Vocabulary
+from segue_training.train import gradients
 from segue_training.train import trainer as trainer_module
 from segue_training.train.distributed import ProcessGroup
+from segue_training.train.gradients import reset_rows
 from segue_training.train.train_state import TrainState
 from segue_training.train.trainer import (
     Progress,
@@ -22,7 +24,6 @@ from segue_training.train.trainer import (
     TrainingData,
     learning_rate,
     new_model,
-    reset_rows,
     train,
 )
 from torch import nn
@@ -151,9 +152,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
 ) -> None:
     updates: list[int] = []
     monkeypatch.setattr(AdamW, "step", lambda *_: updates.append(1))
-    real = trainer_module.cross_entropy
+    real = gradients.cross_entropy
     monkeypatch.setattr(
-        trainer_module, "cross_entropy", lambda *a, **k: real(*a, **k) * (broken if len(updates) == 3 else 1.0)
+        gradients, "cross_entropy", lambda *a, **k: real(*a, **k) * (broken if len(updates) == 3 else 1.0)
     )
     with pytest.raises(Diverged, match=rf"loss of step 4 is {broken}: set a learning_rate below 0\.02"):
         run(data, tiny)

@@ -32,7 +32,7 @@ def train(
     CheckpointError, Diverged, and after a signal, once the train state is saved, Interrupted.
     """
     data = training_data(spec.corpus)
-    trainer = Trainer(data, spec.origin.training, group)
+    trainer = Trainer(data, spec.origin.training, group, say=say)
     if spec.train_state is not None:
         trainer.load_train_state(spec.train_state)
     elif spec.start is not None:

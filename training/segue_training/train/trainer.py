@@ -4,33 +4,40 @@ Each step reads the next symbols of every row, lowers their mean negative log-pr
 state to the next step (d2l, chapter "Implementation of Recurrent Neural Networks from Scratch"). The same
 configuration, text and number of threads give the same weights, bit for bit, even if the run is stopped and resumed.
 
+A GPU works through a queue that the host fills. Nothing in a step makes the host wait for it: losses are read every few
+steps (`losses`), and minibatches are made by another thread (`prefetch`); see `Pace`.
+
 Shapes: N ids of a text, B rows, T symbols of a row in one step, V vocabulary, L layers, H hidden units.
 """
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
 from segue_training.data.batches import Minibatch, epoch
+from segue_training.data.prefetch import prefetched
 from segue_training.errors import ConfigurationError, Diverged
 from segue_training.evaluation.evaluate import nats_in_documents, nats_in_rows
-from segue_training.models import LanguageModel, Recurrent, State, build_model, from_checkpoint, initialize
+from segue_training.models import LanguageModel, build_model, from_checkpoint, initialize
 from segue_training.models.convert import Weights
 from segue_training.randomness import seed_for
 from segue_training.recipes import TrainingConfig
 from segue_training.text.documents import whole_documents
 from segue_training.text.vocabulary import Ids
+from segue_training.train.arithmetic import arithmetic
 from segue_training.train.distributed import ProcessGroup
+from segue_training.train.gradients import Gradients
+from segue_training.train.losses import PendingLosses, StepLoss
 from segue_training.train.schedule import learning_rate
 from segue_training.train.train_state import Evaluation, Progression, TrainState, tensors_below
 
@@ -52,8 +59,26 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How far the host may run ahead of the device. Results do not depend on it."""
+
+    ahead: int = 0
+    """Minibatches that another thread makes before their step; 0: none, without a thread."""
+    losses: int = 1
+    """Steps whose losses are read together, and thus after how many a loss that is not finite is noticed at last.
+
+    They are also read before an evaluation and a save, so that nothing of a diverged run is kept.
+    """
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Pace":
+        """Return the pace for `device`. A CPU has no queue, and a thread would take a core from it."""
+        return cls(ahead=4, losses=16) if device.type == "cuda" else cls()
+
+
+@dataclass(frozen=True)
 class Progress:
-    """What a step reports."""
+    """What a step reports, a few steps later on a GPU."""
 
     step: int
     loss: float
@@ -61,6 +86,7 @@ class Progress:
     evaluation: Evaluation | None
     """None after most steps; see TrainingConfig.evaluations."""
     model: LanguageModel
+    """As it is now; after `step` if there is an evaluation."""
     start: float | None = None
     """The validation loss before the first step, of a run that began with another's weights."""
 
@@ -85,18 +111,28 @@ AfterStep = Callable[["Trainer"], None]
 class Trainer:
     """A model in training: its weights, optimizer, recurrent states of the rows, and counters."""
 
-    def __init__(self, data: TrainingData, config: TrainingConfig, group: ProcessGroup | None = None) -> None:
-        """Start at step 0. Raises ConfigurationError."""
+    def __init__(
+        self,
+        data: TrainingData,
+        config: TrainingConfig,
+        group: ProcessGroup | None = None,
+        *,
+        say: Callable[[str], None] = warnings.warn,
+        pace: Pace | None = None,
+    ) -> None:
+        """Start at step 0; `say` is told of what does not go as configured. Raises ConfigurationError."""
         self.config = config
         self.progression = Progression()
         self._group = group or ProcessGroup()
         self._group.check_batch(config.batch)
         self._data = data
+        self._pace = pace or Pace.on(self._group.device)
         self.model = new_model(data.vocabulary_size, config).to(self._group.device)
-        _check_precision(self.model, config, self._group)
-        self._shared = self._group.share(_compiled(self.model, config))
+        self._gradients = Gradients(self.model, config, self._group, say)
+        self._scaler = self._gradients.scaler
         self._optimizer = _optimizer(self.model, config)
-        self._scaler = torch.amp.GradScaler(self._group.device.type, enabled=config.precision == "float16")
+        self._pending = PendingLosses(self._pace.losses)
+        self._unreported: list[StepLoss] = []
         self._state = self.model.zero_state(config.batch // self._group.size)
         self._best = self._weights()
         self._started = time.monotonic()
@@ -109,12 +145,11 @@ class Trainer:
         self._started = time.monotonic() - self.progression.seconds
         if not self.should_continue_training():  # resumed after its last step
             return self._finish()
-        with torch.random.fork_rng():
-            for minibatch in self._minibatches():
-                loss = self.train_step(minibatch)
+        with torch.random.fork_rng(), self._arithmetic(), closing(self._minibatches()) as minibatches:
+            for minibatch in minibatches:
+                self.train_step(minibatch)
                 evaluation = self._evaluate() if self._should_evaluate(self.progression.step) else None
-                now = self.progression
-                report(Progress(now.step, loss, evaluation, self.model, now.start))
+                self._report(report, evaluation)
                 if not self.should_continue_training():
                     return self._finish()
                 after_step(self)
@@ -123,8 +158,10 @@ class Trainer:
     def train_state(self) -> TrainState:
         """Return what `load_train_state` needs. All processes of the group must call it together.
 
-        Raises Diverged if the last update left weights that are not finite, which no loss has shown yet.
+        Raises Diverged if a loss was not finite, or the last update left weights that are not, which no loss has shown
+        yet.
         """
+        self._read_losses()
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
         tensors |= {f"state/{i}": self._group.gather_rows(part) for i, part in enumerate(self._state)}
@@ -143,7 +180,8 @@ class Trainer:
         """
         from_checkpoint(self.model, weights)
         self._best = self._weights()
-        start = self._group.agreed(self._measure())
+        with self._arithmetic():
+            start = self._group.agreed(self._measure())
         if not math.isfinite(start):
             raise self._diverged("the validation loss before the first step", start)
         self.progression = replace(self.progression, start=start)
@@ -167,67 +205,79 @@ class Trainer:
             values.setdefault(int(number), {})[name] = tensor
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": values})
 
-    def _minibatches(self) -> Iterator[Minibatch]:
+    def _minibatches(self) -> Generator[Minibatch]:
         """Yield the remaining minibatches, and count epochs."""
-        group, begin = self._group, self.progression
-        for number in count(begin.epoch):
-            start = begin.index if number == begin.epoch else 0
+        now = self.progression
+        with closing(prefetched(self._placed(now.epoch, now.index), self._pace.ahead)) as placed:
+            for number, index, minibatch in placed:
+                self.progression = replace(self.progression, epoch=number, index=index + 1)
+                yield minibatch
+
+    def _placed(self, begin: int, first: int) -> Iterator[tuple[int, int, Minibatch]]:
+        """Yield (epoch, index, minibatch) from minibatch `first` of epoch `begin` on, without end.
+
+        Another thread may run this: it changes nothing.
+        """
+        group, is_pinned = self._group, self._group.device.type == "cuda"
+        for number in count(begin):
+            start = first if number == begin else 0
             minibatches = epoch(self._data.training, self.config, number, self._data.line_feed)
             taken = start
             for index, minibatch in enumerate(islice(minibatches, start, None), start):
                 if group.size > 1 and len(minibatch.keep_B) < self.config.batch:
                     continue  # the last documents of an epoch, which do not divide evenly
-                self.progression = replace(self.progression, epoch=number, index=index + 1)
                 taken += 1
-                yield minibatch
+                yield number, index, minibatch.pinned() if is_pinned else minibatch
             if taken == 0:
                 raise ConfigurationError(
                     f"batch is {self.config.batch}, and the training text has fewer documents, too few to divide "
                     f"among {group.size} processes: set a smaller batch"
                 )
 
-    def train_step(self, minibatch: Minibatch) -> float:
-        """Update the weights once; return the loss before the update."""
-        config, number = self.config, self.progression.step
-        torch.manual_seed(seed_for(config.seed, "step", number, self._group.rank))
-        loss = self._loss(minibatch)
-        mean = float(self._group.total(loss.detach().clone()) / self._group.size)
-        if not math.isfinite(mean):
-            raise self._diverged(f"the loss of step {number + 1}", mean)
-        self._update(loss, learning_rate(number, config))
-        total, steps = self.progression.losses
-        symbols = self.progression.symbols + minibatch.targets
-        losses = (total + mean, steps + 1)
-        self.progression = replace(self.progression, step=number + 1, symbols=symbols, losses=losses)
-        return mean
-
-    def _loss(self, minibatch: Minibatch) -> Tensor:
-        """Return the summed nats of this process's targets, scaled so that the mean over processes is the loss."""
-        own = minibatch.rows(self._group.rank, self._group.size)
-        ids_BT, targets_BT, keep_B = (t.to(self._group.device) for t in (own.ids_BT, own.targets_BT, own.keep_B))
-        if len(keep_B) != self._state[0].shape[1]:  # the last group of documents may be smaller
-            self._state = self.model.zero_state(len(keep_B))
-        self._shared.train()
-        with self._autocast():
-            logits_BTV, *state = self._shared(ids_BT, *reset_rows(self._state, keep_B))
-            total = cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="sum")
-        self._state = tuple(part.detach().float() for part in state)
-        return total * self._group.size / minibatch.targets
-
-    def _update(self, loss: Tensor, rate: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad()
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def train_step(self, minibatch: Minibatch) -> None:
+        """Update the weights once. Raises Diverged if the loss of this or an earlier step was not finite."""
+        now, group = self.progression, self._group
+        torch.manual_seed(seed_for(self.config.seed, "step", now.step, group.rank))
+        rows = len(minibatch.keep_B) // group.size
+        if rows != self._state[0].shape[1]:  # the last group of documents may be smaller
+            self._state = self.model.zero_state(rows)
+        loss, self._state = self._gradients(minibatch, self._state)
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if not self._scaler.is_enabled() and not norm.isfinite():  # an enabled scaler skips such a step
-            raise self._diverged(f"the gradient of step {self.progression.step + 1}", float(norm))
+        self._pending.add(now.step + 1, group.total(loss.clone()) / group.size, norm)
+        if self._pending.is_full:
+            self._read_losses()
+        self._update(learning_rate(now.step, self.config))
+        symbols = now.symbols + minibatch.targets
+        self.progression = replace(self.progression, step=now.step + 1, symbols=symbols)
+
+    def _read_losses(self) -> None:
+        """Wait for the losses that were not read yet. Raises Diverged if one, or a gradient, is not finite."""
+        for each in self._pending.read():
+            if not math.isfinite(each.loss):
+                raise self._diverged(f"the loss of step {each.step}", each.loss)
+            if not self._scaler.is_enabled() and not math.isfinite(each.norm):  # an enabled scaler skips such a step
+                raise self._diverged(f"the gradient of step {each.step}", each.norm)
+            total, steps = self.progression.losses
+            self.progression = replace(self.progression, losses=(total + each.loss, steps + 1))
+            self._unreported.append(each)
+
+    def _update(self, rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
         self._scaler.step(self._optimizer)
         self._scaler.update()
 
+    def _report(self, report: Report, evaluation: Evaluation | None) -> None:
+        """Report the steps whose losses were read; the evaluation is that of the last one."""
+        reported, self._unreported = self._unreported, []
+        for each in reported:
+            measured = evaluation if each.step == self.progression.step else None
+            report(Progress(each.step, each.loss, measured, self.model, self.progression.start))
+
     def _evaluate(self) -> Evaluation:
         """Score the watched text, and keep the weights if they are the best so far."""
+        self._read_losses()
         now, (total, steps) = self.progression, self.progression.losses
         validation = self._group.agreed(self._measure())
         if not math.isfinite(validation):
@@ -284,10 +334,8 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._group.device.type, getattr(torch, self.config.precision))
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        return arithmetic(self.config.tf32, self.config.deterministic)
 
 
 def train(data: TrainingData, config: TrainingConfig, report: Report) -> Trained:
@@ -317,23 +365,6 @@ def new_model(vocabulary_size: int, config: TrainingConfig) -> LanguageModel:
         model = build_model(config.model(vocabulary_size), config.dropout, config.implementation)
         initialize(model, config.initialization, config.forget_bias, one_hot=config.embedding == 0)
     return model
-
-
-def reset_rows(state: State, keep_B: Tensor) -> State:
-    """Return the state with the rows (axis 1) zeroed where `keep_B` is 0."""
-    return tuple(part * keep_B[:, None] for part in state)
-
-
-def _compiled(model: LanguageModel, config: TrainingConfig) -> nn.Module:
-    return torch.compile(model) if config.compile == "yes" else model  # type: ignore[return-value]
-
-
-def _check_precision(model: LanguageModel, config: TrainingConfig, group: ProcessGroup) -> None:
-    if config.precision != "float32" and isinstance(model, Recurrent) and group.device.type == "cpu":
-        raise ConfigurationError(
-            f"precision is {config.precision!r}, which the fused layers support only on a GPU: "
-            "set precision=float32 or implementation=scratch"
-        )
 
 
 def _optimizer(model: LanguageModel, config: TrainingConfig) -> Optimizer:
