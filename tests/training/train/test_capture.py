@@ -13,7 +13,7 @@ from segue_training.text.vocabulary import Vocabulary
 from segue_training.train import gradients
 from segue_training.train.capture import WARM_UP, Captured, CaptureError, Tensors
 from segue_training.train.distributed import ProcessGroup
-from segue_training.train.trainer import Pace, Progress, Trainer, TrainingData
+from segue_training.train.trainer import Pace, Progress, Trainer, TrainingData, new_model
 
 CPU = torch.device("cpu")
 
@@ -171,6 +171,7 @@ def test_a_graph_is_refused_where_it_was_demanded_in_vain(data: TrainingData, ti
     ("changes", "group", "reason"),
     [
         ({}, ProcessGroup(0, 2, torch.device("cuda")), "is for one process, not 2"),
+        ({"architecture": "gru-reset-before"}, ProcessGroup(0, 2, torch.device("cuda")), "is for one process, not 2"),
         ({"compile": "yes"}, ProcessGroup(device=torch.device("cuda")), "does not go with compile=yes"),
         ({"documents": "lines"}, ProcessGroup(device=torch.device("cuda")), "needs windows of one size"),
     ],
@@ -180,14 +181,15 @@ def test_a_run_says_why_it_does_without_a_graph(
 ) -> None:
     said: list[str] = []
     config = replace(tiny, implementation="scratch", **changes)  # type: ignore[arg-type]
-    assert gradients.graph_for(config, group, said.append) is None
+    assert gradients.graph_for(new_model(30, config), config, group, said.append) is None
     assert len(said) == 1
     assert said[0].startswith(f"training without a CUDA graph: it {reason}")
 
 
-@pytest.mark.parametrize("changes", [{}, {"implementation": "scratch", "capture": "no"}])
+@pytest.mark.parametrize("changes", [{}, {"architecture": "mlp"}, {"implementation": "scratch", "capture": "no"}])
 def test_nothing_is_said_where_no_graph_is_wanted(tiny: TrainingConfig, changes: dict[str, str]) -> None:
     said: list[str] = []
     config = replace(tiny, **changes)  # type: ignore[arg-type]
-    assert gradients.graph_for(config, ProcessGroup(device=torch.device("cuda")), said.append) is None
+    group = ProcessGroup(device=torch.device("cuda"))
+    assert gradients.graph_for(new_model(30, config), config, group, said.append) is None
     assert said == []
