@@ -153,6 +153,17 @@ def test_a_captured_run_has_the_bits_of_an_eager_one(
         graph.__init__()  # type: ignore[misc]
 
 
+def test_a_run_whose_step_cannot_be_recorded_says_so_and_has_the_same_bits(
+    data: TrainingData, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, said = replace(tiny, implementation="scratch", steps=12), list[str]()
+    losses, _ = run(data, config)
+    monkeypatch.setattr(gradients, "graph_for", lambda *_: Broken())
+    found, _ = run(data, config, say=said.append)
+    assert found == losses
+    assert said == ["training without a CUDA graph: operation not permitted when stream is capturing"]
+
+
 def test_documents_are_too_different_in_length_to_be_recorded(
     data: TrainingData, tiny: TrainingConfig, graphs: list[StandIn]
 ) -> None:

@@ -227,6 +227,18 @@ def test_a_verified_file_that_is_no_safetensors_is_refused(
         load_checkpoint(tmp_path)
 
 
+def test_a_record_without_the_settings_for_a_gpu_is_read_with_their_defaults(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    """They are younger than the format."""
+    save_checkpoint(tmp_path, checkpoint)
+    training = json.loads((tmp_path / "checkpoint.json").read_text())["training"]
+    for setting in ("tf32", "deterministic", "capture"):
+        del training[setting]
+    rewrite(tmp_path, "training", value=training)
+    assert load_checkpoint(tmp_path) == checkpoint
+
+
 def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path, checkpoint: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no checkpoint\.json"):
         load_checkpoint(tmp_path)

@@ -221,3 +221,32 @@ def test_an_error_of_the_thread_ends_the_run(
 def test_the_thread_ends_with_the_run(data: TrainingData, tiny: TrainingConfig) -> None:
     run(data, replace(tiny, steps=2), FAR)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "scaled"),
+    [
+        ({"precision": "float16"}, "cuda", True),
+        ({"precision": "bfloat16"}, "cuda", True),
+        ({"precision": "bfloat16", "implementation": "scratch"}, "cuda", False),
+        ({"precision": "float16", "implementation": "scratch"}, "cpu", True),
+        ({}, "cuda", False),
+    ],
+)
+def test_a_loss_is_scaled_where_something_computes_in_float16(
+    tiny: TrainingConfig, changes: dict[str, Any], device: str, scaled: bool
+) -> None:
+    """Under autocast cuDNN's layers do, also where bfloat16 was asked for."""
+    config = replace(tiny, **changes)
+    group = trainer_module.ProcessGroup(device=torch.device(device))
+    assert gradients._is_scaled(trainer_module.new_model(30, config), config, group) == scaled
+
+
+def test_a_state_of_a_run_whose_loss_was_not_scaled_yet_is_resumed(data: TrainingData, tiny: TrainingConfig) -> None:
+    states: list[TrainState] = []
+    config = replace(tiny, implementation="scratch", precision="bfloat16")
+    Trainer(data, config).train(lambda _: None, lambda now: states.append(now.train_state()))
+    scaled = Trainer(data, replace(config, precision="float16"))
+    scaled.load_train_state(states[-1])
+    scaled.train(lambda _: None, lambda _: None)
+    assert scaled.progression.step == tiny.steps

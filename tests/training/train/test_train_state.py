@@ -1,3 +1,5 @@
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +105,24 @@ def test_a_setting_of_this_version_that_is_out_of_range_is_damage(tmp_path: Path
     save_train_state(tmp_path, replace(origin), train_state(1))
     with pytest.raises(CheckpointError, match="layers is 99"):
         read_train_state(tmp_path)
+
+
+def test_a_state_without_the_settings_for_a_gpu_is_read_with_their_defaults(tmp_path: Path, origin: Origin) -> None:
+    """They are younger than the format."""
+    written = save_train_state(tmp_path, origin, train_state(1))
+    content = written.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    document = json.loads(content[8 : 8 + length])
+    record = json.loads(document["__metadata__"]["segue.train_state"])
+    for setting in ("tf32", "deterministic", "capture"):
+        del record["origin"]["training"][setting]
+    document["__metadata__"]["segue.train_state"] = json.dumps(record)
+    header = json.dumps(document).encode()
+    header += b" " * (-len(header) % 8)
+    older = len(header).to_bytes(8, "little") + header + content[8 + length :]
+    written.unlink()
+    (tmp_path / f"state-00000001-{hashlib.sha256(older).hexdigest()[:12]}.safetensors").write_bytes(older)
+    assert read_train_state(tmp_path)[0] == origin
 
 
 def test_what_a_killed_write_left_is_swept_up(tmp_path: Path, origin: Origin) -> None:

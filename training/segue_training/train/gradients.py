@@ -16,7 +16,7 @@ from segue_training.errors import ConfigurationError
 from segue_training.models import LanguageModel, Recurrent, State
 from segue_training.models.scratch import Scratch
 from segue_training.recipes import TrainingConfig
-from segue_training.train.capture import Captured, CudaGraph, Graph, Tensors
+from segue_training.train.capture import Captured, CaptureError, CudaGraph, Graph, Tensors
 from segue_training.train.distributed import ProcessGroup
 
 
@@ -37,7 +37,8 @@ class Gradients:
         self._model = group.share(_compiled(model, config))
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=_is_scaled(model, config, group))
         graph = graph_for(model, config, group, say)
-        self._captured = graph and Captured(self._full, graph, group.device, lambda why: say(_not_captured(str(why))))
+        self._captured = Captured(self._full, graph, group.device, self._say_why_not) if graph else None
+        self._say = say
 
     def __call__(self, minibatch: Minibatch, state: State) -> tuple[Tensor, State]:
         """Set the gradients, times the scaler's scale; return (loss, state after the minibatch).
@@ -56,6 +57,9 @@ class Gradients:
         for weight, gradient in zip(self._weights, rest[len(state) :], strict=True):
             weight.grad = gradient
         return loss, tuple(rest[: len(state)])
+
+    def _say_why_not(self, error: CaptureError) -> None:
+        self._say(_not_captured(str(error)))
 
     def _is_full(self, minibatch: Minibatch) -> bool:
         """Return whether every row has the configured number of targets, which the graph was recorded for."""
