@@ -57,6 +57,8 @@ int cudaMallocHost(void **at, size_t bytes) { return allocate(at, bytes, "cudaMa
 int cudaHostAlloc(void **at, size_t bytes, unsigned flags) { return allocate(at, bytes, "cudaHostAlloc"); }
 int cudaFree(void *at) { free(at); return note("cudaFree"); }
 int cudaFreeHost(void *at) { free(at); return note("cudaFreeHost"); }
+int cudaHostRegister(void *at, size_t bytes, unsigned flags) { return note("cudaHostRegister"); }
+int cudaHostUnregister(void *at) { return note("cudaHostUnregister"); }
 static int copy(void *to, const void *from, size_t bytes, int kind, const char *call) {
     static const char *ways[] = {"host to host", "host to device", "device to host", "device to device", "default"};
     char described[64];
