@@ -13,8 +13,9 @@ from segue_training.text.vocabulary import Vocabulary
 
 from segue_server.engine.runners.accelerator import Accelerator, Gpu, SimulatedAccelerator
 from segue_server.engine.runners.arrays import ArrayRunner
+from segue_server.engine.runners.cuda_driver import why_no_gpu
 from segue_server.engine.runners.device_runner import BUCKETS, DeviceRunner
-from segue_server.engine.runners.onnx_session import CPU, CUDA, cuda_is_built_in, open_session
+from segue_server.engine.runners.onnx_session import CPU, CUDA, cuda_is_built_in, cuda_major, open_session
 from segue_server.engine.runners.runner import Capacity, Reading, ReadResult, Rows, Runner, WriteResult, Writing
 from segue_server.engine.sampling import Floats32
 from segue_server.engine.symbols import Symbols
@@ -57,7 +58,7 @@ class Model:
         self.sha256 = artifact.sha256
         self.symbols = _symbols(artifact.manifest)
         self.state_shape = (artifact.manifest.layers, artifact.manifest.hidden)
-        self.provider = _provider(artifact, device)
+        self.provider, self.why_not_cuda = _provider(artifact, device)
         self._runner = self._load(artifact, threads, buckets, together=together, simulated=simulated)
         self._check_finite()
 
@@ -117,18 +118,19 @@ def _symbols(manifest: Manifest) -> Symbols:
     return Symbols.of(manifest.vocabulary, int(manifest.vocabulary.encode(manifest.begin)[0]) if ends else None)
 
 
-def _provider(artifact: Artifact, device: Device) -> str:
-    """Return the execution provider to use; raises StartupError if CUDA is asked for and does not work."""
-    if device is Device.CPU:
-        return CPU
+def _provider(artifact: Artifact, device: Device) -> tuple[str, str]:
+    """Return the execution provider to use, and why it is not CUDA where the installed ONNX Runtime supports it.
+
+    Raises StartupError if CUDA is asked for and does not work.
+    """
+    if device is Device.CPU or (device is Device.AUTO and not cuda_is_built_in()):
+        return CPU, ""
     reason = _why_no_cuda(artifact)
     if not reason:
-        return CUDA
+        return CUDA, ""
     if device is Device.AUTO:
-        return CPU
-    raise StartupError(
-        f"--device cuda: {reason}. Use --device cpu, or install the extra server-gpu on a host with a GPU"
-    )
+        return CPU, reason
+    raise StartupError(f"--device cuda: {reason}. Use --device cpu to serve without a GPU")
 
 
 def _why_no_cuda(artifact: Artifact) -> str:
@@ -136,12 +138,14 @@ def _why_no_cuda(artifact: Artifact) -> str:
     if artifact.manifest.weights == "int8":
         return "an int8 model runs on the CPU alone"
     if not cuda_is_built_in():
-        return "the installed onnxruntime has no CUDA support (it is the CPU package)"
+        return "the installed onnxruntime has no CUDA support; install the extra server-gpu in its place"
+    if reason := why_no_gpu(cuda_major()):
+        return reason
     try:
         step = Step(artifact.manifest, artifact.weights)
         session = open_session(reading_graph(step, ragged=False, unrolled=1), CUDA, 1)
     except StartupError as error:
         return str(error)
     if session.get_providers()[0] != CUDA:  # it warns and takes the CPU where CUDA does not start
-        return "onnxruntime could not start CUDA here: no GPU, or no driver, CUDA or cuDNN library that fits"
+        return "onnxruntime could not start CUDA on this GPU, and has said why on standard error"
     return ""

@@ -93,6 +93,8 @@ class Loader:
     def _load(self, version: Path) -> LoadedModel:
         check_inside(version)
         model = Model(read_artifact(version), self._device, self._threads)
+        if model.why_not_cuda:
+            _log.warning("model %s version %d not on CUDA: %s", model.name, model.version, model.why_not_cuda)
         found = check(model)
         _log.info(
             "model %s version %d on %s: results %s on batching; host class %s",

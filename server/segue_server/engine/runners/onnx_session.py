@@ -32,6 +32,11 @@ def cuda_is_built_in() -> bool:
     return True
 
 
+def cuda_major() -> int:
+    """Return the major version of CUDA that the installed ONNX Runtime is built for; it must support CUDA."""
+    return int(onnxruntime.cuda_version.partition(".")[0])
+
+
 Given = dict[str, onnxruntime.OrtValue]
 """Constants by name. They must live as long as the sessions that share them."""
 

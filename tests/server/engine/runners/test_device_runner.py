@@ -153,3 +153,14 @@ def test_without_cuda_the_device_is_refused_or_the_cpu(kinds_folder: Path) -> No
     with pytest.raises(StartupError, match=r"--device cuda: the installed onnxruntime has no CUDA.*Use --device cpu"):
         Model(artifact, Device.CUDA)
     assert Model(artifact, Device.AUTO).provider == CPU
+
+
+def test_the_reason_why_a_gpu_is_not_used_is_kept_or_raised(kinds_folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("segue_server.engine.model.cuda_is_built_in", lambda: True)
+    monkeypatch.setattr("segue_server.engine.model.cuda_major", lambda: 13)
+    monkeypatch.setattr("segue_server.engine.model.why_no_gpu", "no GPU for CUDA {}".format)
+    artifact = read_artifact(kinds_folder / "characters" / "1")
+    assert Model(artifact, Device.AUTO).why_not_cuda == "no GPU for CUDA 13"
+    assert not Model(artifact, Device.CPU).why_not_cuda
+    with pytest.raises(StartupError, match=r"--device cuda: no GPU for CUDA 13\. Use --device cpu"):
+        Model(artifact, Device.CUDA)
