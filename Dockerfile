@@ -15,7 +15,7 @@ ARG BASE_IMAGE=python:3.12-slim-bookworm
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS build
 WORKDIR /source
-RUN python3 -m venv /opt/build && python3 -m venv /opt/segue
+RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/segue
 COPY constraints.txt constraints-gpu.txt ./
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
@@ -31,14 +31,18 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
 FROM build AS build-cpu
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
-    /opt/segue/bin/pip install --no-cache-dir --constraint constraints.txt \
-        "segue[server] @ file://$(echo /wheels/segue-*.whl)"
+    /opt/build/bin/pip --python /opt/segue/bin/python3 install --no-cache-dir --constraint constraints.txt \
+        "segue[server] @ file://$(echo /wheels/segue-*.whl)" \
+    && rm -r /opt/segue/lib/python3.*/site-packages/onnx/backend/test
 
+# ONNX Runtime loads cuFFT for Fourier transforms alone, which no model has; nvJitLink comes with it.
 FROM build AS build-gpu
 RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
-    /opt/segue/bin/pip install --no-cache-dir --constraint constraints-gpu.txt \
-        "segue[server-gpu] @ file://$(echo /wheels/segue-*.whl)"
+    /opt/build/bin/pip --python /opt/segue/bin/python3 install --no-cache-dir --constraint constraints-gpu.txt \
+        "segue[server-gpu] @ file://$(echo /wheels/segue-*.whl)" \
+    && /opt/build/bin/pip --python /opt/segue/bin/python3 uninstall --yes nvidia-cufft nvidia-nvjitlink \
+    && rm -r /opt/segue/lib/python3.*/site-packages/onnx/backend/test
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS runtime

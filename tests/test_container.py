@@ -1,6 +1,7 @@
 """The image, played from its Dockerfile: unprivileged, read-only, without a home, with an empty environment.
 
-`deploy/try_image.sh` does the same with the built image, where there is an engine.
+Where there is an engine, `deploy/try_image.sh` does the same with the built image, and `deploy/try_gpu_image.sh` with
+the one for GPUs, which is too large to be built in every run of the tests.
 """
 
 import itertools
@@ -12,19 +13,26 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import grpc
+import onnx
 import pytest
 from image import PLAIN, ROOT, Container, Image
 from segue.v1 import generation_pb2 as pb
 from segue.v1 import generation_pb2_grpc
 from segue_client import Client
 from segue_client.errors import InvalidRequest
+from segue_export.artifact import read_artifact
+from segue_export.graphs.reading import Result, reading_graph
+from segue_export.graphs.step import Step
+from segue_export.graphs.writing import WritingVariant, writing_graph
+from segue_server.engine.onnx_session import cuda_is_built_in
 
 IMAGE = Image.of(ROOT / "Dockerfile", "cpu")
+GPU_IMAGE = Image.of(ROOT / "Dockerfile", "gpu")
 OPENSHIFT = "1000730000:0"
 """A uid that no image knows, with group 0."""
 SOMEBODY = "4242:4242"
@@ -286,6 +294,35 @@ def test_models_that_the_user_cannot_read_are_named_in_one_line(new_container) -
     container.models.chmod(0o755)
     (container.models / "tiny" / "1" / "model.onnx").chmod(0o600)
     assert "/models/tiny/1" in refusal(container)
+
+
+def test_the_image_for_gpus_differs_in_its_device_alone() -> None:
+    assert replace(GPU_IMAGE, command=IMAGE.command) == IMAGE
+    assert (IMAGE.command, GPU_IMAGE.command) == (["--device", "cpu"], ["--device", "cuda"])
+
+
+@pytest.mark.skipif(cuda_is_built_in(), reason="onnxruntime-gpu is installed")
+def test_the_image_for_gpus_does_not_fall_back_to_the_cpu_unless_it_may(new_container) -> None:
+    line = refusal(new_container(image=GPU_IMAGE))
+    assert "--device cuda: " in line
+    assert "Use --device cpu" in line
+    with running(new_container(image=replace(GPU_IMAGE, command=["--device", "auto"]))) as server:
+        assert len(text(server, prompt="The ", max_characters=20)) == 20
+
+
+def test_no_model_needs_the_library_that_the_image_for_gpus_leaves_out(models_folder: Path) -> None:
+    """ONNX Runtime loads cuFFT when one of two operators first runs."""
+    assert "uninstall --yes nvidia-cufft" in (ROOT / "Dockerfile").read_text()
+    artifact = read_artifact(models_folder / "tiny" / "1")
+    step = Step(artifact.manifest, artifact.weights)
+    choices = itertools.product((False, True), repeat=3)
+    graphs = [writing_graph(step, WritingVariant(*choice, unrolled=2)) for choice in choices]
+    graphs += [
+        reading_graph(step, ragged=ragged, unrolled=2, result=result) for ragged in (False, True) for result in Result
+    ]
+    operators = {node.op_type for graph in graphs for node in onnx.load_from_string(graph).graph.node}
+    assert "MatMul" in operators or "Gemm" in operators
+    assert not operators & {"Rfft", "Irfft"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "Dockerfile", "docs/container.md"])

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,6 +20,23 @@ def test_the_wheel_holds_exactly_the_five_import_names(tmp_path: Path) -> None:
     assert tops == {"segue", "segue_client", "segue_export", "segue_server", "segue_training"}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
     assert {"segue/v1/generation.proto", "segue_training/reports/report.html.jinja"} <= set(names)
+
+
+def pins(name: str) -> dict[str, str]:
+    return dict(line.split("==") for line in (ROOT / name).read_text().splitlines())
+
+
+def test_both_images_run_the_same_versions_and_those_that_the_code_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    ours, gpu = pins("constraints.txt"), pins("constraints-gpu.txt")
+    assert gpu["onnxruntime-gpu"] == ours["onnxruntime"]
+    shared = gpu.keys() & ours.keys()
+    assert {name: gpu[name] for name in shared} == {name: ours[name] for name in shared}
+    assert {name for name in gpu.keys() - ours.keys() if not name.startswith("nvidia-")} == {"onnxruntime-gpu"}
+    for requirement in map(Requirement, [*project["dependencies"], *extras["serving"], *extras["server-gpu"]]):
+        if requirement.name != project["name"]:
+            assert requirement.specifier.contains(gpu[requirement.name]), "run: make constraints"
 
 
 def test_the_generated_code_is_that_of_the_protos(tmp_path: Path) -> None:
