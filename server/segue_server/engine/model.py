@@ -145,7 +145,7 @@ def _why_no_cuda(artifact: Artifact) -> str:
         step = Step(artifact.manifest, artifact.weights)
         session = open_session(reading_graph(step, ragged=False, unrolled=1), CUDA, 1)
     except StartupError as error:
-        return str(error)
+        return " ".join(str(error).split())  # CUDA's errors have several lines
     if session.get_providers()[0] != CUDA:  # it warns and takes the CPU where CUDA does not start
         return "onnxruntime could not start CUDA on this GPU, and has said why on standard error"
     return ""

@@ -164,3 +164,15 @@ def test_the_reason_why_a_gpu_is_not_used_is_kept_or_raised(kinds_folder: Path, 
     assert not Model(artifact, Device.CPU).why_not_cuda
     with pytest.raises(StartupError, match=r"--device cuda: no GPU for CUDA 13\. Use --device cpu"):
         Model(artifact, Device.CUDA)
+
+
+def test_an_error_of_cuda_becomes_one_line(kinds_folder: Path, monkeypatch) -> None:
+    def fails(*_: object) -> None:
+        raise StartupError("ONNX Runtime cannot load:\n  CUDA failure 2: out of memory\n\n")
+
+    monkeypatch.setattr("segue_server.engine.model.cuda_is_built_in", lambda: True)
+    monkeypatch.setattr("segue_server.engine.model.cuda_major", lambda: 13)
+    monkeypatch.setattr("segue_server.engine.model.why_no_gpu", lambda _: "")
+    monkeypatch.setattr("segue_server.engine.model.open_session", fails)
+    with pytest.raises(StartupError, match=r"cannot load: CUDA failure 2: out of memory\. Use --device cpu"):
+        Model(read_artifact(kinds_folder / "characters" / "1"), Device.CUDA)
