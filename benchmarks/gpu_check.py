@@ -16,11 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
-from gpu import fast, right, starts
+from gpu import fast, right, starts, training
 from gpu.finding import Finding
 from gpu.scale import FULL, SMALL, Scale
 from harness.machine import hardware
@@ -45,6 +45,9 @@ CHECKS: Final[dict[str, tuple[str, Check]]] = {
     "gates together": ("fast", fast.gates),
     "LSTM operator": ("fast", fast.lstm_operator),
     "cuDNN": ("fast", fast.cudnn),
+    "training speed": ("training", training.speed),
+    "training bits": ("training", training.agreement),
+    "training quality": ("training", training.quality),
 }
 """By name: the part that each belongs to, and what runs it; the most important first."""
 
@@ -63,6 +66,7 @@ class Entry:
 def run_check(name: str, scale: Scale, log: IO[str], seconds: float) -> Iterator[Finding]:
     """Run one check in a process of its own for at most `seconds`; yield what it finds, and why it ended early."""
     command = [sys.executable, __file__, "--child", name, "--device", scale.device]
+    command += ["--corpus", scale.corpus, "--minutes", str(seconds / 60)]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True) as process:  # noqa: S603
         timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
@@ -139,10 +143,11 @@ def main() -> int:
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for the results")
     parser.add_argument("--only", default="", help="parts or checks, separated by commas")
+    parser.add_argument("--corpus", default="pydoc", help="the text that is trained on")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     on_gpu = arguments.device == "cuda" or (arguments.device == "auto" and cuda_is_built_in())
-    scale = FULL if on_gpu else SMALL
+    scale = replace(FULL if on_gpu else SMALL, corpus=arguments.corpus, seconds_left=60 * arguments.minutes)
     if arguments.child:
         for finding in CHECKS[arguments.child][1](scale):
             print(finding.to_json(), flush=True)

@@ -20,11 +20,16 @@ class Scale:
     buckets: tuple[int, ...]
     alone: int
     """Streams that run together, and each by itself."""
-    served: tuple[int, ...]
-    """Streams over gRPC."""
+    served: tuple[tuple[int, int], ...]
+    """Streams over gRPC, and the characters of each."""
     symbols: int
     """Of each text that is scored to measure speed."""
     seconds: float
+    """Of each timing."""
+    corpus: str = "pydoc"
+    """What is trained on."""
+    seconds_left: float = 60.0
+    """For all that is still to be checked."""
 
     @property
     def device(self) -> str:
@@ -43,7 +48,7 @@ FULL: Final = Scale(
     rows=(1, 2, 7, 8, 33, 64, 256, 1000, 1024, 4096),
     buckets=BUCKETS,
     alone=64,
-    served=(1, 64, 1024),
+    served=((1, 20_000), (64, 8_000), (1024, 1_000)),
     symbols=4096,
     seconds=0.3,
 )
@@ -53,7 +58,7 @@ SMALL: Final = Scale(
     rows=(1, 3, 8),
     buckets=(1, 4, 8),
     alone=6,
-    served=(1, 4),
+    served=((1, 500), (4, 500)),
     symbols=64,
     seconds=0.05,
 )

@@ -9,14 +9,14 @@ import numpy as np
 from segue_export.graphs.quantization import halve
 from segue_export.graphs.reading import Result, reading_graph
 from segue_export.graphs.step import Step
+from segue_export.graphs.unrolled import giving_graph, taking_graph
 from segue_export.graphs.writing import WritingVariant, writing_graph
 from segue_export.manifest import ARCHITECTURES, CorpusDescription, Manifest, Weights, WeightType
 from segue_server.engine.symbols import Symbols
 from segue_training.text.vocabulary import UNKNOWN, Vocabulary
 
-FIXED: Final = ("alternatives",)
-"""Inputs that a kernel reads on the host: a capture is for one value of each."""
-
+RANKED: Final = 3
+"""Alternatives of the graphs that return some."""
 _LAYERS, _HIDDEN, _EMBEDDED = 2, 8, 4
 _GATES: Final = {"lstm": 4, "gru": 3, "gru-reset-before": 3, "rnn": 1}
 _FLOAT_TYPES: Final[tuple[WeightType, ...]] = ("float32", "float16")
@@ -38,11 +38,17 @@ class Kind:
         step, symbols = self._step(), Symbols.of(self.vocabulary)
         for ragged, result in product((False, True), Result):
             name = f"{self}: read {unrolled}{' ragged' * ragged} {result.value}"
-            yield name, reading_graph(step, ragged=ragged, unrolled=unrolled, result=result)
+            yield name, reading_graph(step, ragged=ragged, unrolled=unrolled, ranked=RANKED, result=result)
         for filtered, scored, alternatives in product((False, True), repeat=3):
-            variant = WritingVariant(filtered, scored, alternatives, unrolled)
+            variant = WritingVariant(filtered, scored, alternatives, unrolled, ranked=RANKED)
             name = f"{self}: write {unrolled}{' filtered' * filtered}{' scored' * scored}{' ranked' * alternatives}"
             yield name, writing_graph(step, variant, symbols.automaton)
+
+    def exchanges(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the graphs that exchange states with the host."""
+        manifest = self._step().manifest
+        yield f"{self}: give", giving_graph(manifest)
+        yield f"{self}: take", taking_graph(manifest)
 
     def _step(self) -> Step:
         corpus = CorpusDescription("made up", "0" * 64, 1)

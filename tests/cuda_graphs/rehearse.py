@@ -7,24 +7,23 @@ that `capture` and `kernels` do not know of. Ends with 1 if a graph cannot be ca
 """
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 from cuda_graphs.stand_in import StandIn, load
 
 _CUDA: Final = "CUDAExecutionProvider"
 _ROWS: Final = 3
+_SLOTS: Final = 7
 _NO_LOG: Final = 4
 _ELEMENTS: Final = {"tensor(int64)": "int64", "tensor(float)": "float32", "tensor(float16)": "float16"}
 _ON_DEVICE: Final = frozenset({"capture", "cudaMemcpyAsync device to device", "cudaMemsetAsync"})
 """What a capture may contain besides launches."""
 
 
-def rehearse(stand_in: StandIn, graph: bytes, sizes: Mapping[str, int], fixed: Collection[str]) -> list[str]:
-    """Return what keeps `graph` from being captured; `sizes` are those of its named axes.
-
-    The inputs `fixed` are given on the host, as 1, and all others on the device.
-    """
+def rehearse(stand_in: StandIn, graph: bytes, sizes: Mapping[str, int]) -> list[str]:
+    """Return what keeps `graph` from being captured; `sizes` are those of its named axes."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_NO_LOG)
@@ -36,41 +35,46 @@ def rehearse(stand_in: StandIn, graph: bytes, sizes: Mapping[str, int], fixed: C
     settings = {"enable_cuda_graph": "1", "use_tf32": "0"}
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=[(_CUDA, settings)], enable_fallback=0)
-        _run(session, sizes, fixed)
+        _run(session, sizes)
     except Exception as error:  # noqa: BLE001 - whatever it is, this graph cannot be captured
         return [str(error)]
     calls = stand_in.captured()
     return sorted(set(calls) - _ON_DEVICE) if "capture" in calls else ["nothing was captured"]
 
 
-def _run(session: Any, sizes: Mapping[str, int], fixed: Collection[str]) -> None:
+def _run(session: Any, sizes: Mapping[str, int]) -> None:
     import numpy as np
     import onnxruntime
 
-    binding = session.io_binding()
+    binding, given = session.io_binding(), dict[str, Any]()
     for value in session.get_inputs():
         shape = [sizes.get(axis, axis) for axis in value.shape]
-        content = np.full(shape, int(value.name in fixed), dtype=_ELEMENTS[value.type])
-        place = () if value.name in fixed else ("cuda", 0)
-        binding.bind_ortvalue_input(value.name, onnxruntime.OrtValue.ortvalue_from_numpy(content, *place))
+        given[value.name] = onnxruntime.OrtValue.ortvalue_from_numpy(
+            np.zeros(shape, dtype=_ELEMENTS[value.type]), "cuda", 0
+        )
+        binding.bind_ortvalue_input(value.name, given[value.name])
     for value in session.get_outputs():
-        binding.bind_output(value.name, "cuda", 0)
+        pool = given.get(value.name.removesuffix("_out"))
+        if pool is None:
+            binding.bind_output(value.name, "cuda", 0)
+        else:
+            binding.bind_ortvalue_output(value.name, pool)
     session.run_with_iobinding(binding)
 
 
 def main() -> int:
     """Rehearse every graph; return the exit code."""
     stand_in = load()
-    from segue_server.engine.onnx_session import UNROLLED_STEPS
+    from segue_server.engine.runners.device_runner import LENGTHS
 
-    from cuda_graphs.graphs import FIXED, KINDS
+    from cuda_graphs.graphs import KINDS, RANKED
 
     captured = refused = 0
     for kind in KINDS:
-        for steps in UNROLLED_STEPS:
-            sizes = {"batch": _ROWS, "bias_rows": _ROWS, "steps": steps, "time": steps}
-            for name, graph in kind.graphs(steps):
-                problems = rehearse(stand_in, graph, sizes, FIXED)
+        for steps in LENGTHS:
+            sizes = {"batch": _ROWS, "bias_rows": _ROWS, "slots": _SLOTS, "ranked": RANKED, "ranks": RANKED}
+            for name, graph in chain(kind.graphs(steps), kind.exchanges()):
+                problems = rehearse(stand_in, graph, {**sizes, "steps": steps, "time": steps})
                 captured, refused = captured + (not problems), refused + bool(problems)
                 print(*(f"{name}: {problem}\n" for problem in problems), sep="", end="")  # noqa: T201
     print(f"{captured} graphs captured, {refused} not")  # noqa: T201

@@ -45,6 +45,9 @@ int cudaDeviceGetAttribute(int *value, int attribute, int device) {
     return 0;
 }
 int cudaMemGetInfo(size_t *unused, size_t *total) { *unused = *total = 1ull << 36; return 0; }
+int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
 int cudaDriverGetVersion(int *version) { *version = 13000; return 0; }
 int cudaRuntimeGetVersion(int *version) { *version = 13000; return 0; }
 const char *cudaGetErrorName(int error) { return "error"; }

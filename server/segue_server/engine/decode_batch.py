@@ -6,9 +6,12 @@ sequence gets its state back.
 
 # Shape suffixes: L layers, B rows, K steps of a tick, P positions, H hidden, V symbols of the vocabulary.
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -21,14 +24,17 @@ from segue_server.engine.sampling import Floats32, Ids, SamplingRows
 from segue_server.engine.scores import Alternatives, quantized
 from segue_server.engine.sequence import ALL_PARTS, Finish, Sequence, State, Status, StepOutput
 
-DRAWN: Final = 256
-"""Random numbers drawn at once for a row."""
+DRAWN: Final = 256 + WORDS
+"""Random numbers drawn at once for a row: several ticks of a usual length, wherever in a block of words it begins."""
 
 LONGEST_TICK: Final = DRAWN - WORDS
 """Steps for which one draw always suffices, wherever in a block of words it begins."""
 
 MOST_GATHERED: Final = 2**13
 """Bytes of alternatives that wait for `collect`."""
+
+_WORTH_DRAWING: Final = 64
+"""Rows for which drawing takes longer than asking another thread to."""
 
 _SMALLEST: Final = np.float32(2.0**-24)
 """A uniform that chooses the first of the likeliest symbols, if only they have a chance."""
@@ -78,6 +84,19 @@ class _Rows:
         self.states = self.states.take(rows)
         for name in _PER_ROW:
             setattr(self, name, getattr(self, name)[rows])
+
+    def short(self, position_B: Ids, steps: int) -> Ids:
+        """Return the rows whose random numbers do not suffice for `steps` steps from `position_B` on."""
+        return np.flatnonzero(position_B + steps > self.drawn_from_B + DRAWN)
+
+    def draw(self, rows: Ids, position_B: Ids) -> tuple[Ids, Floats32]:
+        """Return the positions from which numbers are drawn for some rows, and the numbers."""
+        start = position_B[rows] // WORDS * WORDS
+        return start, uniforms(self.seed_B[rows], start.astype(np.uint64), DRAWN)
+
+    def keep_draws(self, rows: Ids, start: Ids, drawn: Floats32) -> None:
+        """Keep what `draw` returned instead of earlier numbers."""
+        self.drawn_from_B[rows], self.uniform_BP[rows] = start, drawn
 
     def states_of(self, rows: list[int], model: Model) -> list[State]:
         """Return the states of rows that have not ended, so that their last symbols end no documents."""
@@ -194,7 +213,8 @@ class DecodeBatch:
             scored=scored,
             alternatives=max(sequence.alternatives for sequence in self.sequences) if scored else 0,
         )
-        return self._model.write(rows.states, writing)
+        with self._drawing_ahead():
+            return self._model.write(rows.states, writing)
 
     def postprocess(self, written: WriteResult) -> list[StepOutput]:
         """Give each sequence what it wrote; drop the rows of those that ended.
@@ -257,15 +277,26 @@ class DecodeBatch:
     def _uniforms(self, steps: int) -> Floats32:
         """Return the random numbers [K, B] of the next positions."""
         rows = self._rows
-        short = np.flatnonzero(rows.position_B + steps > rows.drawn_from_B + DRAWN)
+        short = rows.short(rows.position_B, steps)
         if len(short):
-            start = rows.position_B[short] // WORDS * WORDS
-            rows.drawn_from_B[short] = start
-            rows.uniform_BP[short] = uniforms(rows.seed_B[short], start.astype(np.uint64), DRAWN)
-        at_BK = (rows.position_B - rows.drawn_from_B)[:, np.newaxis] + np.arange(steps)
-        uniform_BK = np.take_along_axis(rows.uniform_BP, at_BK, axis=1)
-        uniform_BK[self._sampling.greedy_B] = _SMALLEST
-        return np.ascontiguousarray(uniform_BK.T)
+            rows.keep_draws(short, *rows.draw(short, rows.position_B))
+        first_B = np.arange(len(self)) * DRAWN + (rows.position_B - rows.drawn_from_B)
+        uniform_KB = rows.uniform_BP.ravel().take(first_B + np.arange(steps)[:, np.newaxis])
+        uniform_KB[:, self._sampling.greedy_B] = _SMALLEST
+        return uniform_KB
+
+    @contextmanager
+    def _drawing_ahead(self) -> Iterator[None]:
+        """While a device has work, draw the random numbers of the tick after it."""
+        rows = self._rows
+        position_B = rows.position_B + self._steps
+        short = rows.short(position_B, self._steps)
+        if not (self._model.capacity.on_device and len(short) >= _WORTH_DRAWING):
+            yield
+            return
+        drawn = _ahead().submit(rows.draw, short, position_B)
+        yield
+        rows.keep_draws(short, *drawn.result())
 
     def _ends(self, written: WriteResult) -> _Ends:
         """Decide how much of what was written each row keeps, and why it ends, if it does."""
@@ -383,6 +414,12 @@ class DecodeBatch:
         end = self._model.read(rows.states.take(np.array(early)), Reading(tokens_TE, targets_TE, count_E))
         h_LEH, c_LEH = self._model.gather(end.rows)
         return {row: (h_LEH[:, i], c_LEH[:, i]) for i, row in enumerate(early)}
+
+
+@cache
+def _ahead() -> ThreadPoolExecutor:
+    """Return the thread that draws while a device has work."""
+    return ThreadPoolExecutor(1, "draw ahead")
 
 
 def _characters(ends: _Ends, row: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Container
 
 from segue_server.engine.decode_batch import DecodeBatch
 from segue_server.engine.model import Model
+from segue_server.engine.runners.runner import Capacity
 from segue_server.engine.scheduler import Scheduler
 from segue_server.engine.sequence import ALL_PARTS, PARTS, Finish, Sequence, Status, StepOutput
 
@@ -43,14 +44,9 @@ class Engine:
         return self._scheduler.decoding
 
     @property
-    def on_cpu(self) -> bool:
-        """Whether ticks take the CPU time of the thread that runs them."""
-        return self._model.on_cpu
-
-    @property
-    def step_rows(self) -> int:
-        """What a step costs in addition to its rows, in rows."""
-        return self._model.capacity.step_rows
+    def capacity(self) -> Capacity:
+        """How many rows and symbols a run should have, and what its steps cost."""
+        return self._model.capacity
 
     @property
     def rows(self) -> int:
@@ -69,7 +65,7 @@ class Engine:
         0 for a tick that ran nothing.
         """
         full = self.most_rows
-        return self._slots * (full + self.step_rows) / (full * self.work) if self.work else 0.0
+        return self._slots * (full + self.capacity.step_rows) / (full * self.work) if self.work else 0.0
 
     @property
     def idle(self) -> bool:

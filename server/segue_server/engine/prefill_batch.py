@@ -2,8 +2,6 @@
 
 # Shape suffixes: B rows, T symbols of a run, N symbols of a row, L layers, H hidden, V vocabulary.
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,16 +11,14 @@ from segue_server.engine.sampling import Floats32, Ids
 from segue_server.engine.scores import Alternatives, quantized
 from segue_server.engine.sequence import Finish, Sequence, State, StepOutput
 
-RUN_COST: Final = 64
-"""What a run costs in addition to its steps, in rows of a step."""
-
 
 class PrefillBatch:
     """The next `length_B` of each sequence's `prefill_ids`. All sequences need details, or none does."""
 
     def __init__(self, model: Model, sequences: list[Sequence], length_B: Ids) -> None:
         self.sequences = sequences
-        self.work = int(length_B.max()) * (len(sequences) + model.capacity.step_rows) + RUN_COST
+        capacity = model.capacity
+        self.work = int(length_B.max()) * (len(sequences) + capacity.step_rows) + capacity.run_cost
         """In rows of a step."""
         self.slots = int(length_B.max()) * len(sequences)
         """How many symbols its rows have room for."""

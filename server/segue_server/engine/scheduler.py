@@ -22,7 +22,7 @@ import numpy as np
 
 from segue_server.engine.decode_batch import DecodeBatch
 from segue_server.engine.model import Model
-from segue_server.engine.prefill_batch import RUN_COST, PrefillBatch
+from segue_server.engine.prefill_batch import PrefillBatch
 from segue_server.engine.sampling import Ids
 from segue_server.engine.sequence import ALL_PARTS, Sequence, Status, StepOutput
 from segue_server.engine.turns import Turns
@@ -182,7 +182,7 @@ class Scheduler:
         left_B: Ids = np.minimum([_symbols_to_next_mark(sequence) for sequence in sequences], longest)
         length_C = np.unique(left_B)
         symbols_C = np.minimum(left_B[np.newaxis], length_C[:, np.newaxis]).sum(axis=1)
-        return int(length_C[np.argmax(symbols_C / (RUN_COST + length_C * rows))])
+        return int(length_C[np.argmax(symbols_C / (capacity.run_cost + length_C * rows))])
 
     def _seat(self, batch: DecodeBatch) -> list[StepOutput]:
         """Let sequences that have started join decode batches with room; return what they wrote."""

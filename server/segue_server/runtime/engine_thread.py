@@ -224,7 +224,7 @@ class EngineThread:
             self._loop.call_soon_threadsafe(self._fail)
 
     def _tick_until_stopped(self) -> None:
-        budget, flushes, turn_length = TickBudget(self._engine.step_rows), FlushSchedule(time.monotonic()), TurnLength()
+        budget, flushes, turn_length = TickBudget(self._engine.capacity), FlushSchedule(time.monotonic()), TurnLength()
         while self._run_commands():
             turn_length.lengthen(self._engine.decoding >= MANY)
             outputs = self._tick(budget)
@@ -241,7 +241,7 @@ class EngineThread:
         # On the CPU, the CPU time of this thread alone: time spent waiting for the interpreter lock would shorten the
         # ticks, and so make more of them, just when the interpreter is busy. A device takes none of it.
         engine = self._engine
-        clock = time.thread_time if engine.on_cpu else time.monotonic
+        clock = time.monotonic if engine.capacity.on_device else time.thread_time
         started = clock()
         writing = engine.decoding
         outputs = engine.step(budget.steps(engine.rows, writing), budget.prefill_work(writing))

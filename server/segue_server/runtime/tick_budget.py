@@ -5,6 +5,8 @@ Durations are in seconds. Results depend on none of them.
 
 from typing import Final
 
+from segue_server.engine.runners.runner import Capacity
+
 DECODE: Final = 0.02
 """Of decoding in one tick, if few sequences write."""
 DECODE_PER_SEQUENCE: Final = 0.0003
@@ -28,18 +30,21 @@ class TickBudget:
     """Learns what a row of a step costs, and cuts ticks to fit."""
 
     LONGEST: Final = 64
+    """Steps of a tick."""
+    LONGEST_ON_DEVICE: Final = 128
+    """The same where many rows cost little more than one: handing out what they wrote takes longer."""
     SHORTEST: Final = 8
     """Steps of a tick: fewer would not be worth moving the states for."""
 
-    def __init__(self, step_rows: int) -> None:
-        """`step_rows`: what a step costs in addition to its rows, in rows."""
-        self._step_rows = step_rows
-        self._seconds_per_row = DECODE / (4 * step_rows)  # a guess, until the first tick is observed
+    def __init__(self, capacity: Capacity) -> None:
+        self._step_rows = capacity.step_rows
+        self._longest = self.LONGEST_ON_DEVICE if capacity.on_device else self.LONGEST
+        self._seconds_per_row = DECODE / (4 * self._step_rows)  # a guess, until the first tick is observed
 
     def steps(self, rows: int, writing: int) -> int:
         """Return the steps for a decode batch of `rows` rows, where `writing` sequences write."""
         fitting = _decode_seconds(writing) / (self._seconds_per_row * (rows + self._step_rows))
-        return max(self.SHORTEST, min(int(fitting), self.LONGEST))
+        return max(self.SHORTEST, min(int(fitting), self._longest))
 
     def prefill_work(self, writing: int) -> int:
         """Return how many rows of a step prefill may cost, where `writing` sequences write."""

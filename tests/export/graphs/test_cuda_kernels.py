@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx
 import pytest
 from cuda_graphs.capture import obstacles
-from cuda_graphs.graphs import FIXED, KINDS, Kind
+from cuda_graphs.graphs import KINDS, Kind
 from cuda_graphs.kernels import Kernel, KernelTable, nodes_without_kernel
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from segue_export.graphs.portable import IR_VERSION, OPSET
-from segue_server.engine.onnx_session import UNROLLED_STEPS
+from segue_server.engine.runners.device_runner import LENGTHS
 
 PINS = Path(__file__).parents[3] / "constraints-gpu.txt"
 TABLE = KernelTable.pinned()
@@ -34,7 +34,7 @@ def graph_of(
     )
 
 
-def faults(model: onnx.ModelProto, fixed: Sequence[str] = FIXED) -> list[str]:
+def faults(model: onnx.ModelProto, fixed: Sequence[str] = ()) -> list[str]:
     return nodes_without_kernel(model, TABLE) + obstacles(model, TABLE, fixed)
 
 
@@ -45,8 +45,9 @@ def test_the_kernels_are_those_of_the_pinned_version() -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_cuda_has_a_kernel_for_every_node_and_can_capture_every_graph(kind: Kind) -> None:
-    graphs = [graph for steps in UNROLLED_STEPS for graph in kind.graphs(steps)]
-    assert len(graphs) == 14 * len(UNROLLED_STEPS)
+    graphs = [graph for steps in LENGTHS for graph in kind.graphs(steps)]
+    assert len(graphs) == 14 * len(LENGTHS)
+    graphs += kind.exchanges()
     found = {name: faults(onnx.load_from_string(graph)) for name, graph in graphs}
     assert {name: problems for name, problems in found.items() if problems} == {}
 
@@ -137,12 +138,6 @@ def test_what_a_kernel_reads_on_the_host_must_be_known_there() -> None:
     assert faults(selected(), ["k"]) == []
     assert faults(selected(), []) == computed
     assert faults(selected(helper.make_node("Neg", ["given"], ["k"])), []) == computed
-
-
-def test_a_capture_is_for_one_number_of_alternatives() -> None:
-    for name, graph in KINDS[0].graphs(4):
-        read = [text for text in faults(onnx.load_from_string(graph), []) if "reads alternatives on the host" in text]
-        assert bool(read) == ("ranked" in name or name.endswith("ranks")), name
 
 
 def test_shapes_are_computed_on_the_host_and_may_only_be_read_there() -> None:

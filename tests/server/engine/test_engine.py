@@ -57,7 +57,7 @@ SAMPLINGS = (
     Sampling(2.0, 20, 0.95, 0.01),
     Sampling(0.0, top_k=3),
 )
-OrtError = (Fail, InvalidArgument, RuntimeException)
+OrtError = (Fail, InvalidArgument, RuntimeException, RuntimeError)
 SEQUENCES = 14
 VICTIMS = range(50, 58)
 """The numbers of sequences that are aborted sooner or later."""
@@ -288,7 +288,7 @@ class Schedule:
         interfere(self._engine, self.random, [sequence])
 
     def _tick(self) -> None:
-        reads = self.random.choice([1, 60, 400, 5000]) * self._engine.step_rows // STEP_ROWS
+        reads = self.random.choice([1, 60, 400, 5000]) * self._engine.capacity.step_rows // STEP_ROWS
         outputs = self._engine.step(self.random.choice(self._steps), reads)
         if self.random.random() < 0.4:
             outputs += self._engine.collect()
@@ -646,8 +646,8 @@ def forgets_to_upload(name: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def forgets_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SimulatedAccelerator, "download", lambda _, buffers: sound(None, buffers[1:]))
     sound = SimulatedAccelerator.download
+    monkeypatch.setattr(SimulatedAccelerator, "download", lambda device, buffers: sound(device, buffers[1:]))
 
 
 def advances_while_it_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -720,7 +720,7 @@ DEFECTS: dict[str, tuple[str, type[Defective] | Callable[[pytest.MonkeyPatch], N
     "state advanced while recording": (ON_A_DEVICE, advances_while_it_is_recorded, True),
     "filled up with somebody's rows": (ON_A_DEVICE, fills_up_with_rows_of_others, True),
     "slots free too early": (ON_A_DEVICE, frees_slots_too_early, True),
-    "old addresses": (ON_A_DEVICE, keeps_old_addresses, True),
+    "old addresses": (ON_A_DEVICE, keeps_old_addresses, False),
 }
 
 
@@ -743,7 +743,7 @@ def test_the_check_above_notices_a_seeded_defect(defective: tuple[Model, bool]) 
     """In what sequences get in company; a defect that shows even where each is alone, too."""
     model, _ = defective
     assert _breaks(lambda: all_alone(model)) or any(
-        _breaks(partial(differences, model, all_alone(model), seed)) for seed in range(12)
+        _breaks(partial(differences, model, all_alone(model), seed)) for seed in range(24)
     )
 
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
-from segue_server.engine.prefill_batch import RUN_COST
-from segue_server.engine.runners.arrays import PREFILL_ROWS, PREFILL_SYMBOLS, STEP_ROWS
+from segue_server.engine.runners.arrays import PREFILL_ROWS, PREFILL_SYMBOLS, RUN_COST, STEP_ROWS
 from segue_server.engine.runners.runner import Reading, ReadResult, Rows
 from segue_server.engine.sequence import Finish, Sequence, State, Status
 

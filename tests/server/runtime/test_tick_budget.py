@@ -3,17 +3,21 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from segue_server.engine.runners.arrays import STEP_ROWS
+from segue_server.engine.runners.arrays import RUN_COST, STEP_ROWS
+from segue_server.engine.runners.runner import Capacity
 from segue_server.runtime import tick_budget as module
 from segue_server.runtime.tick_budget import TickBudget
 
+ON_CPU = Capacity(
+    rows=256, prefill_rows=128, prefill_symbols=2**14, step_rows=STEP_ROWS, run_cost=RUN_COST, on_device=False
+)
 ROWS = st.integers(0, 256)
 SEQUENCES = st.integers(0, 10_000)
 TICKS = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 10**6)), max_size=30)
 
 
 def after(ticks: list[tuple[float, int]]) -> TickBudget:
-    budget = TickBudget(STEP_ROWS)
+    budget = TickBudget(ON_CPU)
     for seconds, work in ticks:
         budget.observe(seconds, work)
     return budget
@@ -47,7 +51,7 @@ def test_ticks_are_as_short_for_few_sequences_as_for_one_and_longer_for_hundreds
 
 
 def test_the_first_tick_is_short_and_one_slow_tick_is_no_rule() -> None:
-    budget = TickBudget(STEP_ROWS)
+    budget = TickBudget(ON_CPU)
     assert budget.steps(1, 1) == TickBudget.SHORTEST
     learned = after([(1e-4, 100)] * 60)
     before = learned.prefill_work(1)
@@ -59,7 +63,7 @@ def test_the_first_tick_is_short_and_one_slow_tick_is_no_rule() -> None:
 
 
 def test_a_tick_without_work_teaches_nothing() -> None:
-    budget = TickBudget(STEP_ROWS)
+    budget = TickBudget(ON_CPU)
     before = budget.steps(10, 10)
     budget.observe(5.0, 0)
     assert budget.steps(10, 10) == before
@@ -67,7 +71,7 @@ def test_a_tick_without_work_teaches_nothing() -> None:
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_messages_come_less_often_as_streams_add_up_within_bounds(streams: int, more: int) -> None:
-    budget = TickBudget(STEP_ROWS)
+    budget = TickBudget(ON_CPU)
     few, many = budget.flush_interval(streams), budget.flush_interval(streams + more)
     assert module.FLUSH <= few <= many <= module.LONGEST_FLUSH
     assert budget.flush_interval(1) == module.FLUSH

@@ -20,6 +20,8 @@ from segue_server.engine.symbols import Symbols
 
 STEP_ROWS: Final = 8
 """What a step costs in addition to its rows, in rows."""
+RUN_COST: Final = 64
+"""What a run that reads costs in addition to its steps, in rows of a step."""
 
 _FEWEST_ROWS: Final = 64
 """Of a full decode batch: a wide layer's products gain nothing from more."""
@@ -180,4 +182,6 @@ def _capacity(layers: int, hidden: int, vocabulary: int) -> Capacity:
         prefill_rows=PREFILL_ROWS,
         prefill_symbols=min(PREFILL_SYMBOLS, _MOST_SCORES // vocabulary),
         step_rows=STEP_ROWS,
+        run_cost=RUN_COST,
+        on_device=False,
     )

@@ -28,7 +28,7 @@ class BoundSession:
         self._bindings: dict[tuple[int, int, int], _Binding] = {}
 
     def run(self, bucket: int, feed: Mapping[str, NDArray[Any]], rows: int) -> Arrays:
-        """Run `rows` rows, filled up to `bucket`; return the outputs of these rows."""
+        """Run `rows` rows, filled up to `bucket`; return the outputs of these rows, which the next run overwrites."""
         bias_rows = min(bucket, len(feed["bias"])) if "bias" in feed else 1
         key = (bucket, 1 if bias_rows == 1 else bucket, self._pools.generation)
         if key not in self._bindings:
@@ -82,7 +82,7 @@ class _Binding:
         self._device.upload([bound.buffer for bound in self._inputs.values()])
         self._run()
         self._device.download([bound.buffer for bound in self._outputs.values()])
-        return {name: bound.of_rows(rows).copy() for name, bound in self._outputs.items()}
+        return {name: bound.of_rows(rows) for name, bound in self._outputs.items()}
 
 
 def _bound(device: Accelerator, declared: onnxruntime.NodeArg, sizes: Mapping[str, int]) -> _Bound:

@@ -27,11 +27,13 @@ from segue_server.engine.symbols import Symbols
 
 BUCKETS: Final = (1, 8, 64, 256, 1024, 4096)
 """Numbers of rows that are run, ascending."""
-LENGTHS: Final = (16, 4, 1)
+LENGTHS: Final = (32, 8, 1)
 """Steps of a run: any number is a sum of these. CUDA cannot record a Concat of more than 32 inputs."""
 
 _STEP_ROWS: Final = 1024
 """What a step costs in addition to its rows, in rows: with fewer, launching its kernels takes most of its time."""
+_RUN_COST: Final = 16 * _STEP_ROWS
+"""What a run that reads costs in addition to its steps, in rows of a step: most of it is spent on the host."""
 _PREFILL_SYMBOLS: Final = 2**21
 _MOST_SCORES: Final = 2**28
 """Of all symbols in all rows at all steps of a run, which takes 1 GiB for each array of them."""
@@ -50,7 +52,12 @@ class DeviceRunner:
         self._buckets = tuple(bucket for bucket in buckets if bucket <= most)
         largest = self._buckets[-1]
         self.capacity = Capacity(
-            rows=largest, prefill_rows=largest, prefill_symbols=_PREFILL_SYMBOLS, step_rows=_STEP_ROWS
+            rows=largest,
+            prefill_rows=largest,
+            prefill_symbols=_PREFILL_SYMBOLS,
+            step_rows=_STEP_ROWS,
+            run_cost=_RUN_COST,
+            on_device=True,
         )
         self._pools = Pools(self._manifest, device, slots=3 * largest + 1)
         self._giving = BoundSession(giving_graph(self._manifest), device, self._pools, {})
@@ -132,7 +139,7 @@ class DeviceRunner:
         uniform_KB1 = writing.uniform_KB[:, chunk.rows, np.newaxis]
 
         def feed(done: int, length: int, before: Arrays) -> Arrays:
-            token = before["ids"][-1] if before else writing.token_B[chunk.rows]
+            token = before["ids"][done - 1] if before else writing.token_B[chunk.rows]
             spelling = before.get("spelling_out", writing.spelling_B[chunk.rows])
             return settings | {"token": token, "spelling": spelling, "uniform": uniform_KB1[done : done + length]}
 
@@ -142,15 +149,15 @@ class DeviceRunner:
         self, steps: "_Steps", chunk: "_Chunk", rows: PoolRows, count: int, feed: "_Feed"
     ) -> tuple[PoolRows, Arrays]:
         """Run `count` steps, in runs of the lengths there are; return the rows and outputs."""
-        before, parts = rows.take(np.arange(len(rows))[chunk.rows]), list[Arrays]()
+        before, done_so_far = rows.take(np.arange(len(rows))[chunk.rows]), dict[str, NDArray[Any]]()
         spare = [self._pools.allocate(chunk.count), self._pools.allocate(chunk.count)]
         for done, length in _runs(count):
             after = _elsewhere(before, spare)
             slots = {"before": before.slots_B, "after": after.slots_B}
-            fed = feed(done, length, parts[-1] if parts else {}) | slots
-            parts.append(steps.of(length).run(chunk.bucket, fed, chunk.count))
+            found = steps.of(length).run(chunk.bucket, feed(done, length, done_so_far) | slots, chunk.count)
+            _note(done_so_far, found, done, count)
             before = after
-        return before, {name: _one_after_another(name, [part[name] for part in parts]) for name in parts[-1]}
+        return before, done_so_far
 
     def _chunks(self, rows: int) -> Iterator["_Chunk"]:
         """Divide rows among runs, each of as many rows as the largest bucket has."""
@@ -199,7 +206,7 @@ class DeviceRunner:
 
 
 _Feed = Callable[[int, int, Arrays], Arrays]
-"""Returns the inputs of a run: (steps done before it, its own steps, outputs of the run before) -> inputs."""
+"""Returns the inputs of a run: (steps done before it, its own steps, outputs of these steps) -> inputs."""
 
 
 @dataclass(frozen=True)
@@ -250,9 +257,19 @@ def _settings(sampling: SamplingRows, rows: slice) -> Arrays:
     }
 
 
-def _one_after_another(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Return an output of all steps, or what holds after the last one."""
-    return parts[-1] if name in {"faults", "spelling_out"} else np.concatenate(parts)
+_OF_THE_END: Final = frozenset({"faults", "spelling_out"})
+"""Outputs that hold after the last step; the others have an axis of steps."""
+
+
+def _note(so_far: Arrays, found: Arrays, done: int, count: int) -> None:
+    """Copy the outputs of a run that begins after `done` of `count` steps."""
+    for name, value in found.items():
+        if name in _OF_THE_END:
+            so_far[name] = value.copy()
+            continue
+        if name not in so_far:
+            so_far[name] = np.empty((count, *value.shape[1:]), dtype=value.dtype)
+        so_far[name][done : done + len(value)] = value
 
 
 def _side_by_side(chunks: list[tuple[PoolRows, Arrays]]) -> tuple[PoolRows, Arrays]:
@@ -263,8 +280,9 @@ def _side_by_side(chunks: list[tuple[PoolRows, Arrays]]) -> tuple[PoolRows, Arra
     if not others:
         return rows, outputs
     every = [outputs, *(more for _, more in others)]
-    axis = {"faults": 0, "spelling_out": 0}
-    return rows, {name: np.concatenate([each[name] for each in every], axis=axis.get(name, 1)) for name in outputs}
+    return rows, {
+        name: np.concatenate([each[name] for each in every], axis=0 if name in _OF_THE_END else 1) for name in outputs
+    }
 
 
 def _likeliest(outputs: Arrays, count: int) -> Likeliest:

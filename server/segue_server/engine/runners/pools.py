@@ -17,6 +17,7 @@ from segue_export.manifest import Manifest
 from segue_server.engine.runners.accelerator import Accelerator
 from segue_server.engine.sampling import Floats32, Ids
 
+_FREE: Final = -1
 PADDING_SLOT: Final = 0
 """Read and written by the rows that fill a batch up. What is in it means nothing."""
 
@@ -55,10 +56,11 @@ class Pools:
         self.generation = 0
         """Changes when the pools have moved, and with them the addresses that a graph was recorded with."""
         self._values = {part: device.store(self._zeros(slots)) for part in self._parts}
-        self._holders_S = np.zeros(slots, dtype=np.int64)
-        """How many `PoolRows` have each slot."""
+        self._holders_S = np.full(slots, _FREE)
+        """How many `PoolRows` have each slot, or _FREE."""
         self._holders_S[PADDING_SLOT] = 1
-        self._free = list(range(slots - 1, PADDING_SLOT, -1))
+        self._free = np.arange(slots - 1, PADDING_SLOT, -1)
+        """The free slots; the last are the next to be taken."""
 
     def __len__(self) -> int:
         """How many slots there are."""
@@ -77,8 +79,8 @@ class Pools:
         """Return free slots for states to be written."""
         if rows > self.free:
             self._grow(rows - self.free)
-        taken = np.array(self._free[len(self._free) - rows :], dtype=np.int64)
-        del self._free[len(self._free) - rows :]
+        self._free, taken = np.split(self._free, [self.free - rows])
+        self._holders_S[taken] = 0
         return self.share(taken)
 
     def share(self, slots_B: Ids) -> PoolRows:
@@ -89,7 +91,9 @@ class Pools:
     def give_back(self, slots_B: Ids) -> None:
         """Take note that one `PoolRows` is gone."""
         np.subtract.at(self._holders_S, slots_B, 1)
-        self._free += np.unique(slots_B[self._holders_S[slots_B] == 0]).tolist()
+        freed = np.flatnonzero(self._holders_S == 0)
+        self._holders_S[freed] = _FREE
+        self._free = np.concatenate([self._free, freed])
 
     def _grow(self, least: int) -> None:
         """Add `least` slots, or as many as there are."""
@@ -97,8 +101,8 @@ class Pools:
         for part, value in self._values.items():
             grown = np.concatenate([self._device.fetch(value), self._zeros(added)])
             self._values[part] = self._device.store(grown)
-        self._free += range(len(self) + added - 1, len(self) - 1, -1)
-        self._holders_S = np.concatenate([self._holders_S, np.zeros(added, dtype=np.int64)])
+        self._free = np.concatenate([np.arange(len(self) + added - 1, len(self) - 1, -1), self._free])
+        self._holders_S = np.concatenate([self._holders_S, np.full(added, _FREE)])
         self.generation += 1
 
     def _zeros(self, slots: int) -> NDArray[np.float32]:

@@ -105,6 +105,10 @@ class Capacity:
     """Of all rows of a run that reads, at most: that limits the memory of its results."""
     step_rows: int
     """What a step costs in addition to its rows, in rows."""
+    run_cost: int
+    """What a run that reads costs in addition to its steps, in rows of a step."""
+    on_device: bool
+    """Whether a run leaves the CPU to others, and its thread only waits."""
 
 
 class Runner(Protocol):
