@@ -42,7 +42,6 @@ CHECKS: Final[dict[str, tuple[str, Check]]] = {
     "steps": ("fast", fast.steps),
     "engine": ("fast", fast.engine),
     "served": ("fast", fast.served),
-    "gates together": ("fast", fast.gates),
     "LSTM operator": ("fast", fast.lstm_operator),
     "cuDNN": ("fast", fast.cudnn),
     "training speed": ("training", training.speed),

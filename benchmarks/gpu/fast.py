@@ -40,8 +40,8 @@ def ceilings(scale: Scale) -> Iterator[Finding]:
 def steps(scale: Scale) -> Iterator[Finding]:
     """Time runs of the writing and the reading graph by themselves, with all copies."""
     peaks = {weights: _product_rate(scale, weights) for weights in ("float32", "float16")}
-    for weights in ("float16", "float32"):
-        for size in ((2, 256), *scale.sizes) if scale.on_gpu else scale.sizes:
+    for size in ((2, 256), (2, 512), (1, 256), (3, 1024)) if scale.on_gpu else scale.sizes:
+        for weights in ("float16", "float32"):
             subject = Subject("lstm", *size, weights)
             model = subject.on_device(scale)
             for rows in (1, 32, 1024, 4096) if scale.on_gpu else (1, 8):
@@ -55,18 +55,6 @@ def steps(scale: Scale) -> Iterator[Finding]:
             rows = scale.rows[-1]
             rate = rows * STEPS / median(_seconds(_reading(model, rows), scale.seconds))
             yield Finding(f"runs that read, {rows} rows, {subject.name}", rate, "characters/s")
-
-
-def gates(scale: Scale) -> Iterator[Finding]:
-    """Compare the gates of an LSTM in one product with one product for each."""
-    for weights in ("float16", "float32"):
-        for size in ((2, 256), (2, 512)) if scale.on_gpu else scale.sizes[:1]:
-            subject = Subject("lstm", *size, weights)
-            models = [subject.on_device(scale, together=together) for together in (False, True)]
-            for rows in (1, 4096) if scale.on_gpu else (8,):
-                apart, together = (1e6 * median(_seconds(_writing(each, rows), 0.1)) / STEPS for each in models)
-                note = f"{apart:.1f} us with one product for each gate"
-                yield Finding(f"a step with gates together, {rows} rows, {subject.name}", together, "us", note=note)
 
 
 def engine(scale: Scale) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from segue_server.engine.runners.device_runner import BUCKETS
+from segue_server.engine.runners.settings import BUCKETS
 
 Size = tuple[int, int]
 """Layers and hidden units."""

@@ -11,6 +11,7 @@ from segue_export.artifact import MODEL_FILE, Artifact
 from segue_export.graphs.quantization import halve
 from segue_export.manifest import Manifest, Weights
 from segue_server.engine.model import Device, Model
+from segue_server.engine.runners.settings import DeviceSettings
 from segue_server.engine.sequence import Sequence, State
 from segue_training.models import Architecture, ModelConfig, build_model
 
@@ -44,12 +45,11 @@ class Subject:
         """Return the model on the CPU, with arrays: what the others are compared with."""
         return Model(self.artifact, Device.CPU)
 
-    def on_device(self, scale: Scale, buckets: tuple[int, ...] | None = None, *, together: bool = False) -> Model:
+    def on_device(self, scale: Scale, buckets: tuple[int, ...] | None = None) -> Model:
         """Return the model on the GPU, or on the CPU by a device's rules."""
         device = Device.CUDA if scale.on_gpu else Device.CPU
-        return Model(
-            self.artifact, device, buckets=buckets or scale.buckets, together=together, simulated=not scale.on_gpu
-        )
+        settings = DeviceSettings(buckets or scale.buckets, simulated=not scale.on_gpu)
+        return Model(self.artifact, device, settings=settings)
 
     def _tensors(self, manifest: Manifest) -> Weights:
         torch.manual_seed(0)

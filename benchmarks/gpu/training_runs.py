@@ -119,14 +119,14 @@ class Enough(Exception):  # noqa: N818
 def speeds(source: str, device: str, seconds: float) -> tuple[Speed, ...]:
     """Measure every model of d2l's chapters on the letters of `source`, each for `seconds`. Raises CorpusError.
 
-    On a GPU, the LSTMs also the other way round: from scratch without a graph, and fused with one, or with TF32, which
-    PyTorch's defaults, and so d2l's figures, allow.
+    On a GPU, the LSTMs also without a graph, and the fused one with TF32, which PyTorch's defaults, and so d2l's
+    figures, allow.
     """
     data = training_data(encode_corpus(source, configuration(ROWS[0])))
     runs: list[tuple[Row, dict[str, Any]]] = [(row, {}) for row in ROWS if row.published_speed]
     if device != "cpu":
-        runs += [(_row("lstm-scratch"), {"capture": "no"})]
-        runs += [(_row("lstm"), changes) for changes in ({"capture": "yes"}, {"tf32": "yes"})]
+        runs += [(_row(name), {"capture": "no"}) for name in ("lstm-scratch", "lstm")]
+        runs += [(_row("lstm"), {"tf32": "yes"})]
     return tuple(_speed(row, changes, data, device, seconds) for row, changes in runs)
 
 

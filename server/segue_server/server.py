@@ -39,6 +39,7 @@ from segue_server.api.services.session import IdleTimes, SessionService
 from segue_server.engine.build import Build
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Device
+from segue_server.engine.runners.settings import DeviceSettings
 from segue_server.errors import StartupError
 from segue_server.prefix_cache.cache import PrefixCache
 from segue_server.runtime.admission import Admission, Capacity
@@ -95,8 +96,10 @@ class ServerConfig:
     metrics_port: int | None = None
     """Of the Prometheus metrics, on the same host; 0: any free port, named in the log; None: no metrics."""
     device: Device = Device.AUTO
+    device_settings: DeviceSettings = field(default_factory=DeviceSettings)
+    """How models run on a device."""
     threads: int = 1
-    """Cores that one step of a model may use."""
+    """Cores that one step of a model may use, on the CPU."""
     strict: bool = False
     """Whether a damaged version of a model ends the start, instead of being skipped."""
     memory_bytes: int | None = None
@@ -183,7 +186,7 @@ def _announce(address: str) -> None:
 async def _load(config: ServerConfig) -> Registry:
     """Load the models in another thread: this one answers signals."""
     loop = asyncio.get_running_loop()
-    loader = Loader(config.device, config.threads, strict=config.strict)
+    loader = Loader(config.device, config.threads, config.device_settings, strict=config.strict)
     loaded = await asyncio.to_thread(loader.load, config.models)
     for each in loaded.models:
         await asyncio.to_thread(prepare_normalization, each.model)

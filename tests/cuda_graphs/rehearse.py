@@ -65,7 +65,7 @@ def _run(session: Any, sizes: Mapping[str, int]) -> None:
 def main() -> int:
     """Rehearse every graph; return the exit code."""
     stand_in = load()
-    from segue_server.engine.runners.device_runner import LENGTHS
+    from segue_server.engine.runners.device_graphs import LENGTHS
 
     from cuda_graphs.graphs import KINDS, RANKED
 

@@ -11,6 +11,7 @@ from segue_export.export import export_checkpoint
 from segue_export.graphs.portable import portable_graph
 from segue_export.graphs.quantization import quantize
 from segue_server.engine.model import Model
+from segue_server.engine.runners.settings import DeviceSettings
 from segue_training.text.vocabulary import Vocabulary
 from segue_training.train.checkpoint import Checkpoint, save_checkpoint
 
@@ -73,7 +74,9 @@ def rounded_folder(kinds_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 def models(kinds_loaded: dict[str, Model], kinds_folder: Path, rounded_folder: Path) -> dict[str, Model]:
     """A model of each kind, one of characters in 8 bits, and some that keep the rules of a device."""
     on_devices = {
-        f"{name} on a device": Model(read_artifact(kinds_folder / name / "1"), buckets=(1, 4, 8), simulated=True)
+        f"{name} on a device": Model(
+            read_artifact(kinds_folder / name / "1"), settings=DeviceSettings((1, 4, 8), simulated=True)
+        )
         for name in ("characters", "byte-lines", "gru")
     }
     in_8_bits = Model(read_artifact(rounded_folder / "characters" / "1"))

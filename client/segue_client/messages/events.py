@@ -35,6 +35,8 @@ class Continuation:
     """The class of the host, 32 hexadecimal digits. Hosts of one class continue each other's states bit for bit."""
     position: int
     """Symbols read up to the start state; 0 for the zero state."""
+    reproducible: bool = False
+    """Whether the result is the same whoever else was served, as the server found when it started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +183,11 @@ def _started(event: generation_pb2.GenerationStarted) -> Started:
 def continuation_from(message: common_pb2.Continuation) -> Continuation:
     """Translate the state that a call continued."""
     return Continuation(
-        exact=message.exact, sha256=message.sha256, host_class=message.host_class, position=message.position
+        exact=message.exact,
+        sha256=message.sha256,
+        host_class=message.host_class,
+        position=message.position,
+        reproducible=message.reproducible,
     )
 
 

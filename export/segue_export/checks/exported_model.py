@@ -17,11 +17,13 @@ from segue_export.manifest import Manifest, Weights
 class ExportedModel:
     """Runs the server's reading graph on the CPU."""
 
-    def __init__(self, manifest: Manifest, weights: Weights, threads: int | None = None) -> None:
-        """Build the graph; `threads`: CPU threads, None for all cores."""
+    def __init__(
+        self, manifest: Manifest, weights: Weights, threads: int | None = None, *, in_float16: bool = False
+    ) -> None:
+        """Build the graph; `threads`: CPU threads, None for all cores; `in_float16`: round as CUDA does."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        graph = reading_graph(Step(manifest, weights), ragged=False, result=Result.LOGITS)
+        graph = reading_graph(Step(manifest, weights, in_float16=in_float16), ragged=False, result=Result.LOGITS)
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._state_shape = (manifest.layers, manifest.hidden)
 

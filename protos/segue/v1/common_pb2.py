@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15segue/v1/common.proto\x12\x08segue.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"n\n\x05Start\x12\x10\n\x06ticket\x18\x01 \x01(\x0cH\x00\x12-\n\x07session\x18\x02 \x01(\x0b\x32\x1a.segue.v1.SessionReferenceH\x00\x12\x12\n\x05\x65xact\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04\x66romB\x08\n\x06_exact\"Y\n\x10SessionReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0brequest_key\x18\x03 \x01(\tB\x0b\n\t_position\"S\n\x0c\x43ontinuation\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nhost_class\x18\x03 \x01(\t\x12\x10\n\x08position\x18\x04 \x01(\x04*f\n\rUnknownPolicy\x12\x1e\n\x1aUNKNOWN_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16UNKNOWN_POLICY_REPLACE\x10\x01\x12\x19\n\x15UNKNOWN_POLICY_REFUSE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15segue/v1/common.proto\x12\x08segue.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"n\n\x05Start\x12\x10\n\x06ticket\x18\x01 \x01(\x0cH\x00\x12-\n\x07session\x18\x02 \x01(\x0b\x32\x1a.segue.v1.SessionReferenceH\x00\x12\x12\n\x05\x65xact\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04\x66romB\x08\n\x06_exact\"Y\n\x10SessionReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0brequest_key\x18\x03 \x01(\tB\x0b\n\t_position\"i\n\x0c\x43ontinuation\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nhost_class\x18\x03 \x01(\t\x12\x10\n\x08position\x18\x04 \x01(\x04\x12\x14\n\x0creproducible\x18\x05 \x01(\x08*f\n\rUnknownPolicy\x12\x1e\n\x1aUNKNOWN_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16UNKNOWN_POLICY_REPLACE\x10\x01\x12\x19\n\x15UNKNOWN_POLICY_REFUSE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'segue.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UNKNOWNPOLICY']._serialized_start=372
-  _globals['_UNKNOWNPOLICY']._serialized_end=474
+  _globals['_UNKNOWNPOLICY']._serialized_start=394
+  _globals['_UNKNOWNPOLICY']._serialized_end=496
   _globals['_MODELREFERENCE']._serialized_start=35
   _globals['_MODELREFERENCE']._serialized_end=82
   _globals['_START']._serialized_start=84
@@ -40,5 +40,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONREFERENCE']._serialized_start=196
   _globals['_SESSIONREFERENCE']._serialized_end=285
   _globals['_CONTINUATION']._serialized_start=287
-  _globals['_CONTINUATION']._serialized_end=370
+  _globals['_CONTINUATION']._serialized_end=392
 # @@protoc_insertion_point(module_scope)

@@ -186,6 +186,7 @@ class Continuation(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     HOST_CLASS_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    REPRODUCIBLE_FIELD_NUMBER: _builtins.int
     exact: _builtins.bool
     """exact is whether the results equal, bit for bit, those of the host that made the state. Always true from the zero
     state: hosts of one class with one build of the model agree.
@@ -196,6 +197,10 @@ class Continuation(_message.Message):
     """host_class is the class of this host; see Model.host_class."""
     position: _builtins.int
     """position is how many symbols came before the start state; 0 for the zero state."""
+    reproducible: _builtins.bool
+    """reproducible is whether the results depend on nothing but the request and the model on hosts of this class: never on
+    who else is served. It is what the start-up check found; see Model.reproducible.
+    """
     def __init__(
         self,
         *,
@@ -203,10 +208,11 @@ class Continuation(_message.Message):
         sha256: _builtins.str = ...,
         host_class: _builtins.str = ...,
         position: _builtins.int = ...,
+        reproducible: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "host_class", b"host_class", "position", b"position", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "host_class", b"host_class", "position", b"position", "reproducible", b"reproducible", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

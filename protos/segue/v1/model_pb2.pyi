@@ -161,8 +161,8 @@ class Model(_message.Message):
     provider: _builtins.str
     """provider is the ONNX Runtime execution provider: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
     reproducible: _builtins.bool
-    """reproducible is whether the start-up check on this host found every result independent of the batch (up to 256
-    sequences) and of the tick length (up to 32 symbols).
+    """reproducible is whether the start-up check on this host found every result independent of the batch (of up to as
+    many sequences as a run has, or 256) and of the tick length (up to 32 symbols).
     """
     live_sequences: _builtins.int
     """live_sequences is how many sequences are running or waiting now. One stream is one sequence; so is each text being

@@ -27,11 +27,12 @@ def read_session(reference: common_pb2.SessionReference) -> SessionReference:
     return SessionReference(reference.name, position, reference.request_key)
 
 
-def continuation(start: StartState, here: Build) -> common_pb2.Continuation:
+def continuation(start: StartState, here: Build, *, reproducible: bool) -> common_pb2.Continuation:
     """Return what a reply says about its start; `here` is the build that continues from it."""
     return common_pb2.Continuation(
         exact=start.exact,
         sha256=here.sha256.hex(),
         host_class=here.host_class.hex(),
         position=0 if start.state is None else start.state.position,
+        reproducible=reproducible,
     )

@@ -2,10 +2,12 @@
 
 # Shape suffixes: L layers, B rows, H hidden.
 
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
 from segue_export.artifact import Artifact
+from segue_export.graphs.quantization import halve
 from segue_export.graphs.reading import reading_graph
 from segue_export.graphs.step import Step
 from segue_export.manifest import Manifest
@@ -14,9 +16,10 @@ from segue_training.text.vocabulary import Vocabulary
 from segue_server.engine.runners.accelerator import Accelerator, Gpu, SimulatedAccelerator
 from segue_server.engine.runners.arrays import ArrayRunner
 from segue_server.engine.runners.cuda_driver import why_no_gpu
-from segue_server.engine.runners.device_runner import BUCKETS, DeviceRunner
+from segue_server.engine.runners.device_runner import DeviceRunner
 from segue_server.engine.runners.onnx_session import CPU, CUDA, cuda_is_built_in, cuda_major, open_session
 from segue_server.engine.runners.runner import Capacity, Reading, ReadResult, Rows, Runner, WriteResult, Writing
+from segue_server.engine.runners.settings import MOST_FLOAT16_RISE, DeviceSettings, Precision
 from segue_server.engine.sampling import Floats32
 from segue_server.engine.symbols import Symbols
 from segue_server.errors import StartupError, UnfitModel
@@ -37,20 +40,16 @@ class Model:
     What a row gets depends on that row alone: see `self_check`.
     """
 
-    def __init__(  # noqa: PLR0913 - where it runs, and how
+    def __init__(
         self,
         artifact: Artifact,
         device: Device = Device.CPU,
         threads: int = 1,
-        *,
-        buckets: tuple[int, ...] = BUCKETS,
-        together: bool = False,
-        simulated: bool = False,
+        settings: DeviceSettings = DeviceSettings(),  # noqa: B008 - frozen
     ) -> None:
         """Load `artifact`; raises StartupError if it cannot run on the device.
 
-        `threads`: how many of the host's cores one step may use, on the CPU; `buckets`: numbers of rows that a device
-        runs; `simulated`: keep the rules of a device on the CPU, for tests.
+        `threads`: how many of the host's cores one step may use, on the CPU; `settings`: how it runs on a device.
         """
         self.name = artifact.name
         self.version = artifact.version
@@ -59,7 +58,9 @@ class Model:
         self.symbols = _symbols(artifact.manifest)
         self.state_shape = (artifact.manifest.layers, artifact.manifest.hidden)
         self.provider, self.why_not_cuda = _provider(artifact, device)
-        self._runner = self._load(artifact, threads, buckets, together=together, simulated=simulated)
+        self.precision = _precision(artifact.manifest, settings.precision) if self._on_device(settings) else None
+        """In what a device multiplies; None on the CPU."""
+        self._runner = self._load(artifact, threads, settings)
         self._check_finite()
 
     @property
@@ -71,11 +72,6 @@ class Model:
     def capacity(self) -> Capacity:
         """How many rows and symbols a run should have."""
         return self._runner.capacity
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether steps take the CPU time of the thread that runs them."""
-        return self.provider == CPU
 
     def scatter(self, h_LBH: Floats32, c_LBH: Floats32) -> Rows:
         """Take states into the model's keeping."""
@@ -93,15 +89,23 @@ class Model:
         """Write on from the states `rows`."""
         return self._runner.write(rows, writing)
 
-    def _load(
-        self, artifact: Artifact, threads: int, buckets: tuple[int, ...], *, together: bool, simulated: bool
-    ) -> Runner:
-        if self.on_cpu and not simulated:
-            step = Step(artifact.manifest, artifact.weights, gives_large=True)
-            return ArrayRunner(step, self.symbols, threads)
-        accelerator: Accelerator = SimulatedAccelerator() if self.on_cpu else Gpu()
-        step = Step(artifact.manifest, artifact.weights, in_float16=not self.on_cpu, together=together)
-        return DeviceRunner(step, self.symbols, accelerator, buckets)
+    def _on_device(self, settings: DeviceSettings) -> bool:
+        return self.provider == CUDA or settings.simulated
+
+    def _load(self, artifact: Artifact, threads: int, settings: DeviceSettings) -> Runner:
+        if not self._on_device(settings):
+            return ArrayRunner(Step(artifact.manifest, artifact.weights, gives_large=True), self.symbols, threads)
+        manifest, weights = artifact.manifest, artifact.weights
+        in_float16 = self.precision is Precision.FLOAT16
+        if in_float16 and manifest.weights == "float32":
+            manifest, weights = replace(manifest, weights="float16"), halve(weights, manifest.layers)
+
+        def make_step(together: bool) -> Step:
+            return Step(manifest, weights, in_float16=in_float16, together=together)
+
+        tf32 = self.precision is Precision.TF32
+        accelerator: Accelerator = SimulatedAccelerator() if settings.simulated else Gpu(tf32=tf32)
+        return DeviceRunner(make_step, self.symbols, accelerator, settings.buckets)
 
     def _check_finite(self) -> None:
         """Refuse a model whose first step is not finite."""
@@ -116,6 +120,14 @@ class Model:
 def _symbols(manifest: Manifest) -> Symbols:
     ends = manifest.documents == "lines"
     return Symbols.of(manifest.vocabulary, int(manifest.vocabulary.encode(manifest.begin)[0]) if ends else None)
+
+
+def _precision(manifest: Manifest, wanted: Precision) -> Precision:
+    """Return in what a device multiplies."""
+    if wanted is not Precision.AUTO:
+        return wanted
+    measured = manifest.float16_rise is not None and manifest.float16_rise <= MOST_FLOAT16_RISE
+    return Precision.FLOAT16 if manifest.weights == "float16" or measured else Precision.FLOAT32
 
 
 def _provider(artifact: Artifact, device: Device) -> tuple[str, str]:

@@ -7,17 +7,20 @@ take down what ran. The log says so, and so do the metrics and the errors of cal
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from segue_export.artifact import check_inside, find_models, find_versions, read_artifact
 from segue_export.errors import ArtifactError
 from segue_export.wrong_folder import find_misnamed, why_misnamed
 
 from segue_server.engine.model import Device, Model
+from segue_server.engine.runners.settings import DeviceSettings
 from segue_server.errors import StartupError, UnfitModel
 from segue_server.runtime.measured_rate import calibrate
 from segue_server.runtime.registry import Skipped
 from segue_server.runtime.self_check import SelfCheck, check
 
+_DEFAULTS: Final = DeviceSettings()
 _log = logging.getLogger(__name__)
 
 
@@ -43,9 +46,12 @@ class LoadedModels:
 class Loader:
     """Loads models for a device. `strict`: whether a damaged version ends the start."""
 
-    def __init__(self, device: Device, threads: int, *, strict: bool = False) -> None:
+    def __init__(
+        self, device: Device, threads: int, settings: DeviceSettings = _DEFAULTS, *, strict: bool = False
+    ) -> None:
         self._device = device
         self._threads = threads
+        self._settings = settings
         self._strict = strict
         self._skipped: list[Skipped] = []
         self._first: StartupError | None = None
@@ -92,13 +98,14 @@ class Loader:
 
     def _load(self, version: Path) -> LoadedModel:
         check_inside(version)
-        model = Model(read_artifact(version), self._device, self._threads)
+        model = Model(read_artifact(version), self._device, self._threads, self._settings)
         if model.why_not_cuda:
             _log.warning("model %s version %d not on CUDA: %s", model.name, model.version, model.why_not_cuda)
         found = check(model)
         _log.info(
-            "model %s version %d on %s: results %s on batching; host class %s",
-            *(model.name, model.version, model.provider, "do not depend" if found.reproducible else "MAY DEPEND"),
+            "model %s version %d on %s%s: results %s on batching; host class %s",
+            *(model.name, model.version, model.provider, f" in {model.precision}" if model.precision else ""),
+            "do not depend" if found.reproducible else "MAY DEPEND",
             found.host_class.hex(),
         )
         return LoadedModel(model, found, calibrate(model))

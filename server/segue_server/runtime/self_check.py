@@ -22,8 +22,6 @@ from segue_server.engine.sampling import Sampling
 from segue_server.engine.sequence import Sequence, State, StepOutput
 from segue_server.errors import UnfitModel
 
-BATCH_SIZES: Final = (2, 7, 256)
-"""The last at most as large as a batch of the model ever is."""
 TICK_LENGTHS: Final = (1, 5, 32)
 HOST_CLASS_BYTES: Final = 16
 _PREFILL_WORK: Final = 500
@@ -53,9 +51,7 @@ def check(model: Model) -> SelfCheck:
     """
     known = _known_characters(model)
     alone = list(chain.from_iterable(_outcome(model, known, [row], TICK_LENGTHS[-1]) for row in range(_ALONE)))
-    largest = max(model.capacity.prefill_rows, model.capacity.rows)
-    sizes = [min(size, largest) for size in BATCH_SIZES]
-    together = (_outcome(model, known, range(size), length) for size in sizes for length in TICK_LENGTHS)
+    together = (_outcome(model, known, range(size), length) for size in model.capacity.sizes for length in TICK_LENGTHS)
     same = all(ours == theirs for outcome in together for ours, theirs in zip(outcome, alone, strict=False))
     digest = hashlib.blake2b(b"".join(chain.from_iterable(alone)), digest_size=HOST_CLASS_BYTES)
     return SelfCheck(same, digest.digest())

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from segue_export.graphs.portable import IR_VERSION, OPSET
-from segue_server.engine.runners.device_runner import LENGTHS
+from segue_server.engine.runners.device_graphs import LENGTHS
 
 PINS = Path(__file__).parents[3] / "constraints-gpu.txt"
 TABLE = KernelTable.pinned()

@@ -31,6 +31,7 @@ from segue_server.engine.runners.accelerator import SimulatedAccelerator
 from segue_server.engine.runners.arrays import STEP_ROWS
 from segue_server.engine.runners.pools import Pools
 from segue_server.engine.runners.runner import Reading, ReadResult, Rows, WriteResult, Writing
+from segue_server.engine.runners.settings import DeviceSettings
 from segue_server.engine.sampling import Sampling
 from segue_server.engine.scores import Alternatives, joined_alternatives
 from segue_server.engine.sequence import (
@@ -734,7 +735,9 @@ def defective(
         return defect(models[name]), seen_at_start
     model = models[name]
     if name == ON_A_DEVICE:  # anew: what a defect does to pools and buffers stays
-        model = Model(read_artifact(kinds_folder / "characters" / "1"), buckets=(1, 4, 8), simulated=True)
+        model = Model(
+            read_artifact(kinds_folder / "characters" / "1"), settings=DeviceSettings((1, 4, 8), simulated=True)
+        )
     defect(monkeypatch)
     return model, seen_at_start
 

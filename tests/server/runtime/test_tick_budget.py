@@ -9,7 +9,13 @@ from segue_server.runtime import tick_budget as module
 from segue_server.runtime.tick_budget import TickBudget
 
 ON_CPU = Capacity(
-    rows=256, prefill_rows=128, prefill_symbols=2**14, step_rows=STEP_ROWS, run_cost=RUN_COST, on_device=False
+    rows=256,
+    prefill_rows=128,
+    prefill_symbols=2**14,
+    step_rows=STEP_ROWS,
+    run_cost=RUN_COST,
+    sizes=(2,),
+    on_device=False,
 )
 ROWS = st.integers(0, 256)
 SEQUENCES = st.integers(0, 10_000)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from segue_training.text.vocabulary import Vocabulary
 from segue_training.train import gradients
 from segue_training.train.capture import WARM_UP, Captured, CaptureError, Tensors
 from segue_training.train.distributed import ProcessGroup
-from segue_training.train.trainer import Pace, Progress, Trainer, TrainingData, new_model
+from segue_training.train.trainer import Pace, Progress, Trainer, TrainingData
 
 CPU = torch.device("cpu")
 
@@ -192,15 +193,17 @@ def test_a_run_says_why_it_does_without_a_graph(
 ) -> None:
     said: list[str] = []
     config = replace(tiny, implementation="scratch", **changes)  # type: ignore[arg-type]
-    assert gradients.graph_for(new_model(30, config), config, group, said.append) is None
+    assert gradients.graph_for(config, group, said.append) is None
     assert len(said) == 1
     assert said[0].startswith(f"training without a CUDA graph: it {reason}")
 
 
-@pytest.mark.parametrize("changes", [{}, {"architecture": "mlp"}, {"implementation": "scratch", "capture": "no"}])
-def test_nothing_is_said_where_no_graph_is_wanted(tiny: TrainingConfig, changes: dict[str, str]) -> None:
+@pytest.mark.parametrize(("capture", "device"), [("no", "cuda"), ("no", "cpu"), ("auto", "cpu")])
+@pytest.mark.parametrize("implementation", ["fused", "scratch"])
+def test_nothing_is_said_where_no_graph_is_wanted(
+    tiny: TrainingConfig, capture: Literal["no", "auto"], device: str, implementation: Literal["fused", "scratch"]
+) -> None:
     said: list[str] = []
-    config = replace(tiny, **changes)  # type: ignore[arg-type]
-    group = ProcessGroup(device=torch.device("cuda"))
-    assert gradients.graph_for(new_model(30, config), config, group, said.append) is None
+    config = replace(tiny, capture=capture, implementation=implementation)
+    assert gradients.graph_for(config, ProcessGroup(device=torch.device(device)), said.append) is None
     assert said == []

@@ -141,7 +141,7 @@ class _Call:
                 version=model.version,
                 seed=generation.state.seed,
                 unknown_count=generation.unknown_count,
-                continuation=continuation(self._start, self._served.build),
+                continuation=continuation(self._start, self._served.build, reproducible=self._served.reproducible),
                 cached_count=generation.cached_count,
                 repeated=self._start.is_repeated,
             )

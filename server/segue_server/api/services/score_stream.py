@@ -76,7 +76,7 @@ class ScoreStreamCall:
                     model=model.name,
                     version=model.version,
                     policies=self._policies.message(),
-                    continuation=continuation(self._start, self._served.build),
+                    continuation=continuation(self._start, self._served.build, reproducible=self._served.reproducible),
                 )
             )
         )

@@ -70,7 +70,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             model=served.model.name,
             version=served.model.version,
             policies=policies.message(),
-            continuation=continuation(start, served.build),
+            continuation=continuation(start, served.build, reproducible=served.reproducible),
             repeated=start.is_repeated,
         )
         return await in_slices(reply.scored(response, results))
@@ -121,7 +121,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             model=model.name,
             version=model.version,
             policies=policies.message(),
-            continuation=continuation(start, served.build),
+            continuation=continuation(start, served.build, reproducible=served.reproducible),
         )
         read = scored(context_text, _SUMS_ONLY, context_scores, state, keep_state=request.return_tickets)
         return await in_slices(reply.ranked(response, await in_slices(read), results, request.ranking))

@@ -23,6 +23,7 @@ STEP_ROWS: Final = 8
 RUN_COST: Final = 64
 """What a run that reads costs in addition to its steps, in rows of a step."""
 
+_SIZES: Final = (2, 7, 256)
 _FEWEST_ROWS: Final = 64
 """Of a full decode batch: a wide layer's products gain nothing from more."""
 _MOST_ROWS: Final = 256
@@ -177,11 +178,13 @@ def _likeliest(outputs: Arrays) -> Likeliest:
 def _capacity(layers: int, hidden: int, vocabulary: int) -> Capacity:
     products = 4 * hidden**2 * (2 * layers - 1)
     rows = max(_FEWEST_ROWS, min(_MOST_ROWS, _PRODUCTS // products))
+    rows = max(1, min(rows, _MOST_SCORES // vocabulary))
     return Capacity(
-        rows=max(1, min(rows, _MOST_SCORES // vocabulary)),
+        rows=rows,
         prefill_rows=PREFILL_ROWS,
         prefill_symbols=min(PREFILL_SYMBOLS, _MOST_SCORES // vocabulary),
         step_rows=STEP_ROWS,
         run_cost=RUN_COST,
+        sizes=tuple(min(size, max(rows, PREFILL_ROWS)) for size in _SIZES),
         on_device=False,
     )

@@ -12,23 +12,18 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from segue_export.graphs.reading import Result, reading_graph
 from segue_export.graphs.step import Step
 from segue_export.graphs.unrolled import giving_graph, taking_graph
-from segue_export.graphs.writing import WritingVariant, writing_graph
+from segue_export.graphs.writing import WritingVariant
 
 from segue_server.engine.runners.accelerator import Accelerator
 from segue_server.engine.runners.bound_session import BoundSession
+from segue_server.engine.runners.device_graphs import LENGTHS, DeviceGraphs, Kind, ReadingKind
 from segue_server.engine.runners.onnx_session import Arrays
 from segue_server.engine.runners.pools import PoolRows, Pools, joined_parts, parts_of
 from segue_server.engine.runners.runner import Capacity, Likeliest, Reading, ReadResult, WriteResult, Writing
 from segue_server.engine.sampling import Floats32, SamplingRows
 from segue_server.engine.symbols import Symbols
-
-BUCKETS: Final = (1, 8, 64, 256, 1024, 4096)
-"""Numbers of rows that are run, ascending."""
-LENGTHS: Final = (32, 8, 1)
-"""Steps of a run: any number is a sum of these. CUDA cannot record a Concat of more than 32 inputs."""
 
 _STEP_ROWS: Final = 1024
 """What a step costs in addition to its rows, in rows: with fewer, launching its kernels takes most of its time."""
@@ -44,10 +39,13 @@ _RANKED: Final = 20
 class DeviceRunner:
     """Runs steps on a device."""
 
-    def __init__(self, step: Step, symbols: Symbols, device: Accelerator, buckets: tuple[int, ...] = BUCKETS) -> None:
-        """Load the graphs; raises StartupError."""
-        self._step, self._symbols, self._device = step, symbols, device
-        self._manifest, self._known = step.manifest, len(step.manifest.vocabulary) - 1
+    def __init__(
+        self, make_step: Callable[[bool], Step], symbols: Symbols, accelerator: Accelerator, buckets: tuple[int, ...]
+    ) -> None:
+        """Load the graphs; raises StartupError. `make_step`: makes a step, with gates together or not."""
+        step = make_step(False)
+        self._symbols, self._manifest = symbols, step.manifest
+        self._known = len(step.manifest.vocabulary) - 1
         most = max(buckets[0], _MOST_SCORES // (LENGTHS[0] * len(step.manifest.vocabulary)))
         self._buckets = tuple(bucket for bucket in buckets if bucket <= most)
         largest = self._buckets[-1]
@@ -57,17 +55,14 @@ class DeviceRunner:
             prefill_symbols=_PREFILL_SYMBOLS,
             step_rows=_STEP_ROWS,
             run_cost=_RUN_COST,
+            sizes=(2, 7, *(bucket for bucket in self._buckets if bucket > 1)),
             on_device=True,
         )
-        self._pools = Pools(self._manifest, device, slots=3 * largest + 1)
-        self._giving = BoundSession(giving_graph(self._manifest), device, self._pools, {})
-        self._taking = BoundSession(taking_graph(self._manifest), device, self._pools, {})
-        self._even, self._ragged = (self._reading(ragged=ragged) for ragged in (False, True))
-        self._detailed: dict[int, _Steps] = {}
-        self._writing: dict[WritingVariant, _Steps] = {}
-        for filtered in (False, True):
-            for scored in (False, True):
-                self._writing_for(WritingVariant(filtered, scored))
+        self._pools = Pools(self._manifest, accelerator, slots=3 * largest + 1)
+        self._giving = BoundSession(giving_graph(self._manifest), accelerator, self._pools, {})
+        self._taking = BoundSession(taking_graph(self._manifest), accelerator, self._pools, {})
+        self._graphs = DeviceGraphs(make_step, symbols, accelerator, self._pools)
+        self._graphs.load(self._buckets)
 
     def scatter(self, h_LBH: Floats32, c_LBH: Floats32) -> PoolRows:
         """Take states into the runner's keeping."""
@@ -93,8 +88,8 @@ class DeviceRunner:
 
     def read(self, rows: PoolRows, reading: Reading) -> ReadResult:
         """Read on from the states `rows`."""
-        steps = self._steps_for(reading)
-        done = [self._read_chunk(steps, chunk, rows, reading) for chunk in self._chunks(len(rows))]
+        kind = self._reading_kind(reading)
+        done = [self._read_chunk(kind, chunk, rows, reading) for chunk in self._chunks(len(rows))]
         after, outputs = _side_by_side(done)
         scores = outputs["log_probabilities"]
         if reading.alternatives is None:
@@ -108,8 +103,7 @@ class DeviceRunner:
         variant = WritingVariant(
             writing.filtered, writing.scored or alternatives > 0, alternatives > 0, ranked=self._ranked(alternatives)
         )
-        steps = self._writing_for(variant)
-        done = [self._write_chunk(steps, chunk, rows, writing) for chunk in self._chunks(len(rows))]
+        done = [self._write_chunk(variant, chunk, rows, writing) for chunk in self._chunks(len(rows))]
         after, outputs = _side_by_side(done)
         return WriteResult(
             after,
@@ -121,7 +115,7 @@ class DeviceRunner:
         )
 
     def _read_chunk(
-        self, steps: "_Steps", chunk: "_Chunk", rows: PoolRows, reading: Reading
+        self, kind: ReadingKind, chunk: "_Chunk", rows: PoolRows, reading: Reading
     ) -> tuple[PoolRows, Arrays]:
         texts = {"tokens": reading.tokens_TB[:, chunk.rows], "targets": reading.targets_TB[:, chunk.rows]}
         length_B1 = reading.length_B[chunk.rows, np.newaxis]
@@ -130,10 +124,10 @@ class DeviceRunner:
             now = {name: text[done : done + length] for name, text in texts.items()}
             return now | {"length": length_B1 - done}
 
-        return self._run(steps, chunk, rows, len(reading.tokens_TB), feed)
+        return self._run(kind, chunk, rows, len(reading.tokens_TB), feed)
 
     def _write_chunk(
-        self, steps: "_Steps", chunk: "_Chunk", rows: PoolRows, writing: Writing
+        self, kind: WritingVariant, chunk: "_Chunk", rows: PoolRows, writing: Writing
     ) -> tuple[PoolRows, Arrays]:
         settings = _settings(writing.sampling, chunk.rows)
         uniform_KB1 = writing.uniform_KB[:, chunk.rows, np.newaxis]
@@ -143,18 +137,17 @@ class DeviceRunner:
             spelling = before.get("spelling_out", writing.spelling_B[chunk.rows])
             return settings | {"token": token, "spelling": spelling, "uniform": uniform_KB1[done : done + length]}
 
-        return self._run(steps, chunk, rows, len(writing.uniform_KB), feed)
+        return self._run(kind, chunk, rows, len(writing.uniform_KB), feed)
 
-    def _run(
-        self, steps: "_Steps", chunk: "_Chunk", rows: PoolRows, count: int, feed: "_Feed"
-    ) -> tuple[PoolRows, Arrays]:
+    def _run(self, kind: Kind, chunk: "_Chunk", rows: PoolRows, count: int, feed: "_Feed") -> tuple[PoolRows, Arrays]:
         """Run `count` steps, in runs of the lengths there are; return the rows and outputs."""
         before, done_so_far = rows.take(np.arange(len(rows))[chunk.rows]), dict[str, NDArray[Any]]()
         spare = [self._pools.allocate(chunk.count), self._pools.allocate(chunk.count)]
         for done, length in _runs(count):
             after = _elsewhere(before, spare)
             slots = {"before": before.slots_B, "after": after.slots_B}
-            found = steps.of(length).run(chunk.bucket, feed(done, length, done_so_far) | slots, chunk.count)
+            session = self._graphs.session(kind, length, chunk.bucket)
+            found = session.run(chunk.bucket, feed(done, length, done_so_far) | slots, chunk.count)
             _note(done_so_far, found, done, count)
             before = after
         return before, done_so_far
@@ -175,34 +168,10 @@ class DeviceRunner:
             return 0
         return min(_RANKED, self._known) if alternatives <= _RANKED else self._known
 
-    def _steps_for(self, reading: Reading) -> "_Steps":
+    def _reading_kind(self, reading: Reading) -> ReadingKind:
         if reading.alternatives is not None:
-            ranked = self._ranked(max(1, self._counted(reading.alternatives)))
-            if ranked not in self._detailed:
-                self._detailed[ranked] = self._reading(ragged=True, result=Result.IN_DETAIL, ranked=ranked)
-            return self._detailed[ranked]
-        return self._ragged if (reading.length_B < len(reading.tokens_TB)).any() else self._even
-
-    def _reading(self, *, ragged: bool, result: Result = Result.OF_TARGETS, ranked: int = 0) -> "_Steps":
-        def open_length(length: int) -> BoundSession:
-            graph = reading_graph(self._step, ragged=ragged, unrolled=length, ranked=ranked, result=result)
-            return BoundSession(graph, self._device, self._pools, {"time": length, "ranked": ranked})
-
-        return _Steps(open_length)
-
-    def _writing_for(self, variant: WritingVariant) -> "_Steps":
-        """Load what is rarely used when it is first used."""
-        if variant not in self._writing:
-
-            def open_length(length: int) -> BoundSession:
-                unrolled = WritingVariant(
-                    variant.filtered, variant.scored, variant.alternatives, unrolled=length, ranked=variant.ranked
-                )
-                graph = writing_graph(self._step, unrolled, self._symbols.automaton)
-                return BoundSession(graph, self._device, self._pools, {"steps": length, "ranks": variant.ranked})
-
-            self._writing[variant] = _Steps(open_length)
-        return self._writing[variant]
+            return ReadingKind(ragged=True, ranked=self._ranked(max(1, self._counted(reading.alternatives))))
+        return ReadingKind(ragged=bool((reading.length_B < len(reading.tokens_TB)).any()))
 
 
 _Feed = Callable[[int, int, Arrays], Arrays]
@@ -220,16 +189,6 @@ class _Chunk:
     @property
     def rows(self) -> slice:
         return slice(self.start, self.start + self.count)
-
-
-class _Steps:
-    """Graphs of one kind, of each length."""
-
-    def __init__(self, open_length: Callable[[int], BoundSession]) -> None:
-        self._sessions = {length: open_length(length) for length in LENGTHS}
-
-    def of(self, length: int) -> BoundSession:
-        return self._sessions[length]
 
 
 def _runs(steps: int) -> Iterator[tuple[int, int]]:

@@ -107,6 +107,8 @@ class Capacity:
     """What a step costs in addition to its rows, in rows."""
     run_cost: int
     """What a run that reads costs in addition to its steps, in rows of a step."""
+    sizes: tuple[int, ...]
+    """Numbers of rows for which runs may round in other ways, if any do."""
     on_device: bool
     """Whether a run leaves the CPU to others, and its thread only waits."""
 

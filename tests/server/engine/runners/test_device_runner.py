@@ -10,9 +10,10 @@ from segue_export.artifact import Artifact, read_artifact
 from segue_export.graphs.quantization import quantize
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Device, Model
-from segue_server.engine.runners.device_runner import BUCKETS, LENGTHS
+from segue_server.engine.runners.device_graphs import LENGTHS
 from segue_server.engine.runners.onnx_session import CPU, cuda_is_built_in, open_session
 from segue_server.engine.runners.runner import Reading, ReadResult, WriteResult, Writing
+from segue_server.engine.runners.settings import BUCKETS, DeviceSettings
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.sequence import Sequence, State
 from segue_server.errors import StartupError
@@ -35,7 +36,7 @@ def pair(kinds_folder: Path, request: pytest.FixtureRequest) -> Pair:
     artifact = read_artifact(kinds_folder / ("characters" if name == "int8" else name) / "1")
     if name == "int8":
         artifact = in_8_bits(artifact)
-    return Model(artifact), Model(artifact, buckets=(1, 4), simulated=True)
+    return Model(artifact), Model(artifact, settings=DeviceSettings((1, 4), simulated=True))
 
 
 def state(model: Model) -> tuple[np.ndarray, np.ndarray]:
