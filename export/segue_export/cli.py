@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from segue_export.checks.evaluation import Subject
     from segue_export.export import Quantization
+    from segue_export.manifest import Manifest
 
 
 _weights = click.option(
@@ -82,7 +83,8 @@ def export(  # noqa: PLR0913 - one parameter for each option
         if run.sentence:
             console.print(f"{checkpoint}: {run.sentence}", markup=False, highlight=False)
         quantization = _quantization(run, checkpoint, quantize, text, allow_worse / 100) if quantize else None
-        done = export_run(run, models, name, quantization, text)
+        encoded = None if quantization else _text_at_hand(run, checkpoint, text)
+        done = export_run(run, models, name, quantization, text, encoded=encoded)
     if done.difference:
         click.echo(done.difference, err=True)
     if as_json:
@@ -91,6 +93,7 @@ def export(  # noqa: PLR0913 - one parameter for each option
             "bytes": done.graph_bytes,
             "parity": done.parity.graph,
             "run": None if done.manifest.run is None else asdict(done.manifest.run),
+            "float16_rise": done.manifest.float16_rise,
         }
         if done.cost:
             report |= {"perplexity": done.cost.before.perplexity, f"perplexity_{quantize}": done.cost.after.perplexity}
@@ -100,11 +103,42 @@ def export(  # noqa: PLR0913 - one parameter for each option
         f"{done.folder}: {done.manifest.layers} x {done.manifest.hidden} {done.manifest.architecture}, "
         f"{done.graph_bytes / 1e6:.1f} MB; differs from torch by {done.parity.graph:.1e} at most"
     )
+    if not quantize:
+        click.echo(_float16(done.manifest))
     if done.cost:
         click.echo(
             f"perplexity {done.cost.before.perplexity:.4f} in float32, {done.cost.after.perplexity:.4f} in {quantize} "
             f"({done.cost.share:+.2%})"
         )
+
+
+def _float16(manifest: "Manifest") -> str:
+    """Say what float16 would cost on a GPU."""
+    if manifest.float16_rise is None:
+        return "in float16 on a GPU: not measured, so that float32 is served there; --text SOURCE measures it"
+    return f"in float16 on a GPU: perplexity {manifest.float16_rise:+.3%}"
+
+
+def _text_at_hand(run: "RunWeights", folder: Path, text: str | None) -> "EncodedCorpus | None":
+    """Return `text`, or else the run's own if it can still be read."""
+    from segue_training.data.corpus import STANDARD_INPUT
+    from segue_training.errors import TrainingError
+    from segue_training.train.train_state import read_record
+
+    from segue_export.checks.evaluation import checkpoint_subject
+
+    record = read_record(folder)
+    source, field = text, None
+    if source is None and record is not None:
+        source, field = record[0].source, record[0].field
+    if source is None or source == STANDARD_INPUT:
+        return None
+    try:
+        return _encode(source, field, checkpoint_subject(run.checkpoint))
+    except TrainingError:
+        if text is not None:
+            raise
+        return None
 
 
 def _own_text(folder: Path) -> str:

@@ -18,6 +18,7 @@ from segue_training.train.run_weights import RunWeights, load_run, validated
 from segue_export.artifact import find_versions, read_manifest, write_artifact
 from segue_export.checks.evaluation import held_out
 from segue_export.checks.exported_model import ExportedModel
+from segue_export.checks.float16 import float16_rise
 from segue_export.checks.parity import Parity, check_parity
 from segue_export.errors import DamagedArtifact, QuantizationError, UnsupportedArchitecture
 from segue_export.graphs.portable import portable_graph
@@ -73,16 +74,19 @@ def export_checkpoint(folder: Path, models: Path, name: str | None, quantization
     return export_run(load_run(folder), models, name, quantization)
 
 
-def export_run(
+def export_run(  # noqa: PLR0913 - what is exported, where to, and the texts that measure it
     run: RunWeights,
     models: Path,
     name: str | None,
     quantization: Quantization | None = None,
     text: str | None = None,
+    *,
+    encoded: EncodedCorpus | None = None,
 ) -> Export:
     """Write the weights of a run as the next version of `name` (None: after its corpus) in `models`.
 
-    A run that has not ended is validated first, on its own text; `text` is that text's new place if it has moved.
+    A run that has not ended is validated first, on its own text; `text` is that text's new place if it has moved. On
+    `encoded` it is measured what float16 would cost on a GPU; without, that stays unknown.
     Also writes `config.pbtxt` for NVIDIA Triton (see `triton`). With `quantization`, matrices are stored and multiplied
     in fewer bits. Raises CorpusError, or, as an ArtifactError, ParityError, QuantizationError (nothing is written
     then), InvalidName or UnsupportedArchitecture.
@@ -94,6 +98,9 @@ def export_run(
     manifest, model = describe(checkpoint), checkpoint.build_model()
     weights: Weights = {key: tensor.numpy() for key, tensor in checkpoint.weights.items()}
     cost = None
+    if encoded and not quantization:
+        ids, _ = held_out(encoded, manifest.corpus.sha256)
+        manifest = replace(manifest, float16_rise=float16_rise(manifest, weights, ids))
     if quantization:
         exact, rounded = (manifest, weights), (quantize if quantization.weights == "int8" else halve)
         manifest, weights = replace(manifest, weights=quantization.weights), rounded(weights, manifest.layers)

@@ -53,8 +53,12 @@ def quantize(weights: Weights, layers: int) -> Weights:
 
 
 def halve(weights: Weights, layers: int) -> Weights:
-    """Return `weights` with the same matrices in float16."""
-    return {**weights, **{name: weights[name].astype(np.float16) for _, names in _matrices(layers) for name in names}}
+    """Return `weights` with the same matrices in float16; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        return {
+            **weights,
+            **{name: weights[name].astype(np.float16) for _, names in _matrices(layers) for name in names},
+        }
 
 
 def dequantize(weights: Weights, layers: int) -> Weights:
