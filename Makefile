@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+GPU_VENV ?= .venv-gpu
 CORPUS ?= pydoc
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test stress lint format protos sync bench constraints clean
+.PHONY: help install demo test stress gpu-check lint format protos sync bench constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 # Reinstalled only when the dependencies change.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +28,20 @@ test: install ## run every test
 # Half an hour on two cores, with nothing else running beside it.
 stress: install ## attack the server in every way known, and print a table
 	cd tests && ../$(BIN)/python -m attacks.stress
+
+# On a host with an NVIDIA driver in an environment of its own: onnxruntime and onnxruntime-gpu exclude each other.
+gpu-check: ## check everything that a GPU must show; without one, only the check itself. ARGS="--minutes 10"
+	@if command -v nvidia-smi >/dev/null; then \
+		$(MAKE) $(GPU_VENV)/.installed && $(GPU_VENV)/bin/python benchmarks/gpu_check.py $(ARGS); \
+	else \
+		$(MAKE) install && $(BIN)/python benchmarks/gpu_check.py $(ARGS); \
+	fi
+
+$(GPU_VENV)/.installed: pyproject.toml constraints-gpu.txt
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-gpu.txt \
+		--editable '.[train,server-gpu]'
+	@touch $@
 
 lint: install ## run every linter
 	$(BIN)/ruff check .
@@ -58,7 +73,7 @@ bench: install ## measure this machine
 	$(BIN)/python benchmarks/training_speed.py
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) gpu-check demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch is pinned to CI's version; the packages that only its CUDA build needs are left out.
 constraints: install ## update the pinned versions

@@ -101,6 +101,7 @@ def run_all(scale: Scale, chosen: list[str], minutes: float, out: Path) -> list[
             part = CHECKS[name][0]
             if left < 1:
                 entries.append(Entry(part, name, Finding("not run", "no time was left")))
+                _write(entries, scale, out)
                 continue
             print(f"=== {name}", file=log, flush=True)
             for finding in run_check(name, scale, log, left):

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Final
 
 import numpy as np
+from segue_export.artifact import MODEL_FILE, Artifact
 from segue_export.graphs.quantization import halve
 from segue_export.graphs.reading import Result, reading_graph
 from segue_export.graphs.step import Step
@@ -29,9 +30,11 @@ class Kind:
     architecture: str
     weights: WeightType
     vocabulary: Vocabulary
+    together: bool = False
+    """Whether its gates are computed in one product."""
 
     def __str__(self) -> str:
-        return f"{self.architecture} {self.weights} {len(self.vocabulary)}"
+        return f"{self.architecture}{' together' * self.together} {self.weights} {len(self.vocabulary)}"
 
     def graphs(self, unrolled: int) -> Iterator[tuple[str, bytes]]:
         """Yield the graphs of `unrolled` steps by name."""
@@ -50,9 +53,20 @@ class Kind:
         yield f"{self}: give", giving_graph(manifest)
         yield f"{self}: take", taking_graph(manifest)
 
+    @property
+    def artifact(self) -> Artifact:
+        """The model as export writes it, without the portable graph."""
+        weights = self._weights()
+        stored = halve(weights, _LAYERS) if self.weights == "float16" else weights
+        return Artifact(str(self), 1, self._manifest(), b"", stored)
+
     def _step(self) -> Step:
+        artifact = self.artifact
+        return Step(artifact.manifest, artifact.weights, in_float16=True, together=self.together)
+
+    def _manifest(self) -> Manifest:
         corpus = CorpusDescription("made up", "0" * 64, 1)
-        manifest = Manifest(
+        return Manifest(
             format_version=1,
             architecture=self.architecture,
             layers=_LAYERS,
@@ -64,12 +78,10 @@ class Kind:
             validation_loss=1.0,
             recipe="small",
             tools={},
-            files={},
+            files={MODEL_FILE: "0" * 64},
             alphabet=self.vocabulary.alphabet,
             weights=self.weights,
         )
-        weights = self._weights()
-        return Step(manifest, halve(weights, _LAYERS) if self.weights == "float16" else weights, in_float16=True)
 
     def _weights(self) -> Weights:
         stacked, size = _GATES[self.architecture] * _HIDDEN, len(self.vocabulary)
@@ -86,8 +98,8 @@ def _characters(size: int) -> Vocabulary:
 
 
 KINDS: Final = [
-    Kind(architecture, weights, vocabulary)
-    for architecture in ARCHITECTURES
+    Kind(architecture, weights, vocabulary, together)
+    for architecture, together in (*product(ARCHITECTURES, [False]), ("lstm", True))
     for weights in _FLOAT_TYPES
     for vocabulary in (_characters(69), Vocabulary.of_bytes(), _characters(20_000))
 ]

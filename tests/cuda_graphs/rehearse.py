@@ -2,13 +2,15 @@
 
     python -m cuda_graphs.rehearse      from the folder `tests`, where the extra server-gpu is installed
 
-It says what a capture is refused for, and what the kernels call during it besides launches, after the optimizations
-that `capture` and `kernels` do not know of. Ends with 1 if a graph cannot be captured.
+First some models are loaded as `segue serve --device cuda` does, and read and write in every way: all of the code that
+serves on a GPU, but for the numbers. Then every graph is captured by itself. It says what a capture is refused for, and
+what the kernels call during it besides launches, after the optimizations that `capture` and `kernels` do not know of.
+Ends with 1 if a graph cannot be captured.
 """
 
 import sys
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, product
 from typing import Any, Final
 
 from cuda_graphs.stand_in import StandIn, load
@@ -16,6 +18,8 @@ from cuda_graphs.stand_in import StandIn, load
 _CUDA: Final = "CUDAExecutionProvider"
 _ROWS: Final = 3
 _SLOTS: Final = 7
+_STEPS: Final = 41
+"""Of a model's runs: 32, 8 and 1."""
 _NO_LOG: Final = 4
 _ELEMENTS: Final = {"tensor(int64)": "int64", "tensor(float)": "float32", "tensor(float16)": "float16"}
 _ON_DEVICE: Final = frozenset({"capture", "cudaMemcpyAsync device to device", "cudaMemsetAsync"})
@@ -62,14 +66,46 @@ def _run(session: Any, sizes: Mapping[str, int]) -> None:
     session.run_with_iobinding(binding)
 
 
+def rehearse_model(stand_in: StandIn, artifact: Any, buckets: tuple[int, ...]) -> list[str]:
+    """Load a model and use it in every way; return what its captures held besides work on the device."""
+    import numpy as np
+    from segue_server.engine.model import Device, Model
+    from segue_server.engine.runners.runner import Reading, Writing
+    from segue_server.engine.runners.settings import DeviceSettings
+    from segue_server.engine.sampling import Sampling, SamplingRows
+
+    stand_in.forget()
+    model = Model(artifact, Device.CUDA, settings=DeviceSettings(buckets))
+    ids, spelling, uniform = (
+        np.ones((_STEPS, _ROWS), np.int64),
+        np.zeros(_ROWS, np.int64),
+        np.full((_STEPS, _ROWS), 0.5),
+    )
+    states = np.zeros((model.state_shape[0], _ROWS, model.state_shape[1]), np.float32)
+    rows = model.scatter(states, states)
+    for length, alternatives in product((np.full(_ROWS, _STEPS), np.arange(_ROWS) + _STEPS - _ROWS + 1), (None, 2)):
+        rows = model.read(rows, Reading(ids, ids, length, alternatives)).rows
+    for filtered, scored, alternatives in product((False, True), (False, True), (0, 2)):
+        sampling = SamplingRows([Sampling(0.8, 5 * filtered)] * _ROWS, model.symbols.barred)
+        writing = Writing(ids[0], spelling, sampling, uniform.astype(np.float32), filtered, scored, alternatives)
+        rows = model.write(rows, writing).rows
+    model.gather(rows)
+    calls = stand_in.captured()
+    return sorted(set(calls) - _ON_DEVICE) if "capture" in calls else ["nothing was captured"]
+
+
 def main() -> int:
-    """Rehearse every graph; return the exit code."""
+    """Rehearse models and every graph; return the exit code."""
     stand_in = load()
     from segue_server.engine.runners.device_graphs import LENGTHS
 
     from cuda_graphs.graphs import KINDS, RANKED
 
     captured = refused = 0
+    for kind, buckets in product((KINDS[0], KINDS[4], KINDS[-1]), ((4,), (1, 4, 1024))):
+        problems = rehearse_model(stand_in, kind.artifact, buckets)
+        refused += bool(problems)
+        print(f"{kind}, rows {buckets}: {', '.join(problems) or 'served'}")  # noqa: T201
     for kind in KINDS:
         for steps in LENGTHS:
             sizes = {"batch": _ROWS, "bias_rows": _ROWS, "slots": _SLOTS, "ranked": RANKED, "ranks": RANKED}
