@@ -221,6 +221,7 @@ def test_the_reply_says_whether_it_is_exact_and_what_continues_it(hosts: Hosts) 
             start = common_pb2.Start(ticket=ticket, exact=False)
             continuation, text, after = generate(here, start)
             for each in (continuation, score(here, start).continuation):
+                assert each.reproducible
                 assert (each.exact, each.position) == (exact, len("the cat") + 30)
                 assert each.sha256 == described(here).sha256 != described(there).sha256
                 assert each.host_class == described(here).host_class

@@ -166,7 +166,9 @@ def test_a_kernel_implements_the_versions_it_was_written_for(first: int, length:
 def test_the_kinds_cover_all_that_graphs_differ_in() -> None:
     sizes = {len(kind.vocabulary) for kind in KINDS}
     assert sizes == {69, 257, 20_000}
-    combinations = {(kind.architecture, kind.weights, len(kind.vocabulary)) for kind in KINDS}
-    assert combinations == set(
-        itertools.product(("lstm", "gru", "gru-reset-before", "rnn"), ("float32", "float16"), sizes)
-    )
+    combinations = {(kind.architecture, kind.together, kind.weights, len(kind.vocabulary)) for kind in KINDS}
+    architectures = [(name, False) for name in ("lstm", "gru", "gru-reset-before", "rnn")] + [("lstm", True)]
+    assert combinations == {
+        (*architecture, *rest)
+        for architecture, *rest in itertools.product(architectures, ("float32", "float16"), sizes)
+    }

@@ -5,8 +5,8 @@
 
 import hashlib
 import random
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -161,6 +161,12 @@ def go_on(model: Model, sequence: Sequence, state: State, **fields: Any) -> Sequ
     """What `sequence` still has to do, from `state` on."""
     left = {name: getattr(sequence, name) for name in ("prefill_ids", "max_characters", "stops")}
     return make(model, state.seed, state=state, **(left | fields))
+
+
+@pytest.fixture(autouse=True)
+def draws_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device, random numbers are drawn ahead even for one row."""
+    monkeypatch.setattr(module, "_WORTH_DRAWING", 1)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -526,6 +532,20 @@ def draws_by_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DecodeBatch, "_uniforms", at_the_start)
 
 
+def draws_ahead_for_this_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn while a device has work belongs to the tick that it has in work."""
+
+    @contextmanager
+    def drawing_ahead(group: DecodeBatch) -> Iterator[None]:
+        with sound(group):
+            yield
+        if group._model.capacity.on_device:
+            group._rows.uniform_BP = np.roll(group._rows.uniform_BP, group._steps, axis=1)
+
+    sound = DecodeBatch._drawing_ahead
+    monkeypatch.setattr(DecodeBatch, "_drawing_ahead", drawing_ahead)
+
+
 def splits_wrongly(spoil: Callable[[DecodeBatch, DecodeBatch], None]) -> Callable[[pytest.MonkeyPatch], None]:
     """A batch that is divided spoils its part, or the rest."""
 
@@ -721,6 +741,7 @@ DEFECTS: dict[str, tuple[str, type[Defective] | Callable[[pytest.MonkeyPatch], N
     "state advanced while recording": (ON_A_DEVICE, advances_while_it_is_recorded, True),
     "filled up with somebody's rows": (ON_A_DEVICE, fills_up_with_rows_of_others, True),
     "slots free too early": (ON_A_DEVICE, frees_slots_too_early, True),
+    "wrong noise drawn ahead": (ON_A_DEVICE, draws_ahead_for_this_tick, True),
     "old addresses": (ON_A_DEVICE, keeps_old_addresses, False),
 }
 

@@ -355,3 +355,24 @@ async def test_what_came_before_the_engine_broke_is_delivered(model: Model) -> N
         assert text_of([await stream.next_output()]) == [1] * 50
         with pytest.raises(EngineFailed):
             await stream.next_output()
+
+
+async def test_a_device_is_paced_by_the_wall_clock_and_gives_the_same(
+    models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread only waits: by its own CPU time, ticks would seem to cost nothing."""
+    calls = list[str]()
+
+    def thread_time() -> float:
+        calls.append("thread_time")
+        return time.monotonic()
+
+    monkeypatch.setattr(engine_thread.time, "thread_time", thread_time)
+    texts = dict[str, list[int]]()
+    for name in ("characters", "characters on a device"):
+        calls.clear()
+        async with working(Engine(models[name])) as thread:
+            outputs = await until_the_end(thread.open(sequence(models[name], 3, 300)))
+        texts[name] = text_of(outputs)
+        assert bool(calls) == (name == "characters")
+    assert texts["characters"] == texts["characters on a device"]
