@@ -178,7 +178,8 @@ class Scheduler:
         """Return the length of a run that reads most for its cost: short rows are padded."""
         capacity = self._model.capacity
         rows = len(sequences) + capacity.step_rows
-        longest = max(1, min(most_work // rows, capacity.prefill_symbols // len(sequences)))
+        most = capacity.detailed_symbols if sequences[0].needs_details else capacity.prefill_symbols
+        longest = max(1, min(most_work // rows, most // len(sequences)))
         left_B: Ids = np.minimum([_symbols_to_next_mark(sequence) for sequence in sequences], longest)
         length_C = np.unique(left_B)
         symbols_C = np.minimum(left_B[np.newaxis], length_C[:, np.newaxis]).sum(axis=1)

@@ -1,8 +1,11 @@
 """The tick budget: what it learns, and what it never exceeds."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from segue_server.engine.decode_batch import LONGEST_TICK
 from segue_server.engine.runners.arrays import RUN_COST, STEP_ROWS
 from segue_server.engine.runners.runner import Capacity
 from segue_server.runtime import tick_budget as module
@@ -12,6 +15,7 @@ ON_CPU = Capacity(
     rows=256,
     prefill_rows=128,
     prefill_symbols=2**14,
+    detailed_symbols=2**14,
     step_rows=STEP_ROWS,
     run_cost=RUN_COST,
     sizes=(2,),
@@ -47,6 +51,19 @@ def test_it_learns_what_a_row_costs_and_fills_the_time_that_it_has(cost: float, 
     assert steps == TickBudget.LONGEST or (steps + 1) * step > seconds * 0.999
     prefill = module.PREFILL * seconds if writing else module.PREFILL_ALONE
     assert budget.prefill_work(writing) * cost == pytest.approx(prefill, rel=0.001, abs=1.01 * cost)
+
+
+def test_ticks_of_a_device_may_be_longer() -> None:
+    """It costs little more to write twice as much, and to hand it out takes as long."""
+    for capacity, longest in (
+        (ON_CPU, TickBudget.LONGEST),
+        (replace(ON_CPU, on_device=True), TickBudget.LONGEST_ON_DEVICE),
+    ):
+        budget = TickBudget(capacity)
+        for _ in range(100):
+            budget.observe(1e-9, 1000)
+        assert budget.steps(64, 64) == longest
+    assert TickBudget.LONGEST_ON_DEVICE <= LONGEST_TICK
 
 
 @given(st.floats(1e-6, 1e-2))

@@ -183,6 +183,7 @@ def _capacity(layers: int, hidden: int, vocabulary: int) -> Capacity:
         rows=rows,
         prefill_rows=PREFILL_ROWS,
         prefill_symbols=min(PREFILL_SYMBOLS, _MOST_SCORES // vocabulary),
+        detailed_symbols=min(PREFILL_SYMBOLS, _MOST_SCORES // vocabulary),
         step_rows=STEP_ROWS,
         run_cost=RUN_COST,
         sizes=tuple(min(size, max(rows, PREFILL_ROWS)) for size in _SIZES),

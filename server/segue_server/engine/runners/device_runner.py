@@ -30,6 +30,7 @@ _STEP_ROWS: Final = 1024
 _RUN_COST: Final = 16 * _STEP_ROWS
 """What a run that reads costs in addition to its steps, in rows of a step: most of it is spent on the host."""
 _PREFILL_SYMBOLS: Final = 2**21
+_DETAILED_SYMBOLS: Final = 2**16
 _MOST_SCORES: Final = 2**28
 """Of all symbols in all rows at all steps of a run, which takes 1 GiB for each array of them."""
 _RANKED: Final = 20
@@ -53,6 +54,7 @@ class DeviceRunner:
             rows=largest,
             prefill_rows=largest,
             prefill_symbols=_PREFILL_SYMBOLS,
+            detailed_symbols=_DETAILED_SYMBOLS,
             step_rows=_STEP_ROWS,
             run_cost=_RUN_COST,
             sizes=(2, 7, *(bucket for bucket in self._buckets if bucket > 1)),

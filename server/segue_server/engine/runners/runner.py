@@ -103,6 +103,8 @@ class Capacity:
     """Of a run that reads, at most."""
     prefill_symbols: int
     """Of all rows of a run that reads, at most: that limits the memory of its results."""
+    detailed_symbols: int
+    """The same of a run that returns ranks and alternatives."""
     step_rows: int
     """What a step costs in addition to its rows, in rows."""
     run_cost: int
