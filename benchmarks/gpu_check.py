@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
-from gpu import fast, right, starts, training
+from gpu import fast, right, served, starts, training
 from gpu.finding import Finding
 from gpu.scale import FULL, SMALL, Scale
 from harness.machine import hardware
@@ -38,10 +38,11 @@ CHECKS: Final[dict[str, tuple[str, Check]]] = {
     "alone and together": ("right", right.alone_and_together),
     "start-up check": ("right", right.start_up_check),
     "across devices": ("right", right.across_devices),
+    "tickets": ("right", served.tickets),
     "ceilings": ("fast", fast.ceilings),
     "steps": ("fast", fast.steps),
     "engine": ("fast", fast.engine),
-    "served": ("fast", fast.served),
+    "served": ("fast", served.speed),
     "LSTM operator": ("fast", fast.lstm_operator),
     "cuDNN": ("fast", fast.cudnn),
     "training speed": ("training", training.speed),

@@ -1,19 +1,14 @@
-"""Is it fast: runs, engines, and a server, against what the device could do."""
+"""Is it fast: runs and engines, against what the device could do."""
 
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
 import numpy as np
 import onnxruntime
 from harness.products import products, square_product
-from harness.served import room_for, serving
 from numpy.typing import NDArray
-from segue_export.artifact import write_artifact
 from segue_export.graphs.portable import portable_graph
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
@@ -21,7 +16,6 @@ from segue_server.engine.runners.onnx_session import CPU, CUDA
 from segue_server.engine.runners.runner import Reading, Writing
 from segue_server.engine.sampling import Sampling, SamplingRows
 from segue_server.engine.sequence import Sequence, State
-from streams import measure
 
 from gpu.finding import Finding
 from gpu.scale import Scale
@@ -40,6 +34,7 @@ def ceilings(scale: Scale) -> Iterator[Finding]:
 def steps(scale: Scale) -> Iterator[Finding]:
     """Time runs of the writing and the reading graph by themselves, with all copies."""
     peaks = {weights: _product_rate(scale, weights) for weights in ("float32", "float16")}
+    copies = _copy_rate(scale)
     for size in ((2, 256), (2, 512), (1, 256), (3, 1024)) if scale.on_gpu else scale.sizes:
         for weights in ("float16", "float32"):
             subject = Subject("lstm", *size, weights)
@@ -48,13 +43,22 @@ def steps(scale: Scale) -> Iterator[Finding]:
                 taken = _seconds(_writing(model, rows), scale.seconds)
                 per_step = [1e6 * each / STEPS for each in taken]
                 rate = rows * STEPS / median(taken)
-                share = products(subject.artifact.manifest) * rate / peaks[weights]
+                multiplied = products(subject.artifact.manifest) * rate / peaks[weights]
+                moved = least_bytes(subject, rows) * STEPS / median(taken) / copies
                 p99 = quantiles(per_step, n=100)[98]
-                note = f"p99 {p99:.1f} us; {rate:,.0f} characters/s; {share:.3f} of the product rate"
+                note = f"p99 {p99:.1f} us; {rate:,.0f} characters/s; {multiplied:.3f} of the product rate, "
+                note += f"{moved:.3f} of the bandwidth"
                 yield Finding(f"a step that writes, {rows} rows, {subject.name}", median(per_step), "us", note=note)
             rows = scale.rows[-1]
             rate = rows * STEPS / median(_seconds(_reading(model, rows), scale.seconds))
             yield Finding(f"runs that read, {rows} rows, {subject.name}", rate, "characters/s")
+
+
+def least_bytes(subject: Subject, rows: int) -> int:
+    """Return the bytes of device memory that a step cannot do without: the matrices, and states in and out."""
+    manifest = subject.artifact.manifest
+    matrices = products(manifest) // 2 * (2 if subject.weights == "float16" else 4)
+    return matrices + rows * 2 * 2 * 4 * manifest.layers * manifest.hidden
 
 
 def engine(scale: Scale) -> Iterator[Finding]:
@@ -67,23 +71,6 @@ def engine(scale: Scale) -> Iterator[Finding]:
             yield Finding(f"engine writes, {rows} streams, {subject.name}", rate, "characters/s")
         rate = _engine_reads(model, scale.rows[-1], scale.symbols)
         yield Finding(f"engine scores, {scale.rows[-1]} texts, {subject.name}", rate, "characters/s")
-
-
-def served(scale: Scale) -> Iterator[Finding]:
-    """Time streams over gRPC."""
-    subject = Subject("lstm", *scale.sizes[0], "float16" if scale.on_gpu else "float32")
-    with tempfile.TemporaryDirectory() as folder:
-        manifest, weights = subject.artifact.manifest, subject.artifact.weights
-        write_artifact(Path(folder), "subject", manifest, portable_graph(manifest, weights))
-        command = [sys.executable, "-m", "segue_client", "serve", folder, "--port", "0", "--device", scale.device]
-        with serving(
-            [*command, *room_for(max(streams for streams, _ in scale.served)), "--keys", f"{folder}/keys"]
-        ) as server:
-            for streams, characters in scale.served:
-                measure(server, streams, characters // 10)  # records what it runs
-                load = measure(server, streams, characters).load
-                rate = load.characters / load.seconds
-                yield Finding(f"served over gRPC, {streams} streams, {subject.name}", rate, "characters/s")
 
 
 def lstm_operator(scale: Scale) -> Iterator[Finding]:

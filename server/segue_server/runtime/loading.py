@@ -16,6 +16,7 @@ from segue_export.wrong_folder import find_misnamed, why_misnamed
 from segue_server.engine.model import Device, Model
 from segue_server.engine.runners.settings import DeviceSettings
 from segue_server.errors import StartupError, UnfitModel
+from segue_server.runtime.device_check import check_device
 from segue_server.runtime.measured_rate import calibrate
 from segue_server.runtime.registry import Skipped
 from segue_server.runtime.self_check import SelfCheck, check
@@ -98,9 +99,13 @@ class Loader:
 
     def _load(self, version: Path) -> LoadedModel:
         check_inside(version)
-        model = Model(read_artifact(version), self._device, self._threads, self._settings)
+        artifact = read_artifact(version)
+        model = Model(artifact, self._device, self._threads, self._settings)
         if model.why_not_cuda:
             _log.warning("model %s version %d not on CUDA: %s", model.name, model.version, model.why_not_cuda)
+        if model.precision is not None:
+            difference = check_device(model, Model(artifact, threads=self._threads))
+            _log.info("model %s version %d: within %.1e nats of the CPU", model.name, model.version, difference)
         found = check(model)
         _log.info(
             "model %s version %d on %s%s: results %s on batching; host class %s",

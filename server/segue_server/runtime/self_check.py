@@ -57,6 +57,12 @@ def check(model: Model) -> SelfCheck:
     return SelfCheck(same, digest.digest())
 
 
+def check_sequences(model: Model, count: int) -> list[Sequence]:
+    """Return some of the sequences of the check: each reads a text and writes on, both scored."""
+    known = _known_characters(model)
+    return [_sequence(model, known, row) for row in range(count)]
+
+
 def _outcome(model: Model, known: str, rows: Iterable[int], steps: int) -> Outcome:
     """Run the sequences `rows` together; return the results of each, as bytes."""
     engine = Engine(model)
