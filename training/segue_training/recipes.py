@@ -90,7 +90,7 @@ class TrainingConfig:
     compile: Literal["no", "yes"] = "no"
     """Whether to use torch.compile."""
     capture: Literal["auto", "no", "yes"] = "auto"
-    """Whether to replay each step as a CUDA graph; "auto": on a GPU, except with dropout in fused layers."""
+    """Whether to replay each step as a CUDA graph; "auto": on a GPU."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from segue_training.data.batches import Minibatch
 from segue_training.errors import ConfigurationError
-from segue_training.models import Dropout, LanguageModel, Recurrent, State
+from segue_training.models import LanguageModel, Recurrent, State
 from segue_training.recipes import TrainingConfig
 from segue_training.train.capture import Captured, CaptureError, CudaGraph, Graph, Tensors
 from segue_training.train.distributed import ProcessGroup
@@ -95,13 +95,11 @@ def reset_rows(state: State, keep_B: Tensor) -> State:
 def graph_for(config: TrainingConfig, group: ProcessGroup, say: Callable[[str], None]) -> Graph | None:
     """Return what records a step, or None if none is wanted. Raises ConfigurationError if it is not possible.
 
-    On its own ("auto"), a run on a GPU captures a model without dropout in its layers: launching the kernels of d2l's
-    fused LSTM takes over three times as long as running them, and of one from scratch ten times. Not with dropout in
-    fused layers: whether a replay draws as it should has not been seen on a GPU yet.
+    On its own ("auto"), a run on a GPU captures: launching the kernels of d2l's fused LSTM takes over three times as
+    long as running them, and of one from scratch ten times.
     """
     wanted = config.capture == "yes"
-    pays = group.device.type == "cuda" and (config.implementation == "scratch" or config.dropout == Dropout())
-    if config.capture == "no" or not (wanted or pays):
+    if config.capture == "no" or not (wanted or group.device.type == "cuda"):
         return None
     if (obstacle := _obstacle(config, group)) is None:
         return CudaGraph()
