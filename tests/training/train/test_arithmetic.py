@@ -1,4 +1,5 @@
 import os
+import warnings
 from dataclasses import replace
 from itertools import product
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from segue_training.recipes import TrainingConfig
+from segue_training.train import arithmetic as module
 from segue_training.train.arithmetic import arithmetic
 from segue_training.train.trainer import Trainer, TrainingData
 
@@ -60,3 +62,10 @@ def test_on_a_cpu_only_the_same_bits_are_possible(tiny: TrainingConfig, implemen
     for config, found in zip((plain, replace(plain, tf32="yes", deterministic="yes")), losses, strict=True):
         Trainer(data, config).train(lambda now, found=found: found.append(now.loss), lambda _: None)  # type: ignore[misc]
     assert losses[0] == losses[1]
+
+
+def test_what_a_user_can_do_nothing_about_is_not_said_and_all_else_is() -> None:
+    with pytest.warns(UserWarning) as heard, arithmetic("no", "no"):
+        warnings.warn(module._COMPACTED + ". This means they need to be compacted at every call", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert [str(each.message) for each in heard] == ["something else"]

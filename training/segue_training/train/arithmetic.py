@@ -5,6 +5,7 @@ for cuDNN, and with it for the fused layers. All are set for as long as a run tr
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from torch.backends import cudnn
 
 _WORKSPACE: Final = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 """Without it, neither cuBLAS nor cuDNN's recurrent layers are deterministic. It is read at the first use of cuBLAS."""
+
+_COMPACTED: Final = "RNN module weights are not part of single contiguous chunk of memory"
+"""cuDNN joins the weights of a layer at each call, since dropped ones are new at each step. A replay does so anyway."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def arithmetic(tf32: Literal["no", "yes"], deterministic: Literal["no", "yes"]) 
         os.environ.setdefault(*_WORKSPACE)
     _Switches("high" if short else "highest", short, only, only).set()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _COMPACTED, UserWarning)
+            yield
     finally:
         before.set()
