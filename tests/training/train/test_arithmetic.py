@@ -65,7 +65,10 @@ def test_on_a_cpu_only_the_same_bits_are_possible(tiny: TrainingConfig, implemen
 
 
 def test_what_a_user_can_do_nothing_about_is_not_said_and_all_else_is() -> None:
-    with pytest.warns(UserWarning) as heard, arithmetic("no", "no"):
-        warnings.warn(module._COMPACTED + ". This means they need to be compacted at every call", stacklevel=1)
-        warnings.warn("something else", stacklevel=1)
+    with warnings.catch_warnings(record=True) as heard, arithmetic("no", "no"):
+        warnings.simplefilter("default", RuntimeWarning)
+        warnings.warn(
+            module._COMPACTED + ". This means they need to be compacted at every call", UserWarning, stacklevel=1
+        )
+        warnings.warn("something else", RuntimeWarning, stacklevel=1)
     assert [str(each.message) for each in heard] == ["something else"]
