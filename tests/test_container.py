@@ -29,7 +29,7 @@ from segue_export.artifact import read_artifact
 from segue_export.graphs.reading import Result, reading_graph
 from segue_export.graphs.step import Step
 from segue_export.graphs.writing import WritingVariant, writing_graph
-from segue_server.engine.onnx_session import cuda_is_built_in
+from segue_server.engine.runners.onnx_session import cuda_is_built_in
 
 IMAGE = Image.of(ROOT / "Dockerfile", "cpu")
 GPU_IMAGE = Image.of(ROOT / "Dockerfile", "gpu")

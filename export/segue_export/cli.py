@@ -122,6 +122,7 @@ def _float16(manifest: "Manifest") -> str:
 def _text_at_hand(run: "RunWeights", folder: Path, text: str | None) -> "EncodedCorpus | None":
     """Return `text`, or else the run's own if it can still be read."""
     from segue_training.data.corpus import STANDARD_INPUT
+    from segue_training.data.file_names import text_to_name
     from segue_training.errors import TrainingError
     from segue_training.train.train_state import read_record
 
@@ -130,7 +131,7 @@ def _text_at_hand(run: "RunWeights", folder: Path, text: str | None) -> "Encoded
     record = read_record(folder)
     source, field = text, None
     if source is None and record is not None:
-        source, field = record[0].source, record[0].field
+        source, field = text_to_name(record[0].source), record[0].field
     if source is None or source == STANDARD_INPUT:
         return None
     try:
@@ -157,12 +158,13 @@ def _quantization(
 ) -> "Quantization":
     """Encode the text that measures the cost: `source`, or else the checkpoint's own corpus if its place is known."""
     from segue_training.data.corpus import NAMED_CORPORA
+    from segue_training.data.file_names import text_to_name
 
     from segue_export.checks.evaluation import checkpoint_subject
     from segue_export.export import Quantization
 
     checkpoint = run.checkpoint
-    name = source or (run.origin.source if run.origin else checkpoint.corpus.name)
+    name = source or (text_to_name(run.origin.source) if run.origin else checkpoint.corpus.name)
     if source is None and run.origin is None and name not in NAMED_CORPORA:
         raise click.UsageError(f"--quantize needs a text to measure its cost: {_own_text(folder)}")
     return Quantization(weights, _encode(name, None, checkpoint_subject(checkpoint)), most)

@@ -746,7 +746,7 @@ async def call(
 ) -> None:
     """Ask for three samples; of the prompt "T" there is nothing to read. Afterwards all places must be free."""
     admission = admission or room_for_three()
-    served = SimpleNamespace(model=model, engine=worker, build=Build.of(model, bytes(16)))
+    served = SimpleNamespace(model=model, engine=worker, reproducible=True, build=Build.of(model, bytes(16)))
     served.shared_by = lambda *_: served
     registry: Any = SimpleNamespace(find=lambda *_: served)
     codec: Any = SimpleNamespace(encode=lambda *_: b"")

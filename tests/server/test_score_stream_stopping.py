@@ -62,7 +62,8 @@ async def test_what_was_not_read_is_not_counted(
     monkeypatch.setattr(score_texts, "score_one", score_one)
     output: Any = Output()
     build: Any = SimpleNamespace(sha256=b"", host_class=b"")
-    served: Any = SimpleNamespace(model=model, engine=SimpleNamespace(draining=asyncio.Event()), build=build)
+    engine = SimpleNamespace(draining=asyncio.Event())
+    served: Any = SimpleNamespace(model=model, engine=engine, reproducible=True, build=build)
     call = ScoreStreamCall(pb.ScoreStreamStart(), StartState.nothing(build), served, output, lambda _: b"a ticket")
     with pytest.raises(Stopping):
         await call.answer(requests())

@@ -54,6 +54,7 @@ def test_a_name_in_any_encoding_is_trained_on_and_used(
     assert (done.returncode, json.loads(done.stdout)["part"]) == (0, "validation"), done.stderr
     done = segue("export", run, "--models", b"models " + name, "--name", "m", cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
+    assert b"in float16 on a GPU: perplexity" in done.stdout, "measured on the run's own text"
 
 
 @pytest.mark.parametrize("name", [b"bad\xff.txt", "é.txt".encode()])

@@ -303,13 +303,13 @@ def test_a_group_that_fails_lets_its_threads_free_their_tensors(tmp_path: Path) 
 
 
 def test_of_two_trainings_into_one_folder_one_succeeds_and_the_other_names_it(corpus: Path, tmp_path: Path) -> None:
-    command = arguments(corpus, "--out", tmp_path / "run", "--set", "steps=40")
+    command = arguments(corpus, "--out", tmp_path / "run", "--set", "steps=400")  # longer than the other takes to start
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ends = [(process.communicate()[1], process.returncode, process.pid) for process in processes]
     (_, _, winner), (errors, _, _) = sorted(ends, key=lambda end: end[1])
     assert [status for _, status, _ in sorted(ends, key=lambda end: end[1])] == [0, 1]
     assert f"{tmp_path / 'run'} is in use by process {winner} on " in errors.splitlines()[-1]
-    assert load_checkpoint(tmp_path / "run").taken == 40
+    assert load_checkpoint(tmp_path / "run").taken == 400
 
 
 def test_a_run_in_training_is_read_but_neither_replaced_nor_resumed(corpus: Path, tmp_path: Path) -> None:
