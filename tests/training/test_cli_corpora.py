@@ -44,7 +44,7 @@ def test_a_name_in_any_encoding_is_trained_on_and_used(
 ) -> None:
     folder = tmp_path / os.fsdecode(b"folder " + name)
     folder.mkdir()
-    (folder / os.fsdecode(name + b".txt")).write_text(words())
+    (folder / os.fsdecode(name + b".txt")).write_text(6 * words())
     done = segue("train", folder.name, *FAST, cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs").iterdir()
