@@ -102,6 +102,16 @@ def test_pools_that_are_full_grow_and_their_states_stay(runner: DeviceRunner) ->
     assert pools.value("tokens") is None
 
 
+def test_pools_grow_by_what_is_missing_or_to_twice_their_size(runner: DeviceRunner) -> None:
+    pools = Pools(runner._manifest, SimulatedAccelerator(), slots=4)
+    first, second = pools.allocate(1), pools.allocate(4)
+    assert len(pools) == 8, "two were missing"
+    third = pools.allocate(20)
+    assert len(pools) == 26, "eighteen were missing"
+    held = [*first.slots_B.tolist(), *second.slots_B.tolist(), *third.slots_B.tolist()]
+    assert len(set(held)) == 25
+
+
 def test_a_pool_has_as_many_parts_as_a_state(models: dict[str, Model]) -> None:
     manifest: Manifest = models["gru"].manifest
     pools = Pools(manifest, SimulatedAccelerator(), slots=2)
