@@ -2,21 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
-from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.runners.runner import Reading, Writing
 from segue_server.engine.sampling import Sampling, SamplingRows
-from segue_server.engine.sequence import Sequence, State
+from segue_server.engine.sequence import Sequence, State, StepOutput
 from segue_server.runtime.device_check import check_device
-from segue_server.runtime.self_check import check
+from segue_server.runtime.self_check import check, run_together
 
 from gpu.finding import Finding
 from gpu.scale import Scale
 from gpu.subject import Subject, sequence
 
+_TICK: Final = 32
 STEPS: Final = 21
 """Of the runs that are compared: 16, 4 and 1."""
 _COMPARED: Final = 64
@@ -152,14 +153,13 @@ def alone_and_together(scale: Scale) -> Iterator[Finding]:
 
 def _texts(model: Model, sequences: list[Sequence]) -> list[tuple[list[int], list[float]]]:
     """Return what sequences write and score when they run together."""
-    engine, found = Engine(model), {each: (list[int](), list[float]()) for each in sequences}
-    for each in sequences:
-        engine.add(each)
-    while len(engine):
-        for output in [*engine.step(32, 2**24), *engine.collect()]:
-            found[output.sequence][0].extend(output.written.tolist())
-            found[output.sequence][1].extend(output.log_probabilities.tolist())
-    return list(found.values())
+    return [_joined(outputs) for outputs in run_together(model, sequences, _TICK)]
+
+
+def _joined(outputs: list[StepOutput]) -> tuple[list[int], list[float]]:
+    """Return the symbols that a sequence wrote, and its log-probabilities."""
+    written = chain.from_iterable(output.written.tolist() for output in outputs)
+    return list(written), list(chain.from_iterable(output.log_probabilities.tolist() for output in outputs))
 
 
 def across_devices(scale: Scale) -> Iterator[Finding]:
@@ -177,15 +177,10 @@ def across_devices(scale: Scale) -> Iterator[Finding]:
 
 
 def _continued(model: Model, state: State | None, writes: int) -> tuple[list[int], State]:
-    engine = Engine(model)
     begun = sequence(model, 5, writes=writes)
     if state is not None:
         begun = Sequence(state, begun.prefill_ids[:0], writes)
-    engine.add(begun)
-    text, last = list[int](), None
-    while len(engine):
-        for output in [*engine.step(32, 2**24), *engine.collect()]:
-            text += output.written.tolist()
-            last = output.state or last
+    (outputs,) = run_together(model, [begun], _TICK)
+    last = outputs[-1].state
     assert last is not None
-    return text, last
+    return _joined(outputs)[0], last

@@ -289,9 +289,12 @@ class DecodeBatch:
     def _drawing_ahead(self) -> Iterator[None]:
         """While a device has work, draw the random numbers of the tick after it."""
         rows = self._rows
+        if not self._model.capacity.on_device:
+            yield
+            return
         position_B = rows.position_B + self._steps
         short = rows.short(position_B, self._steps)
-        if not (self._model.capacity.on_device and len(short) >= _WORTH_DRAWING):
+        if len(short) < _WORTH_DRAWING:
             yield
             return
         drawn = _ahead().submit(rows.draw, short, position_B)
@@ -387,9 +390,10 @@ class DecodeBatch:
             for row in keeping  # a document that ended has the zero state
             if ends.count_B[row] < len(written.ids_KB) and ends.finish[row] is not Finish.END
         ]
-        found = self._read_again(early, written, ends) | self._gathered(
-            [row for row in keeping if row not in set(early)], written.rows
-        )
+        found = self._read_again(early, written, ends)
+        late = [row for row in keeping if row not in found]
+        if late:
+            found |= self._by_row(late, written.rows.take(np.array(late)))
         states = {}
         for row, (h_LH, c_LH) in found.items():
             count, seed = int(ends.count_B[row]), int(self._rows.seed_B[row])
@@ -397,12 +401,10 @@ class DecodeBatch:
             states[row] = State.of_row(h_LH, c_LH, last=last, position=position, seed=seed, end=self._symbols.end)
         return states
 
-    def _gathered(self, at: list[int], rows: Rows) -> dict[int, tuple[Floats32, Floats32]]:
-        """Return h and c of some rows."""
-        if not at:
-            return {}
-        h_LBH, c_LBH = self._model.gather(rows.take(np.array(at)))
-        return {row: (h_LBH[:, i], c_LBH[:, i]) for i, row in enumerate(at)}
+    def _by_row(self, numbers: list[int], rows: Rows) -> dict[int, tuple[Floats32, Floats32]]:
+        """Return h and c of `rows`, by their numbers in the batch."""
+        h_LBH, c_LBH = self._model.gather(rows)
+        return {row: (h_LBH[:, i], c_LBH[:, i]) for i, row in enumerate(numbers)}
 
     def _read_again(self, early: list[int], written: WriteResult, ends: _Ends) -> dict[int, tuple[Floats32, Floats32]]:
         """Read again what rows wrote, from their state before the tick; return h and c at the end of each."""
@@ -412,8 +414,7 @@ class DecodeBatch:
         targets_TE = written.ids_KB[: count_E.max(), early]
         tokens_TE = np.concatenate([rows.token_B[np.newaxis, early], targets_TE[:-1]])
         end = self._model.read(rows.states.take(np.array(early)), Reading(tokens_TE, targets_TE, count_E))
-        h_LEH, c_LEH = self._model.gather(end.rows)
-        return {row: (h_LEH[:, i], c_LEH[:, i]) for i, row in enumerate(early)}
+        return self._by_row(early, end.rows)
 
 
 @cache

@@ -105,7 +105,7 @@ class Model:
 
         tf32 = self.precision is Precision.TF32
         accelerator: Accelerator = SimulatedAccelerator() if settings.simulated else Gpu(tf32=tf32)
-        return DeviceRunner(make_step, self.symbols, accelerator, settings.buckets)
+        return DeviceRunner(manifest, make_step, self.symbols, accelerator, settings.buckets)
 
     def _check_finite(self) -> None:
         """Refuse a model whose first step is not finite."""

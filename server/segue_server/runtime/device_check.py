@@ -10,16 +10,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.runners.settings import Precision
-from segue_server.engine.sequence import Sequence, State, StepOutput
+from segue_server.engine.sequence import Sequence, State
 from segue_server.errors import StartupError
-from segue_server.runtime.self_check import check_sequences
+from segue_server.runtime.self_check import check_sequences, run_together
 
 MOST_DIFFERENT: Final = {Precision.FLOAT32: 0.01, Precision.TF32: 0.25, Precision.FLOAT16: 0.25}
 """Nats by which a log-probability may differ. Rounding explains a small part; what is mixed up gives some nats."""
 _ROWS: Final = 16
+_STEPS: Final = 32
 
 
 def check_device(model: Model, on_cpu: Model) -> float:
@@ -51,17 +51,10 @@ def _reading(start: State, text: NDArray[np.int64]) -> Sequence:
 
 def _run(model: Model, sequences: list[Sequence]) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Return what each sequence wrote, and all its log-probabilities by symbol or character."""
-    engine = Engine(model)
-    found = {sequence: list[StepOutput]() for sequence in sequences}
-    for sequence in sequences:
-        engine.add(sequence)
-    while len(engine):
-        for output in [*engine.step(32, 2**20), *engine.collect()]:
-            found[output.sequence].append(output)
     return [
         (
             np.concatenate([output.written for output in outputs]),
             np.concatenate([output.log_probabilities for output in outputs]),
         )
-        for outputs in found.values()
+        for outputs in run_together(model, sequences, _STEPS)
     ]

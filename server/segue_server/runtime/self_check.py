@@ -63,17 +63,22 @@ def check_sequences(model: Model, count: int) -> list[Sequence]:
     return [_sequence(model, known, row) for row in range(count)]
 
 
-def _outcome(model: Model, known: str, rows: Iterable[int], steps: int) -> Outcome:
-    """Run the sequences `rows` together; return the results of each, as bytes."""
+def run_together(model: Model, sequences: Iterable[Sequence], steps: int) -> list[list[StepOutput]]:
+    """Run sequences together, in ticks of `steps` steps; return the outputs of each."""
     engine = Engine(model)
-    sequences = [_sequence(model, known, row) for row in rows]
-    for sequence in sequences:
-        engine.add(sequence)
     by_sequence: dict[Sequence, list[StepOutput]] = {sequence: [] for sequence in sequences}
+    for sequence in by_sequence:
+        engine.add(sequence)
     while len(engine):
         for output in [*engine.step(steps, steps * _PREFILL_WORK), *engine.collect()]:
             by_sequence[output.sequence].append(output)
-    return [_bytes_of(model, outputs) for outputs in by_sequence.values()]
+    return list(by_sequence.values())
+
+
+def _outcome(model: Model, known: str, rows: Iterable[int], steps: int) -> Outcome:
+    """Run the sequences `rows` together; return the results of each, as bytes."""
+    outputs = run_together(model, (_sequence(model, known, row) for row in rows), steps)
+    return [_bytes_of(model, each) for each in outputs]
 
 
 def _bytes_of(model: Model, outputs: list[StepOutput]) -> tuple[bytes, ...]:

@@ -179,11 +179,12 @@ def _capacity(layers: int, hidden: int, vocabulary: int) -> Capacity:
     products = 4 * hidden**2 * (2 * layers - 1)
     rows = max(_FEWEST_ROWS, min(_MOST_ROWS, _PRODUCTS // products))
     rows = max(1, min(rows, _MOST_SCORES // vocabulary))
+    symbols = min(PREFILL_SYMBOLS, _MOST_SCORES // vocabulary)
     return Capacity(
         rows=rows,
         prefill_rows=PREFILL_ROWS,
-        prefill_symbols=min(PREFILL_SYMBOLS, _MOST_SCORES // vocabulary),
-        detailed_symbols=min(PREFILL_SYMBOLS, _MOST_SCORES // vocabulary),
+        prefill_symbols=symbols,
+        detailed_symbols=symbols,
         step_rows=STEP_ROWS,
         run_cost=RUN_COST,
         sizes=tuple(min(size, max(rows, PREFILL_ROWS)) for size in _SIZES),

@@ -48,7 +48,8 @@ class DeviceGraphs:
         self, make_step: Callable[[bool], Step], symbols: Symbols, accelerator: Accelerator, pools: Pools
     ) -> None:
         """`make_step`: makes a step, with gates together or not."""
-        self._steps = {together: make_step(together) for together in (False, True)}
+        apart, together = make_step(False), make_step(True)
+        self._steps = {False: apart, True: together} if together.together else {False: apart}
         self._symbols, self._accelerator, self._pools = symbols, accelerator, pools
         self._sessions: dict[tuple[Kind, int, bool], BoundSession] = {}
 
@@ -59,7 +60,7 @@ class DeviceGraphs:
 
     def session(self, kind: Kind, length: int, bucket: int) -> BoundSession:
         """Return the graph of `length` steps for `bucket` rows."""
-        key = (kind, length, bucket <= _MOST_ROWS_TOGETHER)
+        key = (kind, length, True in self._steps and bucket <= _MOST_ROWS_TOGETHER)
         if key not in self._sessions:
             self._sessions[key] = self._open(*key)
         return self._sessions[key]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segue_export.graphs.step import Step
 from segue_export.graphs.unrolled import giving_graph, taking_graph
 from segue_export.graphs.writing import WritingVariant
+from segue_export.manifest import Manifest
 
 from segue_server.engine.runners.accelerator import Accelerator
 from segue_server.engine.runners.bound_session import BoundSession
@@ -41,13 +42,17 @@ class DeviceRunner:
     """Runs steps on a device."""
 
     def __init__(
-        self, make_step: Callable[[bool], Step], symbols: Symbols, accelerator: Accelerator, buckets: tuple[int, ...]
+        self,
+        manifest: Manifest,
+        make_step: Callable[[bool], Step],
+        symbols: Symbols,
+        accelerator: Accelerator,
+        buckets: tuple[int, ...],
     ) -> None:
         """Load the graphs; raises StartupError. `make_step`: makes a step, with gates together or not."""
-        step = make_step(False)
-        self._symbols, self._manifest = symbols, step.manifest
-        self._known = len(step.manifest.vocabulary) - 1
-        most = max(buckets[0], _MOST_SCORES // (LENGTHS[0] * len(step.manifest.vocabulary)))
+        self._manifest = manifest
+        self._known = len(manifest.vocabulary) - 1
+        most = max(buckets[0], _MOST_SCORES // (LENGTHS[0] * len(manifest.vocabulary)))
         self._buckets = tuple(bucket for bucket in buckets if bucket <= most)
         largest = self._buckets[-1]
         self.capacity = Capacity(
