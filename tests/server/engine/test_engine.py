@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from segue_export.artifact import read_artifact
 from segue_server.engine import decode_batch as module
-from segue_server.engine.decode_batch import MOST_GATHERED, DecodeBatch, _Rows
+from segue_server.engine import decode_rows
+from segue_server.engine.decode_batch import MOST_GATHERED, DecodeBatch
+from segue_server.engine.decode_rows import DecodeRows
 from segue_server.engine.engine import Engine
 from segue_server.engine.model import Model
 from segue_server.engine.prefill_batch import PrefillBatch
@@ -466,8 +468,8 @@ class RoundsAtTheEndOfARun(Defective):
 
 
 def keeps_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = _Rows.keep
-    monkeypatch.setattr(_Rows, "keep", lambda rows, kept: keep(rows, np.roll(kept, 1)))
+    keep = DecodeRows.keep
+    monkeypatch.setattr(DecodeRows, "keep", lambda rows, kept: keep(rows, np.roll(kept, 1)))
 
 
 def keeps_the_sampling_of_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,10 +519,11 @@ def goes_on_after_a_document_that_was_read(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = module.uniforms
-    monkeypatch.setattr(
-        module, "uniforms", lambda seeds, starts, count: sound(np.arange(len(seeds), dtype=np.uint64), starts, count)
-    )
+    def by_row(seeds: np.ndarray, starts: np.ndarray, count: int) -> np.ndarray:
+        return sound(np.arange(len(seeds), dtype=np.uint64), starts, count)
+
+    sound = decode_rows.uniforms
+    monkeypatch.setattr(decode_rows, "uniforms", by_row)
 
 
 def draws_by_tick(monkeypatch: pytest.MonkeyPatch) -> None:

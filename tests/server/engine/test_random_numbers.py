@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from segue_export.graphs.sampler import UNIFORM_BITS
-from segue_server.engine.decode_batch import DRAWN, LONGEST_TICK
+from segue_server.engine.decode_rows import DRAWN, LONGEST_TICK
 from segue_server.engine.random_numbers import WORDS, philox, uniforms
 
 SEEDS = st.integers(0, 2**64 - 1)

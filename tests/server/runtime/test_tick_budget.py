@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from segue_server.engine.decode_batch import LONGEST_TICK
+from segue_server.engine.decode_rows import LONGEST_TICK
 from segue_server.engine.runners.arrays import RUN_COST, STEP_ROWS
 from segue_server.engine.runners.runner import Capacity
 from segue_server.runtime import tick_budget as module
